@@ -1,0 +1,109 @@
+#pragma once
+/// What a recurrence is, and what the library derives from it.
+///
+/// A recurrence is written for one *lane* in a generic number R. In a channel cell (RWKV-4) a lane is a channel with a few
+/// numbers of state. In a row cell (RWKV-5 to 7) a lane is one row of a head's matrix state: its state is as long as the
+/// head, and the vectors along the key axis are shared by all lanes of the head.
+#include <array>
+#include <cstddef>
+#include <string_view>
+
+#include "rwkv/core/extent.hpp"
+#include "rwkv/core/math.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The names of a recurrence's inputs, in the order of its arguments.
+template <std::size_t N>
+struct Inputs : std::array<std::string_view, N> {};
+template <class... Name>
+Inputs(Name...) -> Inputs<sizeof...(Name)>;
+
+/// The state of one lane of a row cell: as long as the head, whose size may be static.
+template <class R, Index N = dyn>
+struct LaneState {
+  R* data;
+  [[no_unique_address]] Extent<N> size;
+  RWKV_HD constexpr R& operator[](Index n) const { return data[n]; }
+};
+
+template <class C>
+inline constexpr std::size_t input_count = C::inputs.size();
+
+/// A cell whose lanes share vectors along the head.
+template <class C>
+concept RowCell = requires { C::shared.size(); };
+
+namespace detail {
+
+/// Stands for the shared vectors of a head where only types matter.
+template <class R>
+struct HeadArchetype {
+  R operator()(int vector, Index n) const;
+};
+
+template <class C>
+concept NamesInputs = requires { C::inputs.size(); };
+
+template <class C>
+concept SizesState = requires { static_cast<int>(C::state_size); };
+
+template <class C, class R>
+concept Initialises = requires(R (&state)[C::state_size]) { C::init(state); };
+
+template <class C, class R>
+concept ChannelSteps = Initialises<C, R> && requires(R (&state)[C::state_size], const R (&x)[C::inputs.size()]) {
+  { C::step(state, x) } -> std::same_as<R>;
+};
+
+template <class C, class R>
+concept RowSteps = requires(LaneState<R> state, const R (&x)[C::inputs.size()], HeadArchetype<R> head) {
+  { C::step(state, x, head) } -> std::same_as<R>;
+};
+
+template <class C, class R>
+concept Composes = ChannelSteps<C, R> && requires(R (&state)[C::state_size], const R (&x)[C::inputs.size()]) {
+  C::enter(state, C::compose(C::lift(x), C::lift(x)));
+};
+
+}  // namespace detail
+
+/// Named inputs and a step. `init` and `state_size` belong to channel cells; the state of a row cell starts at zero.
+template <class C>
+concept Recurrence =
+    detail::NamesInputs<C> && (detail::RowSteps<C, One<double>> || detail::ChannelSteps<C, One<double>>);
+
+/// A channel cell whose stretches of time compose, so that time runs in parallel: `lift` makes the element of one token,
+/// `compose(earlier, later)` joins two stretches, `enter` advances a state by one. Law: enter(s, lift(x)) leaves the same
+/// state as step(s, x).
+template <class C>
+concept Scannable = Recurrence<C> && !RowCell<C> && detail::Composes<C, One<double>>;
+
+/// Says in a sentence what a type lacks to be a recurrence.
+template <class C>
+consteval bool explain_recurrence() {
+  static_assert(detail::NamesInputs<C>,
+                "rwkv: a recurrence must name its inputs: static constexpr auto inputs = Inputs{\"key\", \"value\"};");
+  if constexpr (detail::NamesInputs<C>) {
+    if constexpr (RowCell<C>) {
+      static_assert(detail::RowSteps<C, One<double>>,
+                    "rwkv: a row cell must have template <class R, class State, class Head> static R step(State state, "
+                    "const R (&x)[inputs], const Head& head), in which head(vector, n) is component n of a shared vector");
+    } else {
+      static_assert(
+          detail::SizesState<C>,
+          "rwkv: a channel cell must say how many numbers of state a channel keeps: static constexpr int state_size = 1;");
+      if constexpr (detail::SizesState<C>) {
+        static_assert(detail::Initialises<C, One<double>>,
+                      "rwkv: a channel cell must set its state before the first token: template <class R> static void "
+                      "init(R (&state)[state_size])");
+        static_assert(detail::ChannelSteps<C, One<double>>,
+                      "rwkv: a channel cell must have template <class R> static R step(R (&state)[state_size], const R "
+                      "(&x)[inputs])");
+      }
+    }
+  }
+  return Recurrence<C>;
+}
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,61 @@
+#pragma once
+/// The WKV recurrence of RWKV-4.
+#include "rwkv/cell/concept.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// An exponentially weighted average of the values seen, with a bonus for the current token:
+///
+///     wkv_t = (sum_{i<t} e^{(t-1-i) w + k_i} v_i + e^{u+k_t} v_t) / (sum_{i<t} e^{(t-1-i) w + k_i} + e^{u+k_t})
+///
+/// per channel, with w = -exp(time_decay) < 0 and u = time_first (Peng et al., "RWKV: Reinventing RNNs for the Transformer
+/// Era", eq. 16). Numerator and denominator are kept divided by e^p, p their largest exponent so far, so that no
+/// exponential ever overflows. State: numerator a, denominator b, exponent p; the official aa, bb, pp.
+struct WKV4 {
+  static constexpr auto inputs = Inputs{"decay", "bonus", "key", "value"};
+  static constexpr int state_size = 3;
+
+  /// A stretch of time: it decays what came before by e^log_decay and adds (a, b) e^p.
+  template <class R>
+  struct Stretch {
+    R log_decay, a, b, p;
+  };
+
+  template <class R>
+  RWKV_HD static void init(R (&state)[3]) {
+    state[0] = R(0);
+    state[1] = R(0);
+    state[2] = R(-1e38);
+  }
+
+  template <class R>
+  RWKV_HD static R step(R (&state)[3], const R (&x)[4]) {
+    const R u = x[1], k = x[2], v = x[3];
+    const ExpPair<R> e = exp_pair(state[2], u + k);
+    const R wkv = (e.first * state[0] + e.second * v) / (e.first * state[1] + e.second);
+    enter(state, lift(x));
+    return wkv;
+  }
+
+  template <class R>
+  RWKV_HD static Stretch<R> lift(const R (&x)[4]) {
+    return {x[0], x[3], R(1), x[2]};
+  }
+
+  template <class R>
+  RWKV_HD static Stretch<R> compose(const Stretch<R>& earlier, const Stretch<R>& later) {
+    const ExpPair<R> e = exp_pair(earlier.p + later.log_decay, later.p);
+    return {earlier.log_decay + later.log_decay, e.first * earlier.a + e.second * later.a,
+            e.first * earlier.b + e.second * later.b, e.scale};
+  }
+
+  template <class R>
+  RWKV_HD static void enter(R (&state)[3], const Stretch<R>& stretch) {
+    const ExpPair<R> e = exp_pair(state[2] + stretch.log_decay, stretch.p);
+    state[0] = e.first * state[0] + e.second * stretch.a;
+    state[1] = e.first * state[1] + e.second * stretch.b;
+    state[2] = e.scale;
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,66 @@
+#pragma once
+/// Version, compiler annotations and the ABI namespace. Every other header starts here.
+
+#define RWKV_VERSION_MAJOR 0
+#define RWKV_VERSION_MINOR 1
+#define RWKV_VERSION_PATCH 0
+
+/// Bytes of the widest vector register the target offers; 0 turns packs off (plain scalars then). It follows the target
+/// flags of the translation unit; define it only to narrow the packs.
+#ifndef RWKV_SIMD_BYTES
+#if !defined(__GNUC__)
+#define RWKV_SIMD_BYTES 0
+#elif defined(__AVX512F__)
+#define RWKV_SIMD_BYTES 64
+#elif defined(__AVX__)
+#define RWKV_SIMD_BYTES 32
+#else
+#define RWKV_SIMD_BYTES 16
+#endif
+#endif
+
+/// 1 checks shape agreement between views at every verb (the default unless NDEBUG), 0 trusts the caller.
+#ifndef RWKV_CHECKED
+#ifdef NDEBUG
+#define RWKV_CHECKED 0
+#else
+#define RWKV_CHECKED 1
+#endif
+#endif
+
+/// The inline namespace names everything that changes what a function compiles to, so that two translation units built
+/// with different flags never share an instantiation by accident.
+#define RWKV_ABI_NAME_(major, minor, simd, checked) v##major##_##minor##_##simd##_##checked
+#define RWKV_ABI_NAME(major, minor, simd, checked) RWKV_ABI_NAME_(major, minor, simd, checked)
+#define RWKV_ABI RWKV_ABI_NAME(RWKV_VERSION_MAJOR, RWKV_VERSION_MINOR, RWKV_SIMD_BYTES, RWKV_CHECKED)
+
+/// Marks a function as usable on host and device, and asks every compiler to inline it: a functor that is called instead
+/// of inlined costs an order of magnitude.
+#if defined(__CUDACC__)
+#define RWKV_HD __host__ __device__ __forceinline__
+#elif defined(__GNUC__)
+#define RWKV_HD [[gnu::always_inline]] inline
+#else
+#define RWKV_HD inline
+#endif
+
+/// Unrolls the loop that follows; for loops over a compile-time count.
+#if defined(__CUDACC__) || defined(__clang__)
+#define RWKV_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define RWKV_UNROLL _Pragma("GCC unroll 64")
+#else
+#define RWKV_UNROLL
+#endif
+
+/// Lets a compiler fuse a multiplication and an addition of different functions; g++ does so unasked.
+#if defined(__clang__)
+#define RWKV_CONTRACT _Pragma("clang fp contract(fast)")
+#else
+#define RWKV_CONTRACT
+#endif
+
+/// Where an error leaves the library. Builds without exceptions may define it to call a handler that does not return.
+#ifndef RWKV_THROW
+#define RWKV_THROW(exception) throw exception
+#endif

@@ -1,0 +1,52 @@
+#pragma once
+/// Scratch memory without bookkeeping: a bump allocator over a caller's block.
+#include <algorithm>
+#include <cstddef>
+
+#include "rwkv/core/view.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Every piece starts on a cache line.
+inline constexpr Index arena_alignment = 64;
+
+/// Hands out pieces of one block. Passed *by value* down the call tree: when a callee returns, its pieces vanish with its
+/// copy, so scoping is free. An arena without a block only measures: it hands out null pointers and records the peak, so
+/// the code that measures memory is the code that uses it.
+class Arena {
+ public:
+  /// Measures; `peak` receives the most bytes ever in use.
+  explicit Arena(Index& peak) : peak_(&peak) {}
+  /// Hands out pieces of `block`, `capacity` bytes aligned to arena_alignment.
+  Arena(std::byte* block, Index capacity) : base_(block), capacity_(capacity) {}
+
+  bool measuring() const { return peak_ != nullptr; }
+
+  template <class T>
+  T* take(Index count) {
+    const Index bytes = (count * Index{sizeof(T)} + arena_alignment - 1) / arena_alignment * arena_alignment;
+    const Index begin = used_;
+    used_ += bytes;
+    if (measuring()) {
+      *peak_ = std::max(*peak_, used_);
+      return nullptr;
+    }
+    expects(used_ <= capacity_, "rwkv: scratch of ", capacity_, " bytes is too small for ", used_,
+            " bytes: the batch or the chunk is larger than the context was made for");
+    return reinterpret_cast<T*>(base_ + begin);
+  }
+
+  /// A sequence with the batch and time of x.
+  template <class T, class U, Index W, Index N>
+  Seq<T, N> like(const Seq<U, W>& x, Extent<N> width) {
+    return {take<T>(x.batch * x.time * Index(width)), x.batch, x.time, width};
+  }
+
+ private:
+  std::byte* base_ = nullptr;
+  Index used_ = 0;
+  Index capacity_ = 0;
+  Index* peak_ = nullptr;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

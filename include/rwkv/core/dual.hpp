@@ -1,0 +1,123 @@
+#pragma once
+/// Forward-mode dual numbers: a value and its derivative along K directions. A functor instantiated with one yields its
+/// own derivative; a whole block instantiated with `Dual<double>` as its scalar yields a directional derivative.
+#include <array>
+#include <type_traits>
+
+#include "rwkv/core/math.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace detail {
+template <class R>
+struct scalar_of {
+  using type = R;
+};
+template <class R>
+  requires requires { typename R::scalar; }
+struct scalar_of<R> {
+  using type = typename R::scalar;
+};
+}  // namespace detail
+
+/// value + sum over k of direction[k] * e_k, with e_i e_j = 0. R is a float, a double, or a functor number.
+template <class R, int K = 1>
+struct Dual {
+  using scalar = typename detail::scalar_of<R>::type;
+  R value;
+  R direction[K];
+
+  Dual() = default;
+  /// A constant: every derivative is zero.
+  template <class U>
+    requires std::is_arithmetic_v<U>
+  RWKV_HD constexpr explicit(!std::is_arithmetic_v<R>) Dual(U constant) : value(static_cast<R>(constant)) {
+    RWKV_UNROLL for (int k = 0; k < K; ++k) direction[k] = R(0);
+  }
+  /// f(x) from its value and its derivative f'(x).
+  RWKV_HD static Dual chain(R value, R slope, const Dual& x) {
+    Dual y;
+    y.value = value;
+    RWKV_UNROLL for (int k = 0; k < K; ++k) y.direction[k] = slope * x.direction[k];
+    return y;
+  }
+
+  RWKV_HD friend Dual operator+(const Dual& a, const Dual& b) {
+    Dual y;
+    y.value = a.value + b.value;
+    RWKV_UNROLL for (int k = 0; k < K; ++k) y.direction[k] = a.direction[k] + b.direction[k];
+    return y;
+  }
+  RWKV_HD friend Dual operator-(const Dual& a, const Dual& b) { return a + (-b); }
+  RWKV_HD friend Dual operator-(const Dual& a) { return chain(-a.value, R(-1), a); }
+  RWKV_HD friend Dual operator*(const Dual& a, const Dual& b) {
+    Dual y;
+    y.value = a.value * b.value;
+    RWKV_UNROLL for (int k = 0; k < K; ++k) y.direction[k] = a.direction[k] * b.value + a.value * b.direction[k];
+    return y;
+  }
+  RWKV_HD friend Dual operator/(const Dual& a, const Dual& b) {
+    Dual y;
+    y.value = a.value / b.value;
+    RWKV_UNROLL for (int k = 0; k < K; ++k) {
+      y.direction[k] = (a.direction[k] - y.value * b.direction[k]) / b.value;
+    }
+    return y;
+  }
+  RWKV_HD friend Dual& operator+=(Dual& a, const Dual& b) { return a = a + b; }
+  RWKV_HD friend Dual& operator-=(Dual& a, const Dual& b) { return a = a - b; }
+  RWKV_HD friend Dual& operator*=(Dual& a, const Dual& b) { return a = a * b; }
+  RWKV_HD friend auto operator<(const Dual& a, const Dual& b) { return a.value < b.value; }
+  RWKV_HD friend auto operator>(const Dual& a, const Dual& b) { return a.value > b.value; }
+};
+
+template <class R, int K>
+struct numerics<Dual<R, K>> : Numerics<Dual<R, K>, Dual<R, K>> {};
+
+template <class Mask, class R, int K>
+RWKV_HD Dual<R, K> select(Mask which, const Dual<R, K>& yes, const Dual<R, K>& no) {
+  Dual<R, K> y;
+  y.value = select(which, yes.value, no.value);
+  RWKV_UNROLL for (int k = 0; k < K; ++k) y.direction[k] = select(which, yes.direction[k], no.direction[k]);
+  return y;
+}
+template <class R, int K>
+RWKV_HD Dual<R, K> exp(const Dual<R, K>& x) {
+  using std::exp;
+  const R y = exp(x.value);
+  return Dual<R, K>::chain(y, y, x);
+}
+template <class R, int K>
+RWKV_HD Dual<R, K> tanh(const Dual<R, K>& x) {
+  using std::tanh;
+  const R y = tanh(x.value);
+  return Dual<R, K>::chain(y, R(1) - y * y, x);
+}
+template <class R, int K>
+RWKV_HD Dual<R, K> sqrt(const Dual<R, K>& x) {
+  using std::sqrt;
+  const R y = sqrt(x.value);
+  return Dual<R, K>::chain(y, R(0.5) / y, x);
+}
+template <class R, int K>
+RWKV_HD Dual<R, K> detach(const Dual<R, K>& x) {
+  return Dual<R, K>::chain(x.value, R(0), x);
+}
+
+/// The common scale is detached, so each factor differentiates as the exponential it is, also the one that equals 1.
+template <FunctorNumber R, int K>
+RWKV_HD ExpPair<Dual<R, K>> exp_pair(const Dual<R, K>& a, const Dual<R, K>& b) {
+  const ExpPair<R> pair = exp_pair(a.value, b.value);
+  return {Dual<R, K>::chain(pair.first, pair.first, a), Dual<R, K>::chain(pair.second, pair.second, b),
+          Dual<R, K>::chain(pair.scale, R(0), a)};
+}
+
+/// A wrapped dual number: the same, for blocks whose scalar is Dual<double>.
+template <class R, int K>
+RWKV_HD ExpPair<One<Dual<R, K>>> exp_pair(One<Dual<R, K>> a, One<Dual<R, K>> b) {
+  using D = One<Dual<R, K>>;
+  const D scale = detach(max(a, b));
+  return {exp(a - scale), exp(b - scale), scale};
+}
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,33 @@
+#pragma once
+/// Sizes that are either a type or a number, through one door.
+#include <cstddef>
+
+#include "rwkv/config.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+using Index = std::ptrdiff_t;
+
+/// A size known only at run time.
+inline constexpr Index dyn = -1;
+
+/// A size: part of the type when N >= 0 (and then empty), stored when N is dyn.
+template <Index N = dyn>
+struct Extent {
+  static_assert(N >= 0, "rwkv: a static extent must not be negative; use rwkv::dyn for a run-time size");
+  static constexpr bool is_static = true;
+  constexpr Extent() = default;
+  RWKV_HD constexpr Extent(Index) {}
+  RWKV_HD constexpr operator Index() const { return N; }
+};
+
+template <>
+struct Extent<dyn> {
+  static constexpr bool is_static = false;
+  constexpr Extent() = default;
+  RWKV_HD constexpr Extent(Index size) : value(size) {}
+  RWKV_HD constexpr operator Index() const { return value; }
+  Index value = 0;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,104 @@
+#pragma once
+/// The table that names, shapes and roles every parameter. Order exists in one place: binding memory, loading, saving,
+/// reports and initialisation all walk it.
+#include <array>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "rwkv/core/dims.hpp"
+#include "rwkv/core/view.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// What a parameter is for. Initialisation, weight decay and learning rates follow from it.
+enum class Role : unsigned char { embedding, head, matrix, norm_scale, norm_shift, mix, decay, bonus };
+
+/// The sizes of one tensor, rank at most 4.
+struct Shape {
+  std::array<Index, 4> sizes{};
+  std::size_t rank = 0;
+
+  constexpr std::span<const Index> span() const { return {sizes.data(), rank}; }
+  constexpr Index count() const {
+    Index product = 1;
+    for (const Index size : span()) product *= size;
+    return product;
+  }
+};
+
+/// The sizes of one tensor by name, as they appear in checkpoints.
+struct Axes {
+  std::array<Axis, 4> names{};
+  std::size_t rank = 0;
+
+  template <class Sizes>
+  constexpr Shape operator()(const Sizes& dims) const {
+    Shape shape{.rank = rank};
+    for (std::size_t i = 0; i < rank; ++i) shape.sizes[i] = dims(names[i]);
+    return shape;
+  }
+};
+
+template <class... A>
+constexpr Axes shape(A... names) {
+  return {.names = {names...}, .rank = sizeof...(names)};
+}
+
+/// One row of the table. `Access` is a pointer to member or any callable from the struct to the view.
+template <class Name, class Access>
+struct Field {
+  Name name;
+  Access access;
+  Axes axes;
+  Role role;
+  std::string_view note;
+};
+
+template <class Access>
+constexpr Field<std::string_view, Access> field(std::string_view name, Access access, Axes axes, Role role,
+                                                std::string_view note = {}) {
+  return {name, access, axes, role, note};
+}
+
+template <class... F>
+constexpr auto table(F... fields) {
+  return std::tuple<F...>(std::move(fields)...);
+}
+
+/// What a visitor learns about a tensor besides the view itself.
+struct TensorSpec {
+  std::string name;  ///< official name, `blocks.3.att.key.weight`
+  Shape shape;       ///< as in the checkpoint
+  Role role = Role::matrix;
+};
+
+/// A struct with a static `fields()` table.
+template <class P>
+concept Fields = requires { P::fields(); };
+
+/// Calls visitor(spec, view) for every row of the table of `params`, names behind `prefix`.
+template <Fields Params, class Sizes, class Visitor>
+void visit_fields(Params& params, const Sizes& dims, const std::string& prefix, Visitor&& visitor) {
+  std::apply(
+      [&](const auto&... row) {
+        (visitor(TensorSpec{prefix + std::string(row.name), row.axes(dims), row.role}, std::invoke(row.access, params)),
+         ...);
+      },
+      Params::fields());
+}
+
+/// Points a view at `count()` elements laid out as the shape says; a matrix takes the last axis as its columns.
+template <class T, Index N>
+void bind(Vec<T, N>& view, T* data, const Shape& shape) {
+  view = {data, shape.count()};
+}
+template <class T, Index C>
+void bind(Mat<T, C>& view, T* data, const Shape& shape) {
+  const Index cols = shape.sizes[shape.rank - 1];
+  view = {data, cols == 0 ? 0 : shape.count() / cols, cols, cols};
+}
+
+}  // namespace rwkv::inline RWKV_ABI

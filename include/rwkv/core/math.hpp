@@ -1,0 +1,82 @@
+#pragma once
+/// The functions a functor may use. They are found by argument-dependent lookup on the number type the functor is
+/// instantiated with; packs and dual numbers bring overloads of their own.
+#include <cmath>
+#include <concepts>
+
+#include "rwkv/core/number.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The value of x with derivative zero; for quantities that only scale, such as a running maximum.
+template <std::floating_point T>
+RWKV_HD T detach(T x) {
+  return x;
+}
+template <class T>
+RWKV_HD One<T> detach(One<T> x) {
+  return One<T>(detach(x.v));
+}
+
+template <class T>
+RWKV_HD One<T> select(Flag which, One<T> yes, One<T> no) {
+  return which.set ? yes : no;
+}
+template <class T>
+RWKV_HD One<T> exp(One<T> x) {
+  using std::exp;
+  return One<T>(exp(x.v));
+}
+template <class T>
+RWKV_HD One<T> tanh(One<T> x) {
+  using std::tanh;
+  return One<T>(tanh(x.v));
+}
+template <class T>
+RWKV_HD One<T> sqrt(One<T> x) {
+  using std::sqrt;
+  return One<T>(sqrt(x.v));
+}
+
+/// A number type that functors are instantiated with: `One`, `Pack`, or `Dual` of one of them. A bare float is
+/// deliberately none, so that a functor that works for one of them works for all.
+template <class R>
+concept FunctorNumber = requires(R a, R b) {
+  typename R::scalar;
+  R(1);
+  a + b;
+  a * b;
+  select(a < b, a, b);
+  exp(a);
+  detach(a);
+};
+
+/// The larger of two numbers; the second when they do not compare (a NaN).
+template <FunctorNumber R>
+RWKV_HD R max(R a, R b) {
+  return select(a > b, a, b);
+}
+
+/// The logistic function 1 / (1 + exp(-x)); saturates at both ends without a NaN.
+template <FunctorNumber R>
+RWKV_HD R sigmoid(R x) {
+  return R(1) / (R(1) + exp(-x));
+}
+
+/// Two exponentials under a common scale: exp(a - m) and exp(b - m) with m = detach(max(a, b)).
+template <class R>
+struct ExpPair {
+  R first, second, scale;
+};
+
+/// One of the two is exactly 1, so a single exponential of a non-positive number suffices, and nothing overflows.
+template <FunctorNumber R>
+RWKV_HD ExpPair<R> exp_pair(R a, R b) {
+  const auto first_larger = a > b;
+  const R larger = select(first_larger, a, b);
+  const R smaller = select(first_larger, b, a);
+  const R fraction = exp(smaller - larger);
+  return {select(first_larger, R(1), fraction), select(first_larger, fraction, R(1)), larger};
+}
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,189 @@
+#pragma once
+/// The scalars of the library: 16-bit storage types, how a scalar name spreads over a model, and the wrapped scalar
+/// `One` that functors are instantiated with.
+#include <concepts>
+#include <cstdint>
+#include <type_traits>
+
+#include "rwkv/config.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace detail {
+/// std::bit_cast, also callable on a device.
+template <class To, class From>
+RWKV_HD constexpr To bits_as(From from) {
+  return __builtin_bit_cast(To, from);
+}
+}  // namespace detail
+
+/// bfloat16: the upper half of an IEEE float. Storage only; convert to compute. Rounds to nearest even, keeps NaN quiet.
+struct bf16 {
+  std::uint16_t bits = 0;
+
+  constexpr bf16() = default;
+  RWKV_HD constexpr explicit bf16(float value) {
+    const auto word = detail::bits_as<std::uint32_t>(value);
+    const bool is_nan = (word & 0x7fffffffu) > 0x7f800000u;
+    const std::uint32_t rounded = word + 0x7fffu + ((word >> 16) & 1u);
+    bits = static_cast<std::uint16_t>(is_nan ? (word >> 16) | 0x40u : rounded >> 16);
+  }
+  RWKV_HD constexpr explicit operator float() const { return detail::bits_as<float>(std::uint32_t{bits} << 16); }
+};
+
+/// IEEE half precision. Storage only; convert to compute. Rounds to nearest even, handles subnormals, keeps NaN quiet.
+struct f16 {
+  std::uint16_t bits = 0;
+
+  constexpr f16() = default;
+  RWKV_HD constexpr explicit f16(float value) {
+    const auto word = detail::bits_as<std::uint32_t>(value);
+    const std::uint32_t sign = (word >> 16) & 0x8000u;
+    const std::uint32_t magnitude = word & 0x7fffffffu;
+    std::uint32_t half = 0;
+    if (magnitude > 0x7f800000u) {
+      half = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
+    } else if (magnitude >= 0x47800000u) {  // 65536 and above: no half that large
+      half = 0x7c00u;
+    } else if (magnitude < 0x38800000u) {  // below 2^-14: let the float adder round at 2^-24
+      half = detail::bits_as<std::uint32_t>(detail::bits_as<float>(magnitude) + 0.5f) - 0x3f000000u;
+    } else {
+      half = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    }
+    bits = static_cast<std::uint16_t>(sign | half);
+  }
+  RWKV_HD constexpr explicit operator float() const {
+    const std::uint32_t sign = (std::uint32_t{bits} & 0x8000u) << 16;
+    const std::uint32_t magnitude = std::uint32_t{bits} & 0x7fffu;
+    std::uint32_t word = 0;
+    if (magnitude >= 0x7c00u) {
+      word = 0x7f800000u | ((magnitude & 0x3ffu) << 13) | ((magnitude & 0x3ffu) != 0 ? 0x400000u : 0u);
+    } else if (magnitude >= 0x400u) {
+      word = (magnitude << 13) + 0x38000000u;
+    } else {
+      word = detail::bits_as<std::uint32_t>(static_cast<float>(magnitude) * 0x1p-24f);
+    }
+    return detail::bits_as<float>(sign | word);
+  }
+};
+
+/// How one scalar spreads over a model: parameters are stored as `Storage`, arithmetic, activations and recurrent state
+/// are `Compute`. Users may pass a bundle of their own wherever a scalar is asked for.
+template <class Storage, class Compute>
+struct Numerics {
+  using storage = Storage;
+  using compute = Compute;
+};
+
+/// The bundle a scalar name stands for. A type that has none is not a scalar.
+template <class S>
+struct numerics {};
+template <>
+struct numerics<float> : Numerics<float, float> {};
+template <>
+struct numerics<double> : Numerics<double, double> {};
+template <>
+struct numerics<bf16> : Numerics<bf16, float> {};
+template <>
+struct numerics<f16> : Numerics<f16, float> {};
+template <class Storage, class Compute>
+struct numerics<Numerics<Storage, Compute>> : Numerics<Storage, Compute> {};
+
+template <class S>
+using storage_t = typename numerics<S>::storage;
+template <class S>
+using compute_t = typename numerics<S>::compute;
+
+/// A type that can parameterise a block: float, double, bf16, f16, a dual number, or a Numerics bundle.
+template <class S>
+concept Scalar = requires {
+  typename numerics<S>::storage;
+  typename numerics<S>::compute;
+};
+
+template <class S>
+consteval bool explain_scalar() {
+  static_assert(Scalar<S>,
+                "rwkv: the scalar parameter must be float, double, bf16, f16, Dual<double> or a Numerics<storage, compute> "
+                "bundle");
+  return Scalar<S>;
+}
+
+/// Widens a stored number to a computing one, exactly.
+template <class T, class U>
+RWKV_HD constexpr T widen(U value) {
+  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>)
+    return static_cast<T>(static_cast<float>(value));
+  else
+    return static_cast<T>(value);
+}
+
+/// Rounds a computed number to a stored one.
+template <class U, class T>
+RWKV_HD constexpr U narrow(T value) {
+  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>)
+    return U(static_cast<float>(value));
+  else
+    return static_cast<U>(value);
+}
+
+/// The answer to a comparison of two `One`s. Deliberately no bool: a functor must use select(), so that the same text
+/// also runs on packs.
+struct Flag {
+  bool set;
+};
+
+/// One scalar in a wrapper: what functors see on a CUDA thread and in the reference backend. The wrapper keeps
+/// argument-dependent lookup and the rules for functor authors the same as for packs and dual numbers.
+template <class T>
+struct One {
+  using scalar = T;
+  static constexpr int size = 1;
+  T v;
+
+  One() = default;
+  template <class U>
+    requires std::convertible_to<U, T>
+  RWKV_HD constexpr explicit One(U value) : v(static_cast<T>(value)) {}
+
+  template <class U>
+  RWKV_HD static One load(const U* from) {
+    return One(widen<T>(*from));
+  }
+  template <class U>
+  RWKV_HD static One load(const U* from, int) {
+    return load(from);
+  }
+  template <class U>
+  RWKV_HD void store(U* to) const {
+    *to = narrow<U>(v);
+  }
+  template <class U>
+  RWKV_HD void store(U* to, int) const {
+    store(to);
+  }
+
+  RWKV_HD friend One operator+(One a, One b) { return One(a.v + b.v); }
+  RWKV_HD friend One operator-(One a, One b) { return One(a.v - b.v); }
+  RWKV_HD friend One operator*(One a, One b) { return One(a.v * b.v); }
+  RWKV_HD friend One operator/(One a, One b) { return One(a.v / b.v); }
+  RWKV_HD friend One operator-(One a) { return One(-a.v); }
+  RWKV_HD friend One& operator+=(One& a, One b) { return a = a + b; }
+  RWKV_HD friend One& operator-=(One& a, One b) { return a = a - b; }
+  RWKV_HD friend One& operator*=(One& a, One b) { return a = a * b; }
+  RWKV_HD friend Flag operator<(One a, One b) { return Flag{a.v < b.v}; }
+  RWKV_HD friend Flag operator>(One a, One b) { return Flag{a.v > b.v}; }
+};
+
+/// The sum over the lanes of a number; a single scalar has one.
+template <class T>
+RWKV_HD T sum_lanes(One<T> x) {
+  return x.v;
+}
+/// The first `lanes` lanes, zero in the others.
+template <class T>
+RWKV_HD One<T> first_lanes(One<T> x, int) {
+  return x;
+}
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,12 @@
+#pragma once
+/// The type of a token id.
+#include <cstdint>
+
+#include "rwkv/config.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// A row of the embedding.
+using Token = std::int32_t;
+
+}  // namespace rwkv::inline RWKV_ABI

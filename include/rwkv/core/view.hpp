@@ -1,0 +1,80 @@
+#pragma once
+/// Non-owning views: a vector, a matrix, a batch of sequences. Row-major, last axis contiguous, trivially copyable.
+#include <type_traits>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/extent.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace detail {
+template <class From, class To, Index N, Index M>
+concept ViewConverts = std::is_convertible_v<From (*)[], To (*)[]> && (N == M || M == dyn) && !(std::is_same_v<From, To> && N == M);
+}
+
+/// [size]
+template <class T, Index N = dyn>
+struct Vec {
+  using element = T;
+  T* data = nullptr;
+  [[no_unique_address]] Extent<N> size{};
+
+  RWKV_HD constexpr T& operator[](Index i) const { return data[i]; }
+
+  template <class U, Index M>
+    requires detail::ViewConverts<T, U, N, M>
+  RWKV_HD constexpr operator Vec<U, M>() const {
+    return {data, Index(size)};
+  }
+};
+
+/// [rows, cols]; consecutive rows are `stride` elements apart.
+template <class T, Index C = dyn>
+struct Mat {
+  using element = T;
+  T* data = nullptr;
+  Index rows = 0;
+  [[no_unique_address]] Extent<C> cols{};
+  Index stride = 0;
+
+  RWKV_HD constexpr T* row(Index r) const { return data + r * stride; }
+  RWKV_HD constexpr T& operator()(Index r, Index c) const { return data[r * stride + c]; }
+
+  template <class U, Index M>
+    requires detail::ViewConverts<T, U, C, M>
+  RWKV_HD constexpr operator Mat<U, M>() const {
+    return {data, rows, Index(cols), stride};
+  }
+};
+
+/// [batch, time, width], contiguous.
+template <class T, Index W = dyn>
+struct Seq {
+  using element = T;
+  T* data = nullptr;
+  Index batch = 0;
+  Index time = 0;
+  [[no_unique_address]] Extent<W> width{};
+
+  RWKV_HD constexpr T* row(Index b, Index t) const { return data + (b * time + t) * Index(width); }
+  RWKV_HD constexpr T& operator()(Index b, Index t, Index c) const { return row(b, t)[c]; }
+
+  /// Every token a row: [batch * time, width].
+  RWKV_HD constexpr Mat<T, W> flat() const { return {data, batch * time, width, Index(width)}; }
+  /// The token at time t of every sequence: [batch, width].
+  RWKV_HD constexpr Mat<T, W> at(Index t) const { return {data + t * Index(width), batch, width, time * Index(width)}; }
+
+  template <class U, Index M>
+    requires detail::ViewConverts<T, U, W, M>
+  RWKV_HD constexpr operator Seq<U, M>() const {
+    return {data, batch, time, Index(width)};
+  }
+};
+
+/// A contiguous [rows, cols] matrix over `data`.
+template <class T>
+constexpr Mat<T> matrix(T* data, Index rows, Index cols) {
+  return {data, rows, cols, cols};
+}
+
+}  // namespace rwkv::inline RWKV_ABI
