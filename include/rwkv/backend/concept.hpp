@@ -1,0 +1,81 @@
+#pragma once
+/// What a backend is: a memory space and eight verbs. Everything above is written against them, once.
+#include <span>
+
+#include "rwkv/backend/product.hpp"
+#include "rwkv/backend/recur.hpp"
+#include "rwkv/backend/rows.hpp"
+#include "rwkv/core/arena.hpp"
+#include "rwkv/core/token.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace detail {
+
+/// Stand-ins with which the concept tries the verbs.
+struct RowProgramArchetype {
+  template <class R>
+  RWKV_HD void map(R x, R& y) const {
+    y = x;
+  }
+};
+struct CellArchetype {
+  static constexpr auto inputs = Inputs{"input"};
+  static constexpr int state_size = 1;
+  template <class R>
+  RWKV_HD static void init(R (&state)[1]) {
+    state[0] = R(0);
+  }
+  template <class R>
+  RWKV_HD static R step(R (&state)[1], const R (&x)[1]) {
+    state[0] = state[0] + x[0];
+    return state[0];
+  }
+};
+
+template <class B>
+concept HasMemory = requires(B& be, float* block) {
+  { be.template allocate<float>(Index{1}) } -> std::same_as<float*>;
+  be.free(block);
+  be.sync();
+  { be.dry } -> std::convertible_to<bool>;
+};
+template <class B>
+concept HasCopies = requires(B& be, Mat<float> m, Mat<const float> from, std::span<const Token> tokens) {
+  be.copy(from, m);
+  be.fill(m, 0.0f);
+  be.gather_rows(from, tokens, m);
+};
+template <class B>
+concept HasGemm = requires(B& be, Mat<float> m) { be.gemm(mul(m, m, transposed(m))); };
+template <class B>
+concept HasRows = requires(B& be, Seq<float> x) { be.rows(RowProgramArchetype{}, arg::in(x), arg::out(x)); };
+template <class B>
+concept HasRecur = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
+  be.recur(ws, Auto{}, CellArchetype{}, Extent<1>{}, state, arg::in(x), arg::out(x));
+};
+
+}  // namespace detail
+
+/// A backend. `allocate<T>(n)`/`free` own memory aligned to arena_alignment; `copy`, `fill` and `gather_rows` move it;
+/// `gemm`, `rows` and `recur` compute; `sync` waits. While `dry` is set every verb returns without touching memory, after
+/// taking its scratch from the arena it was given.
+template <class B>
+concept Backend = std::copyable<B> && detail::HasMemory<B> && detail::HasCopies<B> && detail::HasGemm<B> &&
+                  detail::HasRows<B> && detail::HasRecur<B>;
+
+/// Says in a sentence what a type lacks to be a backend.
+template <class B>
+consteval bool explain_backend() {
+  static_assert(std::copyable<B>, "rwkv: a backend must be copyable: copies are handles to one device");
+  static_assert(detail::HasMemory<B>,
+                "rwkv: a backend must have allocate<T>(count), free(pointer), sync() and a flag bool dry");
+  static_assert(detail::HasCopies<B>, "rwkv: a backend must have copy(from, to), fill(to, value) and gather_rows(table, "
+                                      "tokens, to)");
+  static_assert(detail::HasGemm<B>, "rwkv: a backend must have gemm(products...)");
+  static_assert(detail::HasRows<B>, "rwkv: a backend must have rows(program, operands...)");
+  static_assert(detail::HasRecur<B>, "rwkv: a backend must have recur(scratch, schedule, cell, length, state, operands...)");
+  return Backend<B>;
+}
+
+}  // namespace rwkv::inline RWKV_ABI

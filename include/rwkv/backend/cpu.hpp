@@ -1,0 +1,247 @@
+#pragma once
+/// The CPU backend: functors on packs of native vectors, several threads, Eigen underneath.
+#include <span>
+#include <utility>
+
+#include "rwkv/backend/cpu/dot.hpp"
+#include "rwkv/backend/cpu/threads.hpp"
+#include "rwkv/backend/product.hpp"
+#include "rwkv/backend/recur.hpp"
+#include "rwkv/backend/rows.hpp"
+#include "rwkv/core/arena.hpp"
+#include "rwkv/core/token.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Several threads of this machine. Copies share their threads; one object must not run two operations at a time.
+///
+/// Every operation is cut into tiles by its sizes alone and each tile is computed by one thread, so results have the same
+/// bits for any number of threads.
+class Cpu {
+ public:
+  /// While set, verbs return at once: a forward pass then only measures its scratch.
+  bool dry = false;
+
+  explicit Cpu(int threads = 1) : threads_(threads) {}
+
+  int threads() const { return threads_.count(); }
+
+  template <class T>
+  T* allocate(Index count) {
+    return static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{arena_alignment}));
+  }
+  void free(void* block) { ::operator delete(block, std::align_val_t{arena_alignment}); }
+  void sync() {}
+
+  template <class T, class U, Index N, Index M>
+  void copy(Mat<T, N> from, Mat<U, M> to) {
+    if (dry) return;
+    for (Index r = 0; r < to.rows; ++r) std::copy_n(from.row(r), Index(to.cols), to.row(r));
+  }
+
+  template <class T, Index N>
+  void fill(Mat<T, N> to, T value) {
+    if (dry) return;
+    for (Index r = 0; r < to.rows; ++r) std::fill_n(to.row(r), Index(to.cols), value);
+  }
+
+  template <class T, class W, Index N, Index M>
+  void gather_rows(Mat<W, M> table, std::span<const Token> rows, Mat<T, N> to) {
+    if (dry) return;
+    for (Index r = 0; r < to.rows; ++r) {
+      const W* from = table.row(rows[static_cast<std::size_t>(r)]);
+      for (Index c = 0; c < to.cols; ++c) to(r, c) = widen<T>(from[c]);
+    }
+  }
+
+  template <class... P>
+  void gemm(const P&... products) {
+    if (dry) return;
+    const Index tiles = (tile_count(products) + ...);
+    const Index work = (multiplications(products) + ...);
+    over(tiles, work, multiplications_worth_a_fork, [&](Index tile) {
+      // The tiles of all products form one list; the product that the tile falls into takes it.
+      (multiply_tile(products, tile) || ...);
+    });
+  }
+
+  template <class P, class... Op>
+  void rows(const P& program, const Op&... ops) {
+    if (dry) return;
+    const auto y = detail::written(ops...);
+    using R = Widest<typename decltype(y)::element>;
+    (detail::check_operand(ops, y.batch, y.time, y.width), ...);
+    const Index tokens = y.batch * y.time;
+    const Index per_tile = std::max<Index>(1, elements_per_tile / std::max<Index>(1, y.width));
+    over((tokens + per_tile - 1) / per_tile, tokens * y.width, elements_worth_a_fork, [&](Index tile) {
+      const Index end = std::min(tokens, (tile + 1) * per_tile);
+      for (Index token = tile * per_tile; token < end; ++token) {
+        apply_row<R>(program, token / y.time, token % y.time, ops...);
+      }
+    });
+  }
+
+  template <class Schedule, class C, Index N, class T, Index M, class... Op>
+  void recur(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const Op&... ops) {
+    static_assert(explain_recurrence<C>() && detail::explain_operands<C, Op...>());
+    static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
+                  "rwkv: Scan needs a recurrence with lift, compose and enter");
+    if constexpr (RowCell<C> && N == dyn) {
+      // A static length lets the compiler unroll the loops over the head; these are the lengths of published models.
+      if (length == 64) return recur(scratch, schedule, cell, Extent<64>{}, state, ops...);
+      expects(length <= max_head_size, "rwkv: head size ", Index(length), " is above the largest supported, ", max_head_size);
+    }
+    const auto y = detail::written(ops...);
+    if constexpr (std::is_same_v<Schedule, Scan>) {
+      if (y.time > schedule.chunk) return scan(scratch, schedule.chunk, cell, state, ops...);
+    } else if constexpr (std::is_same_v<Schedule, Auto> && Scannable<C>) {
+      // Too few lanes to share among threads, and enough time: the choice depends on sizes only.
+      if (y.batch * y.width <= narrow_lanes && y.time >= long_time) {
+        return scan(scratch, Scan{}.chunk, cell, state, ops...);
+      }
+    }
+    if (dry) return;
+    const Index head_lanes = RowCell<C> ? Index(length) : Index(y.width);
+    const Index numbers = detail::lane_state_size<C>(length);
+    using R = Widest<T>;
+    constexpr int groups = RowCell<C> ? 2 : 4;
+    const Lanes tiles{head_lanes, groups * R::size};
+    const Index heads = y.width / head_lanes;
+    over(y.batch * heads * tiles.count(), y.batch * y.time * y.width * numbers, state_updates_worth_a_fork,
+         [&](Index tile) {
+           const Index lane = tile % tiles.count() * tiles.per_tile;
+           const Index head = tile / tiles.count() % heads;
+           const Index b = tile / tiles.count() / heads;
+           T* head_state = state.row(b) + head * numbers * head_lanes;
+           advance_tile<R, groups>(cell, length, head_state, LanePlace{b, head, head_lanes, lane}, 0, y.time, ops...);
+         });
+  }
+
+ private:
+  // Work below these amounts takes less time than waking a thread.
+  static constexpr Index multiplications_worth_a_fork = 100'000;
+  static constexpr Index elements_worth_a_fork = 32'768;
+  static constexpr Index state_updates_worth_a_fork = 32'768;
+  static constexpr Index elements_per_tile = 8'192;
+  static constexpr Index weight_bytes_per_tile = 196'608;  // stays in a second-level cache while the rows of x pass
+  static constexpr Index narrow_lanes = 128;
+  static constexpr Index long_time = 512;
+
+  /// The lanes of a head cut into tiles.
+  struct Lanes {
+    Index lanes, per_tile;
+    Index count() const { return (lanes + per_tile - 1) / per_tile; }
+  };
+
+  template <class Body>
+  void over(Index tiles, Index work, Index worth_a_fork, const Body& body) const {
+    if (work < worth_a_fork) {
+      for (Index tile = 0; tile < tiles; ++tile) body(tile);
+    } else {
+      threads_.run(tiles, body);
+    }
+  }
+
+  template <class T, class W, class E>
+  static Index outputs_per_tile(const Product<T, W, E>& product) {
+    const Index fitting = weight_bytes_per_tile / std::max<Index>(1, product.w.cols * Index{sizeof(T)});
+    return std::clamp<Index>(fitting / 4 * 4, 8, 64);
+  }
+  template <class P>
+  static Index tile_count(const P& product) {
+    const Index outputs = outputs_per_tile(product);
+    return (product.y.cols + outputs - 1) / outputs;
+  }
+  template <class P>
+  static Index multiplications(const P& product) {
+    return product.y.rows * product.y.cols * product.x.cols;
+  }
+
+  /// Computes the tile when it is one of this product's; otherwise counts it down to the next product's.
+  template <class T, class W, class E>
+  static bool multiply_tile(const Product<T, W, E>& product, Index& tile) {
+    if (const Index count = tile_count(product); tile >= count) {
+      tile -= count;
+      return false;
+    }
+    const auto& [y, x, w, epilogue] = product;
+    const Index begin = tile * outputs_per_tile(product);
+    const Index end = std::min<Index>(y.cols, begin + outputs_per_tile(product));
+    detail::dot_tile<T, W>(y, x, w, begin, end);
+    if constexpr (!std::is_same_v<E, Identity>) {
+      for (Index r = 0; r < y.rows; ++r) {
+        using R = Widest<T>;
+        T* row = y.row(r);
+        Index n = begin;
+        for (; n + R::size <= end; n += R::size) epilogue(R::load(row + n)).store(row + n);
+        if (const int left = static_cast<int>(end - n); left > 0) epilogue(R::load(row + n, left)).store(row + n, left);
+      }
+    }
+    return true;
+  }
+
+  /// Full groups of packs, then single packs, then the last lanes.
+  template <class R, int Groups, class C, Index N, class T, class... Op>
+  static void advance_tile(C cell, Extent<N> length, T* head_state, LanePlace at, Index begin, Index end,
+                           const Op&... ops) {
+    const Index last = std::min(at.head_lanes, at.lane + Groups * R::size);
+    if (last - at.lane == Groups * R::size) {
+      advance_lanes<R, Groups>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
+      return;
+    }
+    for (; at.lane + R::size <= last; at.lane += R::size) {
+      advance_lanes<R, 1>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
+    }
+    if (const int left = static_cast<int>(last - at.lane); left > 0) {
+      advance_lanes<R, 1>(cell, length, head_state, at, left, begin, end, ops...);
+    }
+  }
+
+  /// Time in parallel: every chunk but the last is summarised; the summaries carry the state from chunk to chunk; then
+  /// every chunk runs from the state it starts with.
+  template <class C, class T, Index M, class... Op>
+  void scan(Arena scratch, Index chunk, C cell, Mat<T, M> state, const Op&... ops) {
+    using R = Widest<T>;
+    using Stretch = decltype(summarise_lanes<R>(cell, 0, 0, detail::AllLanes{}, 0, 1, ops...));
+    const auto y = detail::written(ops...);
+    const Index chunks = (y.time + chunk - 1) / chunk;
+    const Lanes tiles{y.width, R::size};
+    const Index columns = y.batch * tiles.count();
+    Stretch* summaries = scratch.take<Stretch>(columns * chunks);
+    T* starts = scratch.take<T>(chunks * y.batch * C::state_size * y.width);
+    if (dry) return;
+    const Index work = y.batch * y.time * y.width * C::state_size;
+    const auto start_of = [&](Index c, Index b) { return starts + (c * y.batch + b) * C::state_size * y.width; };
+
+    over(columns * (chunks - 1), work, state_updates_worth_a_fork, [&](Index tile) {
+      const Index c = tile % (chunks - 1), column = tile / (chunks - 1);
+      const Index lane = column % tiles.count() * R::size, b = column / tiles.count();
+      const Index begin = c * chunk;
+      const Index left = y.width - lane;
+      summaries[column * chunks + c] =
+          left >= R::size ? summarise_lanes<R>(cell, b, lane, detail::AllLanes{}, begin, begin + chunk, ops...)
+                          : summarise_lanes<R>(cell, b, lane, static_cast<int>(left), begin, begin + chunk, ops...);
+    });
+    for (Index column = 0; column < columns; ++column) {
+      const Index lane = column % tiles.count() * R::size, b = column / tiles.count();
+      const int used = static_cast<int>(std::min<Index>(R::size, y.width - lane));
+      R carry[C::state_size];
+      for (int n = 0; n < C::state_size; ++n) carry[n] = R::load(state.row(b) + n * y.width + lane, used);
+      for (Index c = 0; c < chunks; ++c) {
+        for (int n = 0; n < C::state_size; ++n) carry[n].store(start_of(c, b) + n * y.width + lane, used);
+        if (c + 1 < chunks) C::enter(carry, summaries[column * chunks + c]);
+      }
+    }
+    over(columns * chunks, work, state_updates_worth_a_fork, [&](Index tile) {
+      const Index c = tile % chunks, column = tile / chunks;
+      const Index lane = column % tiles.count() * R::size, b = column / tiles.count();
+      advance_tile<R, 1>(cell, Extent<dyn>{}, start_of(c, b), LanePlace{b, 0, y.width, lane}, c * chunk,
+                         std::min(y.time, (c + 1) * chunk), ops...);
+    });
+    for (Index b = 0; b < y.batch; ++b) std::copy_n(start_of(chunks - 1, b), C::state_size * y.width, state.row(b));
+  }
+
+  Threads threads_;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,244 @@
+#pragma once
+/// A number made of one native vector register: the SIMD form of functors on the CPU.
+#include <Eigen/Core>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "rwkv/core/math.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+#if RWKV_SIMD_BYTES > 0
+
+namespace detail {
+
+/// The compiler's vector of N elements. Spelled out, because a dependent vector_size is not accepted everywhere.
+template <class T, int N>
+struct native_vector;
+template <>
+struct native_vector<float, 4> {
+  typedef float type __attribute__((vector_size(16)));
+};
+template <>
+struct native_vector<float, 8> {
+  typedef float type __attribute__((vector_size(32)));
+};
+template <>
+struct native_vector<float, 16> {
+  typedef float type __attribute__((vector_size(64)));
+};
+template <>
+struct native_vector<double, 2> {
+  typedef double type __attribute__((vector_size(16)));
+};
+template <>
+struct native_vector<double, 4> {
+  typedef double type __attribute__((vector_size(32)));
+};
+template <>
+struct native_vector<double, 8> {
+  typedef double type __attribute__((vector_size(64)));
+};
+/// 32-bit and 16-bit words beside float lanes, for widening 16-bit storage.
+template <int N>
+struct native_words;
+template <>
+struct native_words<4> {
+  typedef std::uint32_t wide __attribute__((vector_size(16)));
+  typedef std::uint16_t half __attribute__((vector_size(8)));
+};
+template <>
+struct native_words<8> {
+  typedef std::uint32_t wide __attribute__((vector_size(32)));
+  typedef std::uint16_t half __attribute__((vector_size(16)));
+};
+template <>
+struct native_words<16> {
+  typedef std::uint32_t wide __attribute__((vector_size(64)));
+  typedef std::uint16_t half __attribute__((vector_size(32)));
+};
+
+}  // namespace detail
+
+/// N lanes of T that behave as one number. N is what the target's registers hold: a wider vector would be split by the
+/// compiler and run slower than scalars.
+template <class T, int N>
+struct Pack {
+  using scalar = T;
+  using native = typename detail::native_vector<T, N>::type;
+  static constexpr int size = N;
+  native v;
+
+  Pack() = default;
+  RWKV_HD explicit Pack(native lanes) : v(lanes) {}
+  template <class U>
+    requires std::is_arithmetic_v<U>
+  RWKV_HD explicit Pack(U all) : v(native{} + static_cast<T>(all)) {}
+
+  /// N consecutive numbers, widened; no alignment is asked for.
+  template <class U>
+  RWKV_HD static Pack load(const U* from) {
+    if constexpr (std::is_same_v<U, T>) {
+      Pack x;
+      std::memcpy(&x.v, from, sizeof x.v);
+      return x;
+    } else if constexpr (std::is_same_v<U, bf16> && std::is_same_v<T, float>) {
+      return Pack(words_as_float(words(from) << 16));
+    } else if constexpr (std::is_same_v<U, f16> && std::is_same_v<T, float>) {
+      return Pack(widen_halves(words(from)));
+    } else {
+      alignas(native) T lanes[N];
+      for (int i = 0; i < N; ++i) lanes[i] = widen<T>(from[i]);
+      return load(lanes);
+    }
+  }
+  /// The first `lanes` numbers; zero in the other lanes, whose memory is not touched.
+  template <class U>
+  RWKV_HD static Pack load(const U* from, int lanes) {
+    U copy[N] = {};
+    for (int i = 0; i < lanes; ++i) copy[i] = from[i];
+    return load(static_cast<const U*>(copy));
+  }
+  template <class U>
+  RWKV_HD void store(U* to) const {
+    if constexpr (std::is_same_v<U, T>) {
+      std::memcpy(to, &v, sizeof v);
+    } else {
+      for (int i = 0; i < N; ++i) to[i] = narrow<U>(static_cast<T>(v[i]));
+    }
+  }
+  template <class U>
+  RWKV_HD void store(U* to, int lanes) const {
+    for (int i = 0; i < lanes; ++i) to[i] = narrow<U>(static_cast<T>(v[i]));
+  }
+
+  RWKV_HD friend Pack operator+(Pack a, Pack b) {
+    RWKV_CONTRACT
+    return Pack(a.v + b.v);
+  }
+  RWKV_HD friend Pack operator-(Pack a, Pack b) {
+    RWKV_CONTRACT
+    return Pack(a.v - b.v);
+  }
+  RWKV_HD friend Pack operator*(Pack a, Pack b) {
+    RWKV_CONTRACT
+    return Pack(a.v * b.v);
+  }
+  RWKV_HD friend Pack operator/(Pack a, Pack b) { return Pack(a.v / b.v); }
+  RWKV_HD friend Pack operator-(Pack a) { return Pack(-a.v); }
+  RWKV_HD friend Pack& operator+=(Pack& a, Pack b) { return a = a + b; }
+  RWKV_HD friend Pack& operator-=(Pack& a, Pack b) { return a = a - b; }
+  RWKV_HD friend Pack& operator*=(Pack& a, Pack b) { return a = a * b; }
+  RWKV_HD friend auto operator<(Pack a, Pack b) { return a.v < b.v; }
+  RWKV_HD friend auto operator>(Pack a, Pack b) { return a.v > b.v; }
+
+ private:
+  using wide = typename detail::native_words<sizeof(T) == 4 ? N : 4>::wide;
+  using half = typename detail::native_words<sizeof(T) == 4 ? N : 4>::half;
+
+  template <class U>
+  RWKV_HD static wide words(const U* from) {
+    half bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return __builtin_convertvector(bits, wide);
+  }
+  RWKV_HD static native words_as_float(wide bits) { return __builtin_bit_cast(native, bits); }
+  /// Half bits as floats: the exponent is rebiased by an exact multiplication, which also normalises subnormals.
+  RWKV_HD static native widen_halves(wide bits) {
+    const wide sign = (bits & 0x8000u) << 16;
+    const wide magnitude = bits & 0x7fffu;
+    const native scaled = words_as_float(magnitude << 13) * 0x1p112f;
+    const wide special = (magnitude << 13) | 0x7f800000u;
+    return words_as_float(sign | (magnitude >= 0x7c00u ? special : __builtin_bit_cast(wide, scaled)));
+  }
+};
+
+template <class Mask, class T, int N>
+RWKV_HD Pack<T, N> select(Mask which, Pack<T, N> yes, Pack<T, N> no) {
+  return Pack<T, N>(which ? yes.v : no.v);
+}
+
+namespace detail {
+// g++ 12 mistakes the deliberately undefined registers of its own AVX-512 header, which Eigen uses, for a fault.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+/// Applies a vectorised Eigen function to the lanes.
+template <class T, int N, class F>
+RWKV_HD Pack<T, N> through_eigen(Pack<T, N> x, F function) {
+  using Lanes = Eigen::Array<T, N, 1>;
+  Lanes lanes;
+  std::memcpy(lanes.data(), &x.v, sizeof x.v);
+  lanes = function(lanes);
+  std::memcpy(&x.v, lanes.data(), sizeof x.v);
+  return x;
+}
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+}  // namespace detail
+
+template <class T, int N>
+RWKV_HD Pack<T, N> exp(Pack<T, N> x) {
+  return detail::through_eigen(x, [](const auto& lanes) { return lanes.exp(); });
+}
+template <class T, int N>
+RWKV_HD Pack<T, N> tanh(Pack<T, N> x) {
+  return detail::through_eigen(x, [](const auto& lanes) { return lanes.tanh(); });
+}
+template <class T, int N>
+RWKV_HD Pack<T, N> sqrt(Pack<T, N> x) {
+  return detail::through_eigen(x, [](const auto& lanes) { return lanes.sqrt(); });
+}
+template <class T, int N>
+RWKV_HD Pack<T, N> detach(Pack<T, N> x) {
+  return x;
+}
+
+/// The sum over the lanes, in a fixed order.
+template <class T, int N>
+RWKV_HD T sum_lanes(Pack<T, N> x) {
+  T lanes[N];
+  x.store(lanes);
+  for (int half = N / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+template <class T, int N>
+RWKV_HD Pack<T, N> first_lanes(Pack<T, N> x, int lanes) {
+  T kept[N] = {};
+  x.store(kept, lanes);
+  return Pack<T, N>::load(static_cast<const T*>(kept));
+}
+
+namespace detail {
+template <class T>
+struct widest {
+  using type = One<T>;
+};
+template <>
+struct widest<float> {
+  using type = Pack<float, RWKV_SIMD_BYTES / 4>;
+};
+template <>
+struct widest<double> {
+  using type = Pack<double, RWKV_SIMD_BYTES / 8>;
+};
+}  // namespace detail
+
+/// The widest number the CPU computes with in scalar T.
+template <class T>
+using Widest = typename detail::widest<T>::type;
+
+#else
+
+template <class T>
+using Widest = One<T>;
+
+#endif
+
+}  // namespace rwkv::inline RWKV_ABI

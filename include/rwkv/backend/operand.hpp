@@ -1,0 +1,166 @@
+#pragma once
+/// Operands of row programs and recurrences: a view, and how it is read or written at token (batch b, time t).
+#include "rwkv/core/view.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace arg {
+
+/// This token's vector.
+template <class T, Index W>
+struct In {
+  Seq<const T, W> x;
+  RWKV_HD const T* row(Index b, Index t) const { return x.row(b, t); }
+};
+
+/// The token before: x[t-1], and what `before` remembers at t = 0.
+template <class T, Index W>
+struct Prev {
+  Seq<const T, W> x;
+  Mat<const T> before;
+  RWKV_HD const T* row(Index b, Index t) const { return t == 0 ? before.row(b) : x.row(b, t - 1); }
+};
+
+/// A per-channel parameter, the same for every token.
+template <class T, Index W>
+struct Chan {
+  Vec<const T, W> p;
+  RWKV_HD const T* row(Index, Index) const { return p.data; }
+};
+
+/// A vector along the head that all its lanes read; for row cells.
+template <class Operand>
+struct Shared {
+  Operand operand;
+  RWKV_HD auto row(Index b, Index t) const { return operand.row(b, t); }
+};
+
+/// Written.
+template <class T, Index W>
+struct Out {
+  Seq<T, W> y;
+  RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
+};
+
+/// Added to.
+template <class T, Index W>
+struct Add {
+  Seq<T, W> y;
+  RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
+};
+
+template <class T, Index W>
+constexpr In<std::remove_const_t<T>, W> in(Seq<T, W> x) {
+  return {{x.data, x.batch, x.time, x.width}};
+}
+template <class T, class U, Index W, Index C>
+constexpr Prev<std::remove_const_t<T>, W> prev(Seq<T, W> x, Mat<U, C> before) {
+  return {{x.data, x.batch, x.time, x.width}, {before.data, before.rows, Index(before.cols), before.stride}};
+}
+template <class T, Index W>
+constexpr Chan<std::remove_const_t<T>, W> chan(Vec<T, W> p) {
+  return {{p.data, p.size}};
+}
+template <class Operand>
+constexpr Shared<Operand> shared(Operand operand) {
+  return {operand};
+}
+template <class T, Index W>
+constexpr Out<T, W> out(Seq<T, W> y) {
+  return {y};
+}
+template <class T, Index W>
+constexpr Add<T, W> add(Seq<T, W> y) {
+  return {y};
+}
+
+}  // namespace arg
+
+namespace detail {
+
+template <class Op>
+inline constexpr bool is_output = false;
+template <class T, Index W>
+inline constexpr bool is_output<arg::Out<T, W>> = true;
+template <class T, Index W>
+inline constexpr bool is_output<arg::Add<T, W>> = true;
+
+template <class Op>
+inline constexpr bool is_add = false;
+template <class T, Index W>
+inline constexpr bool is_add<arg::Add<T, W>> = true;
+
+/// The sequence that the first output writes: its batch, time and width are those of the whole operation.
+template <class First, class... Rest>
+RWKV_HD constexpr auto written(const First& first, const Rest&... rest) {
+  if constexpr (is_output<First>)
+    return first.y;
+  else
+    return written(rest...);
+}
+
+/// All lanes of a number are in use; the tail of a row passes their count instead.
+struct AllLanes {};
+
+template <class R, class T>
+RWKV_HD R load(const T* from, AllLanes) {
+  return R::load(from);
+}
+template <class R, class T>
+RWKV_HD R load(const T* from, int lanes) {
+  return R::load(from, lanes);
+}
+
+template <class R, class T>
+RWKV_HD void store(const R& value, T* to, AllLanes) {
+  value.store(to);
+}
+template <class R, class T>
+RWKV_HD void store(const R& value, T* to, int lanes) {
+  value.store(to, lanes);
+}
+
+/// One operand of a row program at one place: loaded when it is read, stored when it is written.
+template <class R, class Op, class Lanes>
+struct Slot {
+  const Op& op;
+  Index b, t, c;
+  Lanes lanes;
+  R value;
+
+  RWKV_HD Slot(const Op& operand, Index batch, Index time, Index channel, Lanes used)
+      : op(operand), b(batch), t(time), c(channel), lanes(used) {
+    if constexpr (!is_output<Op>) value = load<R>(op.row(b, t) + c, lanes);
+  }
+  RWKV_HD void finish() {
+    if constexpr (is_add<Op>) value = load<R>(op.row(b, t) + c, lanes) + value;
+    if constexpr (is_output<Op>) store(value, op.row(b, t) + c, lanes);
+  }
+};
+
+/// Checks that an operand covers what the operation writes.
+template <class Op>
+void check_operand(const Op& op, Index batch, Index time, Index width) {
+  if constexpr (requires { op.operand; }) {
+    check_operand(op.operand, batch, time, width);
+  } else if constexpr (requires { op.p; }) {
+    asserts(op.p.size == width, "rwkv: a per-channel operand has ", Index(op.p.size), " channels, the output ", width);
+  } else {
+    const auto& view = [&]() -> const auto& {
+      if constexpr (is_output<Op>) return op.y;
+      else return op.x;
+    }();
+    const Index got[] = {view.batch, view.time, view.width}, want[] = {batch, time, width};
+    asserts(got[0] == want[0] && got[1] == want[1] && got[2] == want[2], "rwkv: an operand has shape ",
+            std::span(got), ", the output ", std::span(want));
+    if constexpr (requires { op.before; }) {
+      const Index state[] = {op.before.rows, op.before.cols}, expected[] = {batch, width};
+      asserts(state[0] == expected[0] && state[1] == expected[1], "rwkv: a token-shift state has shape ",
+              std::span(state), ", the sequence needs ", std::span(expected));
+    }
+  }
+}
+
+}  // namespace detail
+
+}  // namespace rwkv::inline RWKV_ABI

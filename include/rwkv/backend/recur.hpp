@@ -1,0 +1,171 @@
+#pragma once
+/// Runs a recurrence over time for a few neighbouring lanes. State is component-major with the lane last,
+/// [batch, head, component, lane], so that neighbouring lanes load as one vector on every backend; a channel cell counts as
+/// one head that holds all lanes.
+#include <type_traits>
+#include <utility>
+
+#include "rwkv/backend/operand.hpp"
+#include "rwkv/cell/concept.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// How a recurrence runs over time. `Auto` may change; the others are promises.
+struct Auto {};
+/// Token after token.
+struct Sequential {};
+/// In chunks of `chunk` tokens side by side: summaries, carries, then each chunk again from its own start. Scannable cells.
+struct Scan {
+  Index chunk = 128;
+};
+
+/// The longest head a row cell runs with when the head size is not static.
+inline constexpr Index max_head_size = 256;
+
+namespace detail {
+
+template <class Op>
+inline constexpr bool is_shared = false;
+template <class Op>
+inline constexpr bool is_shared<arg::Shared<Op>> = true;
+
+/// The vectors shared by the lanes of a head, at one token.
+template <class R, class T, std::size_t Count>
+struct Head {
+  const T* vectors[Count];
+  RWKV_HD R operator()(int vector, Index n) const { return R(widen<typename R::scalar>(vectors[vector][n])); }
+};
+
+template <class C>
+constexpr std::size_t shared_count() {
+  if constexpr (RowCell<C>) return C::shared.size();
+  else return 0;
+}
+
+/// The numbers of state a lane of `C` keeps; a row cell keeps as many as its head is long.
+template <class C>
+constexpr Index lane_state_size(Index length) {
+  if constexpr (RowCell<C>) return length;
+  else return C::state_size;
+}
+
+/// Which operand is which: own inputs, then shared vectors, then the output.
+template <class C, class... Op>
+consteval bool explain_operands() {
+  constexpr std::size_t own = input_count<C>;
+  constexpr std::size_t shared = shared_count<C>();
+  static_assert(sizeof...(Op) == own + shared + 1,
+                "rwkv: recur takes one operand for each input of the recurrence, then one shared(...) for each shared "
+                "vector, then out(...)");
+  std::size_t i = 0;
+  const bool in_order = ((i++, i <= own ? !is_shared<Op> && !is_output<Op>
+                               : i <= own + shared ? is_shared<Op>
+                                                   : is_output<Op>) && ...);
+  return in_order;
+}
+
+/// The state and the inputs of R::size neighbouring lanes (`Used` = AllLanes) or of the last few (`Used` = int).
+template <class R, class C, Index N, class Used>
+struct Lanes {
+  static constexpr std::size_t own = input_count<C>;
+  static constexpr std::size_t shared = shared_count<C>();
+  static constexpr Index capacity = RowCell<C> && N == dyn ? max_head_size : lane_state_size<C>(N);
+
+  Index first;  ///< channel of the first lane
+  Used used;
+  R state[capacity];
+
+  template <class T>
+  RWKV_HD void load_state(const T* head_state, Extent<N> length, Index head_lanes) {
+    const Index numbers = lane_state_size<C>(length);
+    RWKV_UNROLL for (Index n = 0; n < numbers; ++n) state[n] = load<R>(head_state + n * head_lanes, used);
+  }
+  template <class T>
+  RWKV_HD void store_state(T* head_state, Extent<N> length, Index head_lanes) const {
+    const Index numbers = lane_state_size<C>(length);
+    RWKV_UNROLL for (Index n = 0; n < numbers; ++n) store(state[n], head_state + n * head_lanes, used);
+  }
+
+  /// Own inputs of the token (b, t).
+  template <std::size_t... I, class... Op>
+  RWKV_HD void load_inputs(R (&x)[own], std::index_sequence<I...>, Index b, Index t, const Op&... ops) const {
+    (load_input<I>(x, b, t, ops), ...);
+  }
+
+  /// One token: state and output.
+  template <std::size_t... I, class... Op>
+  RWKV_HD void step(std::index_sequence<I...> order, Extent<N> length, Index head, Index b, Index t, const Op&... ops) {
+    R x[own];
+    load_inputs(x, order, b, t, ops...);
+    if constexpr (RowCell<C>) {
+      Head<R, typename decltype(written(ops...))::element, shared> vectors;
+      (load_shared<I>(vectors, head * length, b, t, ops), ...);
+      const R y = C::step(LaneState<R, N>{state, length}, x, vectors);
+      (store_output(y, b, t, ops), ...);
+    } else {
+      const R y = C::step(state, x);
+      (store_output(y, b, t, ops), ...);
+    }
+  }
+
+ private:
+  template <std::size_t I, class Op>
+  RWKV_HD void load_input(R (&x)[own], Index b, Index t, const Op& op) const {
+    if constexpr (I < own) x[I] = load<R>(op.row(b, t) + first, used);
+  }
+  template <std::size_t I, class H, class Op>
+  RWKV_HD static void load_shared(H& head, Index head_begin, Index b, Index t, const Op& op) {
+    if constexpr (is_shared<Op>) head.vectors[I - own] = op.row(b, t) + head_begin;
+  }
+  template <class Op>
+  RWKV_HD void store_output(R y, Index b, Index t, const Op& op) const {
+    if constexpr (is_output<Op>) store(y, op.row(b, t) + first, used);
+  }
+};
+
+}  // namespace detail
+
+/// Where lanes are: sequence b, head `head` of `head_lanes` lanes, the first lane in use.
+struct LanePlace {
+  Index b, head, head_lanes, lane;
+};
+
+/// Advances Groups * R::size lanes (or `used` lanes, when used is a number) through the tokens [begin, end), writing each
+/// output. `head_state` points at the head's [component, lane] state: read before, replaced after. Several groups of
+/// lanes side by side hide the latency of a chain of dependent operations.
+template <class R, int Groups, class Used, class C, Index N, class T, class... Op>
+RWKV_HD void advance_lanes(C, Extent<N> length, T* head_state, LanePlace at, Used used, Index begin, Index end,
+                           const Op&... ops) {
+  detail::Lanes<R, C, N, Used> groups[Groups];
+  RWKV_UNROLL for (int g = 0; g < Groups; ++g) {
+    groups[g].first = at.head * at.head_lanes + at.lane + g * R::size;
+    groups[g].used = used;
+    groups[g].load_state(head_state + at.lane + g * R::size, length, at.head_lanes);
+  }
+  for (Index t = begin; t < end; ++t) {
+    RWKV_UNROLL for (int g = 0; g < Groups; ++g) {
+      groups[g].step(std::index_sequence_for<Op...>(), length, at.head, at.b, t, ops...);
+    }
+  }
+  RWKV_UNROLL for (int g = 0; g < Groups; ++g) {
+    groups[g].store_state(head_state + at.lane + g * R::size, length, at.head_lanes);
+  }
+}
+
+/// The composition of the tokens [begin, end), at least one, of R::size channels (or `used`, when used is a number).
+template <class R, Scannable C, class Used, class... Op>
+RWKV_HD auto summarise_lanes(C, Index b, Index lane, Used used, Index begin, Index end, const Op&... ops) {
+  detail::Lanes<R, C, dyn, Used> lanes;
+  lanes.first = lane;
+  lanes.used = used;
+  R x[input_count<C>];
+  lanes.load_inputs(x, std::index_sequence_for<Op...>(), b, begin, ops...);
+  auto stretch = C::lift(x);
+  for (Index t = begin + 1; t < end; ++t) {
+    lanes.load_inputs(x, std::index_sequence_for<Op...>(), b, t, ops...);
+    stretch = C::compose(stretch, C::lift(x));
+  }
+  return stretch;
+}
+
+}  // namespace rwkv::inline RWKV_ABI
