@@ -1,0 +1,76 @@
+#pragma once
+#include "rwkv/block/channel_mix.hpp"
+#include "rwkv/op/linear.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The channel mix of RWKV-4:
+///
+///     y = sigmoid(W_r mix_r(x)) * W_v max(W_k mix_k(x), 0)^2
+///
+/// with mix_j(x)_t = x_t m_j + x_{t-1} (1 - m_j) (Peng et al., eq. 17 to 19).
+template <class V, class S, class B, class D>
+  requires std::derived_from<V, V4>
+class ChannelMix<V, S, B, D> {
+  static_assert(explain_block_parameters<S, B>());
+
+ public:
+  using backend = B;
+  using compute = compute_t<S>;
+  using storage = storage_t<S>;
+  static constexpr Index Width = D::static_width;
+  static constexpr Index Ffn = D::static_ffn;
+
+  struct Params {
+    Vec<storage, Width> mix_k, mix_r;
+    Mat<storage, Width> key;         // [ffn, width]
+    Mat<storage, Width> receptance;  // [width, width]
+    Mat<storage, Ffn> value;         // [width, ffn]
+
+    static constexpr auto fields() {
+      constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
+      return table(field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_r", &Params::mix_r, mix, Role::mix),
+                   field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), Role::matrix),
+                   field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), Role::matrix),
+                   field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), Role::matrix));
+    }
+  };
+
+  struct State {
+    Mat<compute> shift;  // [batch, width], the last x
+  };
+
+  D dims;
+  Params params{};
+
+  explicit ChannelMix(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
+
+  /// Shapes    x, y: [batch, time, width]
+  /// Aliasing  y must not overlap x
+  /// Cost      two width x ffn products and one width x width; scratch of three sequences and one of width ffn
+  void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    auto xk = ws.like<compute>(x, dims.width), xr = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width);
+    auto k = ws.like<compute>(x, dims.ffn);
+
+    be.rows(Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(params.mix_k),
+            arg::chan(params.mix_r), arg::out(xk), arg::out(xr));
+    remember_last(be, x, state.shift);
+    be.gemm(linear(xk, params.key, k, typename V::Activation{}), linear(xr, params.receptance, r));
+    be.gemm(linear(k, params.value, y));
+    be.rows(typename V::Gate{}, arg::in(r), arg::in(y), arg::out(y));
+  }
+
+  void reset(B& be, State& state) const { be.fill(state.shift, compute(0)); }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
+    visit_fields(self.params, self.dims, prefix, visitor);
+  }
+
+  template <class Visitor>
+  void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
+    visitor(prefix + "shift", Index(dims.width), state.shift);
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,42 @@
+#pragma once
+/// What a block is.
+#include <concepts>
+#include <string>
+
+#include "rwkv/backend/concept.hpp"
+#include "rwkv/core/fields.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace detail {
+/// Stands for a visitor of parameters or states.
+struct VisitorArchetype {
+  void operator()(const auto&...) const {}
+};
+}  // namespace detail
+
+/// A block maps a batch of sequences to one of the same shape and remembers what it needs of the past in its State. It is
+/// a descriptor, sizes and views of its parameters, and owns nothing.
+///
+///     K(sizes, layer)                                        made from the model's sizes and the layer's number
+///     void forward(B&, Arena, x, State&, y) const            x, y: [batch, time, width]; time 1 is a step
+///     void reset(B&, State&) const                           the state before the first token
+///     static void visit(self, prefix, visitor)               visitor(TensorSpec, view) for every parameter
+///     void visit_state(State&, prefix, visitor) const        visitor(name, numbers per sequence, view) for every state
+template <class K>
+concept Block = requires(K& block, const K& fixed, typename K::backend& be, Arena ws,
+                         Seq<const typename K::compute, K::Width> x, Seq<typename K::compute, K::Width> y, typename K::State& state, detail::VisitorArchetype visitor) {
+  requires std::constructible_from<K, const ModelSizes&, Index>;
+  fixed.forward(be, ws, x, state, y);
+  fixed.reset(be, state);
+  K::visit(block, std::string(), visitor);
+  fixed.visit_state(state, std::string(), visitor);
+};
+
+/// Checks the scalar and the backend of a block, each with a sentence.
+template <class S, class B>
+consteval bool explain_block_parameters() {
+  return explain_scalar<S>() && explain_backend<B>();
+}
+
+}  // namespace rwkv::inline RWKV_ABI

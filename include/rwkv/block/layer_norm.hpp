@@ -1,0 +1,51 @@
+#pragma once
+#include "rwkv/block/concept.hpp"
+#include "rwkv/op/norm.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Layer norm with scale and shift. Stateless.
+template <class S, class B, class D = Dims<>>
+class LayerNorm {
+  static_assert(explain_block_parameters<S, B>());
+
+ public:
+  using backend = B;
+  using compute = compute_t<S>;
+  using storage = storage_t<S>;
+  static constexpr Index Width = D::static_width;
+
+  struct Params {
+    Vec<storage, Width> scale, shift;  // [width]
+
+    static constexpr auto fields() {
+      return table(field("weight", &Params::scale, shape(Axis::width), Role::norm_scale),
+                   field("bias", &Params::shift, shape(Axis::width), Role::norm_shift));
+    }
+  };
+  struct State {};
+
+  D dims;
+  Params params{};
+  double epsilon = 1e-5;  ///< added to the variance; the value of every official checkpoint
+
+  explicit LayerNorm(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
+
+  /// Shapes    x, y: [batch, time, width]
+  /// Aliasing  y may be x
+  void forward(B& be, Seq<const compute, Width> x, Seq<compute, Width> y) const {
+    layer_norm(be, x, params.scale, params.shift, epsilon, y);
+  }
+  void forward(B& be, Arena, Seq<const compute, Width> x, State&, Seq<compute, Width> y) const { forward(be, x, y); }
+
+  void reset(B&, State&) const {}
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
+    visit_fields(self.params, self.dims, prefix, visitor);
+  }
+  template <class Visitor>
+  void visit_state(State&, const std::string&, Visitor&&) const {}
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,93 @@
+#pragma once
+#include "rwkv/block/time_mix.hpp"
+#include "rwkv/block/wkv_state.hpp"
+#include "rwkv/op/linear.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The time mix of RWKV-4:
+///
+///     r = W_r mix_r(x),  k = W_k mix_k(x),  v = W_v mix_v(x),  y = W_o (sigmoid(r) * wkv(k, v))
+///
+/// with mix_j(x)_t = x_t m_j + x_{t-1} (1 - m_j) and wkv of WKV4 (Peng et al., eq. 11 to 16).
+template <class V, class S, class B, class D>
+  requires std::derived_from<V, V4>
+class TimeMix<V, S, B, D> {
+  static_assert(explain_block_parameters<S, B>());
+
+ public:
+  using backend = B;
+  using compute = compute_t<S>;
+  using storage = storage_t<S>;
+  static constexpr Index Width = D::static_width;
+
+  struct Params {
+    Vec<storage, Width> decay;  // [width], stored raw
+    Vec<storage, Width> first;
+    Vec<storage, Width> mix_k, mix_v, mix_r;
+    Mat<storage, Width> key, value, receptance, output;  // [width, width]
+
+    static constexpr auto fields() {
+      constexpr Axes channel = shape(Axis::width);
+      constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
+      constexpr Axes square = shape(Axis::width, Axis::width);
+      return table(field("time_decay", &Params::decay, channel, Role::decay, "log decay w = -exp(time_decay)"),
+                   field("time_first", &Params::first, channel, Role::bonus, "u, the bonus of the current token"),
+                   field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_v", &Params::mix_v, mix, Role::mix),
+                   field("time_mix_r", &Params::mix_r, mix, Role::mix),
+                   field("key.weight", &Params::key, square, Role::matrix),
+                   field("value.weight", &Params::value, square, Role::matrix),
+                   field("receptance.weight", &Params::receptance, square, Role::matrix),
+                   field("output.weight", &Params::output, square, Role::matrix));
+    }
+  };
+
+  struct State {
+    Mat<compute> shift;  // [batch, width], the last x
+    WKVState<V, S, B> wkv;
+  };
+
+  D dims;
+  Params params{};
+
+  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
+
+  /// Shapes    x, y: [batch, time, width]
+  /// Aliasing  y must not overlap x
+  /// Cost      four width x width products; scratch of eight sequences
+  void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    auto xk = ws.like<compute>(x, dims.width), xv = ws.like<compute>(x, dims.width), xr = ws.like<compute>(x, dims.width);
+    auto k = ws.like<compute>(x, dims.width), v = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width);
+    auto wkv = ws.like<compute>(x, dims.width);
+    const Seq<compute, Width> w{ws.take<compute>(dims.width), 1, 1, dims.width};
+
+    be.rows(Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(params.mix_k),
+            arg::chan(params.mix_v), arg::chan(params.mix_r), arg::out(xk), arg::out(xv), arg::out(xr));
+    remember_last(be, x, state.shift);
+    be.gemm(linear(xk, params.key, k), linear(xv, params.value, v), linear(xr, params.receptance, r));
+    be.rows(typename V::Decay{}, arg::chan(params.decay), arg::out(w));
+    be.recur(ws, typename V::Schedule{}, typename V::Cell{}, Extent<V::Cell::state_size>{}, state.wkv.numbers,
+             arg::chan(Vec<const compute, Width>{w.data, dims.width}), arg::chan(params.first), arg::in(k), arg::in(v),
+             arg::out(wkv));
+    be.rows(typename V::Gate{}, arg::in(r), arg::in(wkv), arg::out(r));
+    be.gemm(linear(r, params.output, y));
+  }
+
+  void reset(B& be, State& state) const {
+    be.fill(state.shift, compute(0));
+    state.wkv.reset(be);
+  }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
+    visit_fields(self.params, self.dims, prefix, visitor);
+  }
+
+  template <class Visitor>
+  void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
+    visitor(prefix + "shift", Index(dims.width), state.shift);
+    visitor(prefix + "wkv", state.wkv.components * dims.width, state.wkv.numbers);
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,31 @@
+#pragma once
+#include "rwkv/block/concept.hpp"
+#include "rwkv/block/version.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// What the recurrence of a time mix remembers of a batch of sequences, component-major with the channel last. For RWKV-4
+/// the components are numerator, denominator and exponent: the official aa, bb, pp.
+template <class V, class S, class B>
+  requires Recurrence<typename V::Cell> && (!RowCell<typename V::Cell>)
+struct WKVState {
+  using compute = compute_t<S>;
+  using Cell = typename V::Cell;
+  static constexpr Index components = Cell::state_size;
+
+  Mat<compute> numbers;  // [batch, components * width]
+
+  Index width() const { return numbers.cols / components; }
+
+  /// One component of every sequence, [batch, width].
+  Mat<compute> component(Index n) const { return {numbers.data + n * width(), numbers.rows, width(), numbers.stride}; }
+
+  /// The state before the first token.
+  void reset(B& be) {
+    One<compute> initial[components];
+    Cell::init(initial);
+    for (Index n = 0; n < components; ++n) be.fill(component(n), initial[n].v);
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

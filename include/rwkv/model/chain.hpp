@@ -1,0 +1,75 @@
+#pragma once
+#include <tuple>
+#include <utility>
+
+#include "rwkv/block/concept.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Layers of different types, one after the other; the pattern is part of the type.
+template <class First, class... Rest>
+class Chain {
+ public:
+  using backend = typename First::backend;
+  using compute = typename First::compute;
+  static_assert((std::is_same_v<backend, typename Rest::backend> && ...) &&
+                    (std::is_same_v<compute, typename Rest::compute> && ...),
+                "rwkv: the layers of a chain must share one backend and one computing scalar");
+  static constexpr Index Width = First::Width;
+  static constexpr Index layers = (First::layers + ... + Rest::layers);
+
+  using State = std::tuple<typename First::State, typename Rest::State...>;
+
+  std::tuple<First, Rest...> parts;
+
+  Chain(const ModelSizes& sizes, Index layer) : Chain(sizes, layer, order{}) {}
+
+  /// Shapes    x, y: [batch, time, width]
+  /// Aliasing  y may be x
+  void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+      std::get<I>(parts).forward(be, ws, I == 0 ? x : Seq<const compute, Width>(y), std::get<I>(state), y);
+    });
+  }
+
+  void reset(backend& be, State& state) const {
+    each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) { std::get<I>(parts).reset(be, std::get<I>(state)); });
+  }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
+    std::apply([&](auto&... part) { (std::remove_cvref_t<decltype(part)>::visit(part, prefix, visitor), ...); },
+               self.parts);
+  }
+
+  template <class Visitor>
+  void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
+    each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+      std::get<I>(parts).visit_state(std::get<I>(state), prefix, visitor);
+    });
+  }
+
+ private:
+  using order = std::index_sequence_for<First, Rest...>;
+
+  template <std::size_t... I>
+  Chain(const ModelSizes& sizes, Index layer, std::index_sequence<I...>)
+      : parts(std::tuple_element_t<I, std::tuple<First, Rest...>>(sizes, layer + before<I>())...) {}
+
+  /// Layers in front of part I.
+  template <std::size_t I>
+  static constexpr Index before() {
+    constexpr Index counts[] = {First::layers, Rest::layers...};
+    Index sum = 0;
+    for (std::size_t i = 0; i < I; ++i) sum += counts[i];
+    return sum;
+  }
+
+  template <class F>
+  static void each(F&& call) {
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (call(std::integral_constant<std::size_t, I>{}), ...); }
+    (order{});
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

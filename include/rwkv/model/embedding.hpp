@@ -1,0 +1,47 @@
+#pragma once
+#include <span>
+
+#include "rwkv/block/layer_norm.hpp"
+#include "rwkv/core/token.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The row of each token in the embedding table, layer-normed by ln0, which official checkpoints store with block 0.
+template <class S, class B, class D = Dims<>>
+class Embedding {
+  static_assert(explain_block_parameters<S, B>());
+
+ public:
+  using backend = B;
+  using compute = compute_t<S>;
+  using storage = storage_t<S>;
+  static constexpr Index Width = D::static_width;
+
+  struct Params {
+    Mat<storage, Width> table;  // [vocab, width]
+
+    static constexpr auto fields() {
+      return rwkv::table(field("emb.weight", &Params::table, shape(Axis::vocab, Axis::width), Role::embedding));
+    }
+  };
+
+  D dims;
+  Params params{};
+  LayerNorm<S, B, D> ln0;
+
+  explicit Embedding(const ModelSizes& sizes) : dims(D::from(sizes)), ln0(sizes) {}
+
+  /// Shapes    tokens: [batch * time], each in [0, vocab)   y: [batch, time, width]
+  void forward(B& be, std::span<const Token> tokens, Seq<compute, Width> y) const {
+    be.gather_rows(params.table, tokens, y.flat());
+    ln0.forward(be, y, y);
+  }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
+    visit_fields(self.params, self.dims, prefix, visitor);
+    LayerNorm<S, B, D>::visit(self.ln0, prefix + "blocks.0.ln0.", visitor);
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,39 @@
+#pragma once
+#include <utility>
+
+#include "rwkv/core/arena.hpp"
+#include "rwkv/core/extent.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// One block of a backend's memory, freed with its owner.
+template <class B>
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const B& backend, Index bytes) : backend_(backend), bytes_(bytes) {
+    if (bytes > 0) block_ = backend_.template allocate<std::byte>(bytes);
+  }
+  Memory(Memory&& other) noexcept
+      : backend_(other.backend_), block_(std::exchange(other.block_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Memory& operator=(Memory&& other) noexcept {
+    std::swap(backend_, other.backend_);
+    std::swap(block_, other.block_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Memory() {
+    if (block_ != nullptr) backend_.free(block_);
+  }
+
+  Arena arena() const { return Arena(block_, bytes_); }
+  std::byte* data() const { return block_; }
+  Index bytes() const { return bytes_; }
+
+ private:
+  B backend_{};
+  std::byte* block_ = nullptr;
+  Index bytes_ = 0;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,77 @@
+#pragma once
+#include <array>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "rwkv/block/concept.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// One layer or chain repeated: N times, or as often as the model's depth asks for when N is dyn.
+template <class L, Index N = dyn>
+class Stack {
+  template <class T>
+  using Repeated = std::conditional_t<N == dyn, std::vector<T>, std::array<T, static_cast<std::size_t>(N == dyn ? 0 : N)>>;
+
+ public:
+  using backend = typename L::backend;
+  using compute = typename L::compute;
+  static constexpr Index Width = L::Width;
+
+  using State = Repeated<typename L::State>;
+
+  Repeated<L> parts;
+
+  explicit Stack(const ModelSizes& sizes, Index first_layer = 0) : parts(make(sizes, first_layer)) {}
+
+  /// A state with one part per repetition, not yet bound to memory.
+  State make_state() const {
+    State state{};
+    if constexpr (N == dyn) state.resize(parts.size());
+    return state;
+  }
+
+  /// Shapes    x, y: [batch, time, width]
+  /// Aliasing  y may be x
+  void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      parts[i].forward(be, ws, i == 0 ? x : Seq<const compute, Width>(y), state[i], y);
+    }
+  }
+
+  void reset(backend& be, State& state) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].reset(be, state[i]);
+  }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
+    for (auto& part : self.parts) L::visit(part, prefix, visitor);
+  }
+
+  template <class Visitor>
+  void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].visit_state(state[i], prefix, visitor);
+  }
+
+ private:
+  static Repeated<L> make(const ModelSizes& sizes, Index first_layer) {
+    const Index repeats = sizes.depth / L::layers;
+    expects(sizes.depth > 0 && repeats * L::layers == sizes.depth, "rwkv: a depth of ", sizes.depth,
+            " is no positive multiple of the pattern's ", L::layers, " layers");
+    if constexpr (N == dyn) {
+      std::vector<L> made;
+      made.reserve(static_cast<std::size_t>(repeats));
+      for (Index i = 0; i < repeats; ++i) made.emplace_back(sizes, first_layer + i * L::layers);
+      return made;
+    } else {
+      expects(repeats == N, "rwkv: the depth is fixed to ", N * L::layers, " by the type, the model has ", sizes.depth);
+      return [&]<std::size_t... I>(std::index_sequence<I...>) {
+        return std::array<L, sizeof...(I)>{L(sizes, first_layer + static_cast<Index>(I) * L::layers)...};
+      }
+      (std::make_index_sequence<static_cast<std::size_t>(N)>());
+    }
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

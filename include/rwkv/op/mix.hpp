@@ -1,0 +1,52 @@
+#pragma once
+/// Token shift: the mix of each token with the one before.
+#include "rwkv/backend/operand.hpp"
+#include "rwkv/core/math.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// RWKV-4 and 5: y = x m + p (1 - m); m weighs the current token.
+struct MixCurrent {
+  template <class R>
+  RWKV_HD static R mix(R x, R p, R m) {
+    return x * m + p * (R(1) - m);
+  }
+};
+
+/// RWKV-6 and 7: y = x + (p - x) m; m weighs the token before.
+struct MixPrevious {
+  template <class R>
+  RWKV_HD static R mix(R x, R p, R m) {
+    return x + (p - x) * m;
+  }
+};
+
+/// The row program of several mixes of one x and its predecessor p in one pass: operands x, p, the mixes, the outputs.
+template <class Rule>
+struct Mix {
+  template <class R>
+  RWKV_HD void map(R x, R p, R m, R& y) const {
+    y = Rule::mix(x, p, m);
+  }
+  template <class R>
+  RWKV_HD void map(R x, R p, R m0, R m1, R& y0, R& y1) const {
+    y0 = Rule::mix(x, p, m0);
+    y1 = Rule::mix(x, p, m1);
+  }
+  template <class R>
+  RWKV_HD void map(R x, R p, R m0, R m1, R m2, R& y0, R& y1, R& y2) const {
+    y0 = Rule::mix(x, p, m0);
+    y1 = Rule::mix(x, p, m1);
+    y2 = Rule::mix(x, p, m2);
+  }
+};
+
+/// Remembers the last token of x as the one before the next sequence.
+/// Shapes    x: [batch, time, width], time >= 1   state: [batch, width]
+/// Aliasing  state must not overlap x
+template <class B, class T, Index W, class U>
+void remember_last(B& backend, Seq<T, W> x, Mat<U> state) {
+  backend.copy(x.at(x.time - 1), state);
+}
+
+}  // namespace rwkv::inline RWKV_ABI
