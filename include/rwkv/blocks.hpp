@@ -1,0 +1,15 @@
+#pragma once
+/// The building blocks: number types, recurrences, backends, blocks and models. Needs nothing but Eigen.
+#include "rwkv/backend/cpu.hpp"
+#include "rwkv/backend/reference.hpp"
+#include "rwkv/block/channel_mix_v4.hpp"
+#include "rwkv/block/layer_norm.hpp"
+#include "rwkv/block/time_mix_v4.hpp"
+#include "rwkv/block/token_shift.hpp"
+#include "rwkv/block/wkv_state.hpp"
+#include "rwkv/cell/wkv4.hpp"
+#include "rwkv/cell/wkv7.hpp"
+#include "rwkv/core/dual.hpp"
+#include "rwkv/core/random.hpp"
+#include "rwkv/model/chain.hpp"
+#include "rwkv/model/model.hpp"

@@ -1,0 +1,208 @@
+#pragma once
+/// Models from and to checkpoint files.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/number.hpp"
+#include "rwkv/io/names.hpp"
+#include "rwkv/io/safetensors.hpp"
+#include "rwkv/io/tensor_file.hpp"
+#include "rwkv/model/memory.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// How a checkpoint is loaded.
+struct LoadOptions {
+  Access access = Access::automatic;  ///< copied into memory, or mapped
+  bool verify_checksums = true;       ///< check the sums of a .pth, which reads all of it once
+  bool check_values = true;           ///< refuse NaN and infinite weights, which reads all of them once
+};
+
+namespace detail {
+
+template <class T>
+constexpr DType dtype_of() {
+  static_assert(std::is_same_v<T, double> || std::is_same_v<T, float> || std::is_same_v<T, f16> || std::is_same_v<T, bf16>,
+                "rwkv: files hold weights as double, float, f16 or bf16");
+  if constexpr (std::is_same_v<T, double>) return DType::f64;
+  else if constexpr (std::is_same_v<T, float>) return DType::f32;
+  else if constexpr (std::is_same_v<T, f16>) return DType::f16;
+  else return DType::bf16;
+}
+
+/// Calls f(T{}) with the C++ type of a floating-point dtype, and returns false for any other.
+template <class F>
+bool with_type(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f64: f(double{}); return true;
+    case DType::f32: f(float{}); return true;
+    case DType::f16: f(f16{}); return true;
+    case DType::bf16: f(bf16{}); return true;
+    default: return false;
+  }
+}
+
+/// Element i of a tensor whose bytes may not be aligned.
+template <class T>
+T element_at(std::span<const std::byte> bytes, std::size_t i) {
+  T value;
+  std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
+  return value;
+}
+
+/// The first element that is NaN or infinite, or the number of elements.
+template <class T>
+std::size_t first_not_finite(std::span<const std::byte> bytes) {
+  const std::size_t count = bytes.size() / sizeof(T);
+  constexpr std::size_t block = 4096;
+  for (std::size_t begin = 0; begin < count; begin += block) {
+    const std::size_t end = std::min(count, begin + block);
+    // x * 0 is 0 for finite x and NaN otherwise: a sum that vectorises, searched only when it fails.
+    float probe = 0;
+    for (std::size_t i = begin; i < end; ++i) probe += static_cast<float>(widen<double>(element_at<T>(bytes, i)) * 0.0);
+    if (probe == 0) continue;
+    for (std::size_t i = begin; i < end; ++i) {
+      if (!std::isfinite(widen<double>(element_at<T>(bytes, i)))) return i;
+    }
+  }
+  return count;
+}
+
+/// Everything that keeps a file from being a certain model, one line each.
+class Mismatches {
+ public:
+  explicit Mismatches(const TensorFile& file) : file_(file) {}
+
+  template <class... Parts>
+  void add(const Parts&... parts) {
+    if (++count_ <= shown) lines_ += join("\n  ", parts...);
+  }
+  void raise() const {
+    if (count_ == 0) return;
+    const std::string_view version = version_named_by(file_);
+    fail(path_text(file_.path()), ": the checkpoint does not fit the model in ", count_, count_ == 1 ? " place" : " places",
+         version.empty() ? "" : join(" (by its names it holds ", version, ")"), ":", lines_,
+         count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
+  }
+
+ private:
+  static constexpr int shown = 40;
+  const TensorFile& file_;
+  std::string lines_;
+  int count_ = 0;
+};
+
+/// Compares every tensor of the file with every parameter of the model: names, shapes, number types and values.
+template <class Net>
+void check_fit(Net& net, const TensorFile& file, bool check_values) {
+  Mismatches wrong(file);
+  std::set<std::string, std::less<>> known;
+  net.visit([&](const TensorSpec& spec, auto&) { known.insert(spec.name); });
+
+  net.visit([&](const TensorSpec& spec, auto&) {
+    const TensorView* tensor = file.find(spec.name);
+    if (tensor == nullptr) {
+      wrong.add(spec.name, ": missing from the file, the model expects ", spec.shape.span());
+    } else if (!std::ranges::equal(tensor->shape, spec.shape.span())) {
+      wrong.add(spec.name, ": file has ", std::span(tensor->shape), ", model expects ", spec.shape.span());
+    } else if (!with_type(tensor->dtype, [](auto) {})) {
+      wrong.add(spec.name, ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
+    }
+  });
+  file.for_each([&](const TensorView& tensor) {
+    if (!known.contains(tensor.name)) {
+      wrong.add(tensor.name, ": unexpected, the model has no such tensor; file has ", std::span(tensor.shape));
+    }
+  });
+  wrong.raise();
+  if (!check_values) return;
+  net.visit([&](const TensorSpec& spec, auto&) {
+    const TensorView& tensor = *file.find(spec.name);
+    with_type(tensor.dtype, [&]<class T>(T) {
+      const std::size_t at = first_not_finite<T>(tensor.bytes);
+      if (at < tensor.bytes.size() / sizeof(T)) wrong.add(spec.name, ": element ", at, " is not a finite number");
+    });
+  });
+  wrong.raise();
+}
+
+}  // namespace detail
+
+/// A model from an open checkpoint with official names. Its sizes come from the shapes. Tensors that already are of the
+/// model's storage type and aligned are used where they lie, the others are converted; either way nothing is ever written
+/// back to the file. All or nothing: one Error lists every missing, unexpected and mis-shaped tensor.
+template <class Net>
+Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
+  using storage = typename Net::storage;
+  file.check_unchanged();
+  Net net = Net::unbound(sizes_of_model(file), backend);
+  detail::check_fit(net, file, options.check_values);
+
+  const auto usable = [](const TensorView& tensor) {
+    return tensor.dtype == detail::dtype_of<storage>() &&
+           reinterpret_cast<std::uintptr_t>(tensor.bytes.data()) % alignof(storage) == 0;
+  };
+  Index converted = 0;
+  Arena counter(converted);
+  net.visit([&](const TensorSpec& spec, auto&) {
+    if (!usable(*file.find(spec.name))) counter.take<storage>(spec.shape.count());
+  });
+
+  struct Owner {
+    std::shared_ptr<const void> file;
+    Memory<typename Net::backend> memory;
+  };
+  auto owner = std::make_shared<Owner>(file.keep_alive(), Memory<typename Net::backend>(backend, converted));
+  Arena arena = owner->memory.arena();
+  net.visit([&](const TensorSpec& spec, auto& view) {
+    const TensorView& tensor = *file.find(spec.name);
+    if (usable(tensor)) {
+      // The bytes belong to this process alone, copied or mapped privately, so a model may also be trained in place.
+      bind(view, reinterpret_cast<storage*>(const_cast<std::byte*>(tensor.bytes.data())), spec.shape);
+      return;
+    }
+    storage* data = arena.take<storage>(spec.shape.count());
+    detail::with_type(tensor.dtype, [&]<class T>(T) {
+      const std::size_t count = tensor.bytes.size() / sizeof(T);
+      for (std::size_t i = 0; i < count; ++i) data[i] = narrow<storage>(widen<double>(detail::element_at<T>(tensor.bytes, i)));
+    });
+    bind(view, data, spec.shape);
+  });
+  net.adopt(std::move(owner));
+  return net;
+}
+
+/// A model from a .safetensors or .pth file with official names; see above.
+template <class Net>
+Net load_checkpoint(const std::filesystem::path& path, const LoadOptions& options = {},
+                    typename Net::backend backend = {}, FileSystem& files = system_files()) {
+  return load_checkpoint<Net>(open_tensors(path, {options.access, options.verify_checksums}, files), options,
+                              std::move(backend));
+}
+
+/// Writes a model as .safetensors with official names, in one step: the file is there whole or as it was before.
+template <class Net>
+void save_checkpoint(const Net& net, const std::filesystem::path& path,
+                     const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files()) {
+  std::vector<TensorView> tensors;
+  net.visit([&](const TensorSpec& spec, const auto& view) {
+    const auto shape = spec.shape.span();
+    using storage = std::remove_cvref_t<decltype(*view.data)>;
+    tensors.push_back({spec.name, detail::dtype_of<storage>(), {shape.begin(), shape.end()},
+                       std::as_bytes(std::span(view.data, static_cast<std::size_t>(spec.shape.count())))});
+  });
+  save_safetensors(path, tensors, metadata, files);
+}
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,52 @@
+#pragma once
+/// The configurations every typed test runs in, and buffers for them.
+#include <rwkv/blocks.hpp>
+
+#include <vector>
+
+namespace config {
+
+using rwkv::Index;
+
+template <class T, class B, int Threads = 1>
+struct Config {
+  using scalar = T;
+  using Backend = B;
+  static B backend() {
+    if constexpr (requires(B b) { b.threads(); }) return B(Threads);
+    else return B();
+  }
+};
+
+#define RWKV_CPU_CONFIGS                                                                             \
+  config::Config<float, rwkv::Cpu>, config::Config<double, rwkv::Cpu>, config::Config<float, rwkv::Cpu, 3>, \
+      config::Config<double, rwkv::Cpu, 2>
+#define RWKV_TEST_CONFIGS config::Config<double, rwkv::Reference>, RWKV_CPU_CONFIGS
+
+/// Numbers that views look at.
+template <class T>
+struct Buffer {
+  std::vector<T> numbers;
+
+  explicit Buffer(Index count, T value = T(0)) : numbers(static_cast<std::size_t>(count), value) {}
+  explicit Buffer(const std::vector<double>& from) {
+    for (const double x : from) numbers.push_back(rwkv::narrow<T>(x));
+  }
+  T& operator[](Index i) { return numbers[static_cast<std::size_t>(i)]; }
+
+  rwkv::Vec<T> vec() { return {numbers.data(), std::ssize(numbers)}; }
+  rwkv::Mat<T> mat(Index rows, Index cols) { return rwkv::matrix(numbers.data(), rows, cols); }
+  rwkv::Seq<T> seq(Index batch, Index time, Index width) { return {numbers.data(), batch, time, width}; }
+};
+
+/// Memory for an arena.
+class Scratch {
+ public:
+  explicit Scratch(Index bytes) : memory_(rwkv::Reference{}, bytes) {}
+  rwkv::Arena arena() const { return memory_.arena(); }
+
+ private:
+  rwkv::Memory<rwkv::Reference> memory_;
+};
+
+}  // namespace config

@@ -1,0 +1,98 @@
+#pragma once
+/// Golden numbers: files made once with the official code; see the README beside them.
+#include <rwkv/io/tensor_file.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace golden {
+
+using rwkv::Index;
+
+inline std::filesystem::path folder() { return RWKV_GOLDEN_DIR; }
+
+/// The files under `sub` whose names start with `prefix`, sorted; none is an error.
+inline std::vector<std::filesystem::path> files(const std::string& sub, const std::string& prefix) {
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder() / sub)) {
+    if (entry.path().filename().string().starts_with(prefix)) found.push_back(entry.path());
+  }
+  rwkv::expects(!found.empty(), "no golden file ", sub, "/", prefix, "* in ", folder().string());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+/// A tensor widened to double.
+struct Tensor {
+  std::vector<Index> shape;
+  std::vector<double> values;
+
+  Index size(std::size_t axis) const { return shape.at(axis); }
+  template <class T>
+  std::vector<T> as() const {
+    std::vector<T> out(values.size());
+    std::transform(values.begin(), values.end(), out.begin(), [](double v) { return rwkv::narrow<T>(v); });
+    return out;
+  }
+};
+
+/// One golden file.
+class File {
+ public:
+  explicit File(const std::filesystem::path& path) : file_(rwkv::open_tensors(path)) {}
+
+  bool has(const std::string& name) const { return file_.find(name) != nullptr; }
+
+  Tensor operator[](const std::string& name) const {
+    const rwkv::TensorView* tensor = file_.find(name);
+    rwkv::expects(tensor != nullptr, file_.path().string(), ": no tensor ", name);
+    Tensor out{tensor->shape, {}};
+    switch (tensor->dtype) {
+      case rwkv::DType::f64: widen<double>(*tensor, out); break;
+      case rwkv::DType::f32: widen<float>(*tensor, out); break;
+      case rwkv::DType::i32: widen<std::int32_t>(*tensor, out); break;
+      default: rwkv::fail(file_.path().string(), ": ", name, " has a type the tests do not read");
+    }
+    return out;
+  }
+
+ private:
+  template <class T>
+  static void widen(const rwkv::TensorView& tensor, Tensor& out) {
+    out.values.resize(tensor.bytes.size() / sizeof(T));
+    for (std::size_t i = 0; i < out.values.size(); ++i) {
+      T value;
+      std::memcpy(&value, tensor.bytes.data() + i * sizeof(T), sizeof(T));
+      out.values[i] = static_cast<double>(value);
+    }
+  }
+
+  rwkv::TensorFile file_;
+};
+
+/// max |got - want|, infinite when a number is not finite or the lengths differ.
+template <class Got, class Want>
+double max_error(const Got& got, const Want& want) {
+  if (std::size(got) != std::size(want)) return INFINITY;
+  double worst = 0;
+  for (std::size_t i = 0; i < std::size(want); ++i) {
+    const double error = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
+    worst = std::isnan(error) ? INFINITY : std::max(worst, error);
+  }
+  return worst;
+}
+
+/// max |got - want| / max |want|.
+template <class Got, class Want>
+double relative_error(const Got& got, const Want& want) {
+  double scale = 1e-300;
+  for (const auto& w : want) scale = std::max(scale, std::abs(static_cast<double>(w)));
+  return max_error(got, want) / scale;
+}
+
+}  // namespace golden

@@ -1,0 +1,94 @@
+/// Oracle: logits and states of the official inference code, and of an independent evaluation in double.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+
+#include "../golden.hpp"
+
+using namespace rwkv;
+
+namespace {
+
+/// Layers * width numbers of one state tensor, as the official state has it.
+template <class Context>
+std::vector<double> state_of(Context& context, const std::string& name) {
+  std::vector<double> numbers;
+  context.visit_state([&](const std::string& tensor, auto view) {
+    const Index width = view.cols;
+    const auto append = [&](Index begin, Index end) {
+      for (Index c = begin; c < end; ++c) numbers.push_back(static_cast<double>(view(0, c)));
+    };
+    if (name == "att_x" && tensor.ends_with("att.shift")) append(0, width);
+    if (name == "ffn_x" && tensor.ends_with("ffn.shift")) append(0, width);
+    if (tensor.ends_with("wkv")) {
+      if (name == "aa") append(0, width / 3);
+      if (name == "bb") append(width / 3, width / 3 * 2);
+      if (name == "pp") append(width / 3 * 2, width);
+    }
+  });
+  return numbers;
+}
+
+template <class S>
+void check_model(const std::filesystem::path& weights, int threads) {
+  using Net = LanguageModel<V4, S, Cpu>;
+  using T = typename Net::compute;
+  constexpr bool exact = std::is_same_v<T, double>;
+  const golden::File expected(golden::folder() / "models" / (weights.stem().string() + ".expected.safetensors"));
+  const auto tokens = expected["tokens"].template as<Token>();
+  const auto logits_seq = expected["logits_seq"];
+  const auto last = expected["logits_last_f64"];
+  const auto net = load_checkpoint<Net>(weights, {}, Cpu(threads));
+  const std::size_t vocab = static_cast<std::size_t>(net.sizes().vocab);
+  CAPTURE(weights.filename().string());
+  CAPTURE(threads);
+
+  // Chunks of 7 also carry the state from chunk to chunk.
+  for (const Index chunk : {Index(256), Index(7), Index(1)}) {
+    CAPTURE(chunk);
+    auto context = net.context({.chunk = chunk});
+    std::vector<T> logits(tokens.size() * vocab);
+    context.sequence(tokens, logits);
+    CHECK(golden::max_error(logits, logits_seq.values) < 5e-5);
+    if (exact) {
+      CHECK(golden::max_error(std::span(logits).last(vocab), last.values) < 1e-9);
+    }
+    for (const char* name : {"att_x", "ffn_x", "aa", "bb", "pp"}) {
+      CAPTURE(name);
+      CHECK(golden::relative_error(state_of(context, name), expected[std::string("state.") + name].values) < 1e-5);
+    }
+  }
+
+  auto context = net.context();
+  const auto prompt = expected["greedy_prompt"].template as<Token>();
+  const auto greedy = expected["greedy_tokens"].template as<Token>();
+  std::vector<Token> continuation;
+  auto logits = context.prefill(prompt);
+  while (continuation.size() < greedy.size()) {
+    continuation.push_back(argmax(logits));
+    logits = context.step(continuation.back());
+  }
+  CHECK(continuation == greedy);
+}
+
+std::vector<std::filesystem::path> v4_models() {
+  std::vector<std::filesystem::path> models;
+  for (const auto& path : golden::files("models", "rwkv4")) {
+    if (path.string().find(".expected.") == std::string::npos) models.push_back(path);
+  }
+  return models;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("every RWKV-4 checkpoint gives the official logits, states and continuation", S, float, double) {
+  for (const auto& path : v4_models()) {
+    for (const int threads : {1, 2}) check_model<S>(path, threads);
+  }
+}
+
+TEST_CASE("a bf16 checkpoint kept as bf16 gives the official logits") {
+  for (const auto& path : v4_models()) {
+    if (path.string().find("bf16") != std::string::npos) check_model<bf16>(path, 2);
+  }
+}
