@@ -44,10 +44,11 @@
 #define RWKV_HD inline
 #endif
 
-/// Unrolls the loop that follows; for loops over a compile-time count.
-#if defined(__CUDACC__) || defined(__clang__)
+/// Unrolls the loop that follows; for loops over a compile-time count. clang unrolls those by itself, and would warn about
+/// each that it cannot.
+#if defined(__CUDACC__)
 #define RWKV_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
+#elif defined(__GNUC__) && !defined(__clang__)
 #define RWKV_UNROLL _Pragma("GCC unroll 64")
 #else
 #define RWKV_UNROLL
