@@ -31,6 +31,7 @@ inline std::vector<std::filesystem::path> files(const std::string& sub, const st
 struct Tensor {
   std::vector<Index> shape;
   std::vector<double> values;
+  bool rounded = false;  ///< the file holds the double-precision result as float
 
   Index size(std::size_t axis) const { return shape.at(axis); }
   template <class T>
@@ -48,10 +49,12 @@ class File {
 
   bool has(const std::string& name) const { return file_.find(name) != nullptr; }
 
+  const std::string& metadata(const std::string& key) const { return file_.metadata().at(key); }
+
   Tensor operator[](const std::string& name) const {
     const rwkv::TensorView* tensor = file_.find(name);
     rwkv::expects(tensor != nullptr, file_.path().string(), ": no tensor ", name);
-    Tensor out{tensor->shape, {}};
+    Tensor out{tensor->shape, {}, tensor->dtype == rwkv::DType::f32};
     switch (tensor->dtype) {
       case rwkv::DType::f64: widen<double>(*tensor, out); break;
       case rwkv::DType::f32: widen<float>(*tensor, out); break;
@@ -87,12 +90,25 @@ double max_error(const Got& got, const Want& want) {
   return worst;
 }
 
+/// How far straightforward arithmetic in T may be from a golden result, relative to its largest number.
+template <class T>
+double tolerance(const Tensor& want) {
+  if (!std::is_same_v<T, double>) return 1e-5;
+  return want.rounded ? 1e-7 : 1e-11;
+}
+
 /// max |got - want| / max |want|.
 template <class Got, class Want>
 double relative_error(const Got& got, const Want& want) {
   double scale = 1e-300;
   for (const auto& w : want) scale = std::max(scale, std::abs(static_cast<double>(w)));
   return max_error(got, want) / scale;
+}
+
+/// The relative error in units of the tolerance for T.
+template <class T, class Got>
+double error_ratio(const Got& got, const Tensor& want) {
+  return relative_error(got, want.values) / tolerance<T>(want);
 }
 
 }  // namespace golden

@@ -43,7 +43,8 @@ void check_wkv4(const std::filesystem::path& path, Schedule schedule) {
            arg::out(y.seq(batch, time, width)));
 
   CAPTURE(path.filename().string());
-  const double limit = std::is_same_v<T, double> ? 1e-11 : path.string().find("k80") != std::string::npos ? 5e-5 : 1e-5;
+  const bool wide = path.string().find("k80") != std::string::npos;  // exponents up to 80: float keeps fewer digits
+  const double limit = wide && !std::is_same_v<T, double> ? 5e-5 : golden::tolerance<T>(file["out.y"]);
   CHECK(golden::relative_error(y.numbers, file["out.y"].values) < limit);
   for (Index n = 0; n < 3; ++n) {
     CAPTURE(components[n]);
@@ -96,7 +97,7 @@ TEST_CASE_TEMPLATE("WKV7 reproduces the official recurrence through the same ver
     be.recur(scratch.arena(), Auto{}, WKV7{}, Extent<>{n}, state.mat(batch, heads * n * n), arg::in(seq(value)),
              arg::shared(arg::in(seq(receptance))), arg::shared(arg::in(seq(decay))), arg::shared(arg::in(seq(key))),
              arg::shared(arg::in(seq(a))), arg::shared(arg::in(seq(b))), arg::out(seq(y)));
-    const double limit = std::is_same_v<T, double> ? 1e-11 : 1e-5;
+    const double limit = golden::tolerance<T>(file["out.y"]);
     CHECK(golden::relative_error(y.numbers, file["out.y"].values) < limit);
     CHECK(golden::relative_error(state.numbers, transposed_state(file["out.state.wkv"].values)) < limit);
   }

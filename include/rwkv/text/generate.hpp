@@ -1,0 +1,79 @@
+#pragma once
+/// From a prompt to streamed text.
+#include <chrono>
+#include <concepts>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/extent.hpp"
+#include "rwkv/core/token.hpp"
+#include "rwkv/text/tokenizer.hpp"
+#include "rwkv/text/utf8.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Why generate() returned.
+enum class Finish : unsigned char { length, end_of_text, cancelled };
+
+/// What generate() did, and how long it took.
+struct GenerateStats {
+  Index prompt_tokens = 0;
+  Index new_tokens = 0;        ///< picked and fed back, the end of text not counted
+  double prefill_seconds = 0;  ///< the prompt
+  double decode_seconds = 0;   ///< everything after it: picking, decoding, emitting and stepping
+  Finish finish = Finish::length;
+
+  double prefill_tokens_per_second() const { return rate(prompt_tokens, prefill_seconds); }
+  double decode_tokens_per_second() const { return rate(new_tokens, decode_seconds); }
+
+ private:
+  static double rate(Index count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; }
+};
+
+/// Continues `prompt` by up to `max_tokens` tokens and hands the text to `emit(std::string_view) -> bool` as soon as
+/// whole characters are there; an unfinished character at the end becomes U+FFFD. Stops early at the end of text, or
+/// when emit returns false. On return the context has seen the prompt and every token counted in `new_tokens`, so a
+/// conversation can go on from there. `context` has prefill(span of tokens) and step(token), which both return the
+/// logits for the next token, and `pick(logits)` chooses it. Throws an Error for an empty prompt; what the parts throw
+/// passes through.
+template <class Context, class Pick, class Emit>
+  requires std::predicate<Emit&, std::string_view>
+GenerateStats generate(Context& context, const Tokenizer& tokenizer, std::string_view prompt, Index max_tokens,
+                       Pick&& pick, Emit&& emit) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds_since = [](Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  expects(!prompt.empty(), "rwkv: generate: the prompt is empty");
+  expects(max_tokens >= 0, "rwkv: generate: the number of tokens must be at least 0, not ", max_tokens);
+
+  GenerateStats stats;
+  const std::vector<Token> tokens = tokenizer.encode(prompt);
+  const auto prefill_begin = Clock::now();
+  auto logits = context.prefill(std::span<const Token>(tokens));
+  stats.prompt_tokens = static_cast<Index>(tokens.size());
+  stats.prefill_seconds = seconds_since(prefill_begin);
+
+  const auto decode_begin = Clock::now();
+  Utf8Stream stream;
+  while (stats.new_tokens < max_tokens && stats.finish == Finish::length) {
+    const Token token = pick(logits);
+    if (token == tokenizer.end_of_text()) {
+      stats.finish = Finish::end_of_text;
+      break;
+    }
+    const std::string piece = stream.push(tokenizer.decode(token));
+    if (!piece.empty() && !emit(std::string_view(piece))) stats.finish = Finish::cancelled;
+    logits = context.step(token);
+    ++stats.new_tokens;
+  }
+  const std::string rest = stream.flush();
+  if (!rest.empty() && stats.finish != Finish::cancelled) emit(std::string_view(rest));
+  stats.decode_seconds = seconds_since(decode_begin);
+  return stats;
+}
+
+}  // namespace rwkv::inline RWKV_ABI
