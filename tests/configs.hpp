@@ -18,9 +18,8 @@ struct Config {
   }
 };
 
-#define RWKV_CPU_CONFIGS                                                                             \
-  config::Config<float, rwkv::Cpu>, config::Config<double, rwkv::Cpu>, config::Config<float, rwkv::Cpu, 3>, \
-      config::Config<double, rwkv::Cpu, 2>
+#define RWKV_CPU_CONFIGS \
+  config::Config<float, rwkv::Cpu>, config::Config<float, rwkv::Cpu, 3>, config::Config<double, rwkv::Cpu, 2>
 #define RWKV_TEST_CONFIGS config::Config<double, rwkv::Reference>, RWKV_CPU_CONFIGS
 
 /// Numbers that views look at.

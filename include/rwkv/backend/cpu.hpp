@@ -13,7 +13,7 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// Several threads of this machine. Copies share their threads; one object must not run two operations at a time.
+/// Several threads of this machine. Copies share their threads, also from several threads at a time.
 ///
 /// Every operation is cut into tiles by its sizes alone and each tile is computed by one thread, so results have the same
 /// bits for any number of threads.
@@ -22,7 +22,8 @@ class Cpu {
   /// While set, verbs return at once: a forward pass then only measures its scratch.
   bool dry = false;
 
-  explicit Cpu(int threads = 1) : threads_(threads) {}
+  Cpu() : Cpu(1) {}
+  explicit Cpu(int threads) : threads_(threads) {}
 
   int threads() const { return threads_.count(); }
 

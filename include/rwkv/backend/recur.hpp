@@ -44,7 +44,7 @@ constexpr std::size_t shared_count() {
 
 /// The numbers of state a lane of `C` keeps; a row cell keeps as many as its head is long.
 template <class C>
-constexpr Index lane_state_size(Index length) {
+RWKV_HD constexpr Index lane_state_size(Index length) {
   if constexpr (RowCell<C>) return length;
   else return C::state_size;
 }

@@ -1,12 +1,13 @@
 #pragma once
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/version.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
 /// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default. Specialised
 /// for every version; see channel_mix_v4.hpp.
-template <class V, class S, class B, class D = Dims<>>
+template <class V, class S, class B, class D>
 class ChannelMix {
   static_assert(sizeof(V) == 0, "rwkv: there is no ChannelMix for this version; pass a version tag such as rwkv::V4 or a "
                                 "type derived from one");

@@ -1,11 +1,12 @@
 #pragma once
 #include "rwkv/block/concept.hpp"
+#include "rwkv/fwd.hpp"
 #include "rwkv/op/norm.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
 /// Layer norm with scale and shift. Stateless.
-template <class S, class B, class D = Dims<>>
+template <class S, class B, class D>
 class LayerNorm {
   static_assert(explain_block_parameters<S, B>());
 

@@ -1,12 +1,13 @@
 #pragma once
 #include "rwkv/block/concept.hpp"
+#include "rwkv/fwd.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/mix.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
 /// Shifts a sequence by one token: y[t] = x[t-1], and y[0] is the token the state remembers.
-template <class S, class B, class D = Dims<>>
+template <class S, class B, class D>
 class TokenShift {
   static_assert(explain_block_parameters<S, B>());
 

@@ -7,8 +7,9 @@ namespace rwkv::inline RWKV_ABI {
 /// What the recurrence of a time mix remembers of a batch of sequences, component-major with the channel last. For RWKV-4
 /// the components are numerator, denominator and exponent: the official aa, bb, pp.
 template <class V, class S, class B>
-  requires Recurrence<typename V::Cell> && (!RowCell<typename V::Cell>)
 struct WKVState {
+  static_assert(explain_recurrence<typename V::Cell>() && !RowCell<typename V::Cell>,
+                "rwkv: the cell of this version keeps another kind of state than numbers per channel");
   using compute = compute_t<S>;
   using Cell = typename V::Cell;
   static constexpr Index components = Cell::state_size;

@@ -2,6 +2,7 @@
 /// The named sizes of a model, each static or dynamic.
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -18,7 +19,7 @@ struct ModelSizes {
 };
 
 /// Sizes that blocks see: `d.width`, never `x.extent(1)`. A static size lives in the type and lets small models unroll.
-template <Index Width = dyn, Index Heads = dyn, Index Ffn = dyn, Index Vocab = dyn>
+template <Index Width, Index Heads, Index Ffn, Index Vocab>
 struct Dims {
   static constexpr Index static_width = Width;
   static constexpr Index static_ffn = Ffn;

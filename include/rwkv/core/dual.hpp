@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "rwkv/core/math.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -21,7 +22,7 @@ struct scalar_of<R> {
 }  // namespace detail
 
 /// value + sum over k of direction[k] * e_k, with e_i e_j = 0. R is a float, a double, or a functor number.
-template <class R, int K = 1>
+template <class R, int K>
 struct Dual {
   using scalar = typename detail::scalar_of<R>::type;
   R value;

@@ -4,6 +4,7 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -13,7 +14,7 @@ concept ViewConverts = std::is_convertible_v<From (*)[], To (*)[]> && (N == M ||
 }
 
 /// [size]
-template <class T, Index N = dyn>
+template <class T, Index N>
 struct Vec {
   using element = T;
   T* data = nullptr;
@@ -29,7 +30,7 @@ struct Vec {
 };
 
 /// [rows, cols]; consecutive rows are `stride` elements apart.
-template <class T, Index C = dyn>
+template <class T, Index C>
 struct Mat {
   using element = T;
   T* data = nullptr;
@@ -48,7 +49,7 @@ struct Mat {
 };
 
 /// [batch, time, width], contiguous.
-template <class T, Index W = dyn>
+template <class T, Index W>
 struct Seq {
   using element = T;
   T* data = nullptr;

@@ -163,7 +163,7 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
     std::shared_ptr<const void> file;
     Memory<typename Net::backend> memory;
   };
-  auto owner = std::make_shared<Owner>(file.keep_alive(), Memory<typename Net::backend>(backend, converted));
+  std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), Memory<typename Net::backend>(backend, converted)});
   Arena arena = owner->memory.arena();
   net.visit([&](const TensorSpec& spec, auto& view) {
     const TensorView& tensor = *file.find(spec.name);

@@ -2,12 +2,13 @@
 #include <span>
 
 #include "rwkv/block/layer_norm.hpp"
+#include "rwkv/fwd.hpp"
 #include "rwkv/core/token.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
 /// The row of each token in the embedding table, layer-normed by ln0, which official checkpoints store with block 0.
-template <class S, class B, class D = Dims<>>
+template <class S, class B, class D>
 class Embedding {
   static_assert(explain_block_parameters<S, B>());
 

@@ -1,11 +1,12 @@
 #pragma once
 #include "rwkv/block/layer_norm.hpp"
+#include "rwkv/fwd.hpp"
 #include "rwkv/op/linear.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
 /// From the residual stream to logits: ln_out, then one product with a table of its own (never tied to the embedding).
-template <class S, class B, class D = Dims<>>
+template <class S, class B, class D>
 class Head {
   static_assert(explain_block_parameters<S, B>());
 

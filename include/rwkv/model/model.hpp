@@ -9,6 +9,7 @@
 
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
+#include "rwkv/fwd.hpp"
 #include "rwkv/model/embedding.hpp"
 #include "rwkv/model/head.hpp"
 #include "rwkv/model/layer.hpp"
@@ -16,9 +17,6 @@
 #include "rwkv/model/stack.hpp"
 
 namespace rwkv::inline RWKV_ABI {
-
-template <class M>
-class Context;
 
 /// How a context is made.
 struct ContextOptions {
@@ -229,13 +227,13 @@ class Context {
     return matrix(reinterpret_cast<T*>(state_memory_.data()), 1, state_bytes() / Index{sizeof(T)});
   }
 
-  /// Points the state views into `block` and returns the bytes they take.
+  /// Points the state views into `block`, one after the other without gaps, and returns the bytes they take.
   Index bind_state(std::byte* block) {
     Index bytes = 0;
     parts_.body.visit_state(state_, std::string(), [&](const std::string&, Index numbers, Mat<compute>& view) {
       const Index count = options_.batch * numbers;
       view = matrix(block == nullptr ? nullptr : reinterpret_cast<compute*>(block + bytes), options_.batch, numbers);
-      bytes += (count * Index{sizeof(compute)} + arena_alignment - 1) / arena_alignment * arena_alignment;
+      bytes += count * Index{sizeof(compute)};
     });
     return bytes;
   }
@@ -308,10 +306,5 @@ class Context {
   compute* logits_ = nullptr;
   std::vector<Token> tokens_;
 };
-
-/// The standard stack of one version: embedding with ln0, layers of its time mix and channel mix, head. Depth and sizes
-/// come from the file unless D fixes them.
-template <class V, class S, class B, class D = Dims<>>
-using LanguageModel = Model<Embedding<S, B, D>, Stack<Layer<TimeMix<V, S, B, D>, ChannelMix<V, S, B, D>>>, Head<S, B, D>>;
 
 }  // namespace rwkv::inline RWKV_ABI

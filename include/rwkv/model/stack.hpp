@@ -5,11 +5,12 @@
 #include <vector>
 
 #include "rwkv/block/concept.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
 /// One layer or chain repeated: N times, or as often as the model's depth asks for when N is dyn.
-template <class L, Index N = dyn>
+template <class L, Index N>
 class Stack {
   template <class T>
   using Repeated = std::conditional_t<N == dyn, std::vector<T>, std::array<T, static_cast<std::size_t>(N == dyn ? 0 : N)>>;

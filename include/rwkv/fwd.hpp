@@ -1,0 +1,77 @@
+#pragma once
+/// The public types by name only, safe to include anywhere, and the one place of their default arguments.
+#include "rwkv/core/extent.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+// Scalars and number types of functors.
+struct bf16;
+struct f16;
+template <class Storage, class Compute>
+struct Numerics;
+template <class T>
+struct One;
+template <class R, int K = 1>
+struct Dual;
+
+// Views and sizes; a size is dynamic unless given.
+template <class T, Index N = dyn>
+struct Vec;
+template <class T, Index C = dyn>
+struct Mat;
+template <class T, Index W = dyn>
+struct Seq;
+template <Index Width = dyn, Index Heads = dyn, Index Ffn = dyn, Index Vocab = dyn>
+struct Dims;
+
+// Recurrences, and the versions built on them.
+struct WKV4;
+struct WKV7;
+struct V4;
+
+// Backends.
+class Reference;
+class Cpu;
+
+// Blocks: version V, scalar S, backend B, sizes D.
+template <class V, class S, class B, class D = Dims<>>
+class TimeMix;
+template <class V, class S, class B, class D = Dims<>>
+class ChannelMix;
+template <class Cell, class S, class B, class D = Dims<>>
+class CellMix;
+template <class V, class S, class B>
+struct WKVState;
+template <class S, class B, class D = Dims<>>
+class TokenShift;
+template <class S, class B, class D = Dims<>>
+class LayerNorm;
+
+// Models.
+template <class S, class B, class D = Dims<>>
+class Embedding;
+template <class S, class B, class D = Dims<>>
+class Head;
+template <class TimeMixing, class ChannelMixing>
+class Layer;
+template <class First, class... Rest>
+class Chain;
+template <class L, Index N = dyn>
+class Stack;
+template <class E, class Body, class H>
+class Model;
+template <class M>
+class Context;
+
+/// The standard stack of one version: embedding with ln0, layers of its time mix and channel mix, head. Depth and sizes
+/// come from the file unless D fixes them.
+template <class V, class S, class B, class D = Dims<>>
+using LanguageModel = Model<Embedding<S, B, D>, Stack<Layer<TimeMix<V, S, B, D>, ChannelMix<V, S, B, D>>>, Head<S, B, D>>;
+
+// Input, output and text.
+class Error;
+class TensorFile;
+class Tokenizer;
+struct Sampler;
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,59 @@
+#pragma once
+/// The one integer type that numbers read from files are computed with.
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "rwkv/config.hpp"
+#include "rwkv/core/error.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// An unsigned 64-bit integer that remembers overflow. A result that does not fit, a negative difference and everything
+/// computed from them is invalid; an invalid number compares false and refuses to be converted, so that no check of a
+/// file can pass by wrapping around.
+class Checked {
+ public:
+  template <std::integral T>
+  constexpr Checked(T value) : value_(static_cast<std::uint64_t>(value)), valid_(std::in_range<std::uint64_t>(value)) {}
+
+  constexpr bool valid() const { return valid_; }
+  constexpr bool equals(std::uint64_t other) const { return valid_ && value_ == other; }
+  constexpr bool at_most(std::uint64_t limit) const { return valid_ && value_ <= limit; }
+
+  /// The smallest multiple of `unit` that is not below this number; invalid for a unit of 0.
+  constexpr Checked aligned(std::uint64_t unit) const {
+    if (unit == 0) return invalid();
+    const std::uint64_t past = value_ % unit;
+    return past == 0 ? *this : *this + (unit - past);
+  }
+
+  /// The number as a T. Throws an Error of the joined parts when it is invalid or no T.
+  template <std::integral T, class... Parts>
+  constexpr T to(const Parts&... parts) const {
+    expects(valid_ && std::in_range<T>(value_), parts...);
+    return static_cast<T>(value_);
+  }
+
+  friend constexpr Checked operator+(Checked a, Checked b) {
+    return Checked(a.value_ + b.value_, a.valid_ && b.valid_ && a.value_ <= max_value - b.value_);
+  }
+  friend constexpr Checked operator-(Checked a, Checked b) {
+    return Checked(a.value_ - b.value_, a.valid_ && b.valid_ && a.value_ >= b.value_);
+  }
+  friend constexpr Checked operator*(Checked a, Checked b) {
+    return Checked(a.value_ * b.value_, a.valid_ && b.valid_ && (b.value_ == 0 || a.value_ <= max_value / b.value_));
+  }
+
+ private:
+  static constexpr std::uint64_t max_value = std::numeric_limits<std::uint64_t>::max();
+
+  constexpr Checked(std::uint64_t value, bool valid) : value_(value), valid_(valid) {}
+  static constexpr Checked invalid() { return Checked(0, false); }
+
+  std::uint64_t value_;
+  bool valid_;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

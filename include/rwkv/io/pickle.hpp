@@ -1,0 +1,465 @@
+#pragma once
+/// Reads the pickle of a PyTorch state dict without executing anything.
+///
+/// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2) and refuses all
+/// others; a global is a number in a list here, never something that is looked up or called. Every opcode checks the
+/// type of its operands, because lists of allowed names alone do not stop an opcode from being applied to the wrong
+/// object.
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "rwkv/config.hpp"
+#include "rwkv/core/error.hpp"
+#include "rwkv/io/byte_reader.hpp"
+#include "rwkv/io/checked.hpp"
+#include "rwkv/io/tensor.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+namespace detail {
+
+/// A tensor as the pickle describes it: a strided view of a storage. Counts are elements. Texts are views of the
+/// pickle.
+struct PickledTensor {
+  std::string_view name;
+  DType dtype;
+  std::string_view storage;
+  std::uint64_t storage_size;
+  std::uint64_t offset;
+  std::vector<Index> shape;
+  std::vector<Index> strides;
+};
+
+class StateDictPickle {
+ public:
+  /// `where` starts every error.
+  StateDictPickle(std::span<const std::byte> pickle, std::string_view where)
+      : where_(where), pickle_(as_text(pickle)), reader_(pickle, where) {
+    expects(pickle.size() <= max_pickle, where, ": ", pickle.size(), " bytes of pickle exceed the limit of ", max_pickle);
+  }
+
+  /// The tensors in the order of the dictionary.
+  std::vector<PickledTensor> read() {
+    require(reader_.remaining() >= 2 && reader_.u8() == proto, "is no pickle of protocol 2 or later");
+    const std::uint8_t protocol = reader_.u8();
+    require(protocol == 2, "has pickle protocol ", protocol, "; torch.save writes protocol 2 unless told otherwise");
+    while (step()) {
+    }
+    require(reader_.remaining() == 0, "goes on after its end");
+    return collect();
+  }
+
+ private:
+  static constexpr std::size_t max_pickle = std::size_t{32} << 20;
+  static constexpr std::size_t max_text = 65536;
+  static constexpr std::size_t max_stack = 2 * max_tensors + 100;
+  // Per tensor, torch.save writes about 8 remembered values and 15 in tuples.
+  static constexpr std::size_t max_values = 20 * max_tensors;
+  static constexpr std::size_t max_items = 4 * max_tensors;
+  static constexpr std::uint8_t proto = 0x80;
+
+  /// What a name in the pickle stands for. Storages carry their number type.
+  enum class Role : std::uint8_t { ordered_dict, rebuild_tensor, rebuild_parameter, storage };
+  struct Global {
+    Role role;
+    DType dtype = DType::f32;
+  };
+  struct Mark {};
+  struct None {};
+  struct Text {
+    std::uint32_t begin;
+    std::uint32_t size;
+  };
+  struct Tuple {
+    std::uint32_t begin;
+    std::uint32_t size;
+  };
+  struct Dict {
+    std::uint32_t id;
+  };
+  struct StorageRef {
+    std::uint32_t id;
+  };
+  struct TensorRef {
+    std::uint32_t id;
+  };
+  /// 16 bytes, because a hostile pickle can ask for millions.
+  using Value = std::variant<Mark, None, bool, std::int64_t, Text, Tuple, Dict, Global, StorageRef, TensorRef>;
+
+  struct Storage {
+    DType dtype;
+    Text key;
+    std::uint64_t size;
+  };
+  struct Tensor {
+    std::uint32_t storage;
+    std::uint64_t offset;
+    Tuple shape;
+    Tuple strides;
+  };
+  struct Item {
+    std::uint32_t dict;
+    Text key;
+    Value value;
+  };
+
+  /// Executes one opcode; false at the end. The comments give Python's names.
+  bool step() {
+    opcode_at_ = reader_.position();
+    const std::uint8_t opcode = reader_.u8();
+    switch (opcode) {
+      case '.': return false;                                                         // STOP
+      case '(': return push(Mark{});                                                  // MARK
+      case 'N': return push(None{});                                                  // NONE
+      case 0x88: return push(true);                                                   // NEWTRUE
+      case 0x89: return push(false);                                                  // NEWFALSE
+      case 'J': return push(std::int64_t{static_cast<std::int32_t>(reader_.u32())});  // BININT
+      case 'K': return push(std::int64_t{reader_.u8()});                              // BININT1
+      case 'M': return push(std::int64_t{reader_.u16()});                             // BININT2
+      case 0x8a: return push(read_long());                                            // LONG1
+      case 'X': return push(read_text());                                             // BINUNICODE
+      case 'c': return push(read_global());                                           // GLOBAL
+      case '}': return push(new_dict());                                              // EMPTY_DICT
+      case ')': return push(make_tuple(0));                                           // EMPTY_TUPLE
+      case 0x85: return push(make_tuple(1));                                          // TUPLE1
+      case 0x86: return push(make_tuple(2));                                          // TUPLE2
+      case 0x87: return push(make_tuple(3));                                          // TUPLE3
+      case 't': return push(make_marked_tuple());                                     // TUPLE
+      case 'q': return put(reader_.u8());                                             // BINPUT
+      case 'r': return put(reader_.u32());                                            // LONG_BINPUT
+      case 'h': return get(reader_.u8());                                             // BINGET
+      case 'j': return get(reader_.u32());                                            // LONG_BINGET
+      case 's': return set_item();                                                    // SETITEM
+      case 'u': return set_items();                                                   // SETITEMS
+      case 'Q': return push(load_storage(pop<Tuple>("a tuple")));                     // BINPERSID
+      case 'R': return reduce();                                                      // REDUCE
+      case 'b': return build();                                                       // BUILD
+      default: refuse("has opcode ", opcode, ", which a dictionary of tensors does not need");
+    }
+  }
+
+  bool push(const Value& value) {
+    require(stack_.size() < max_stack, "stacks more than ", max_stack, " values");
+    stack_.push_back(value);
+    return true;
+  }
+
+  /// Takes the top of the stack, which must be a T.
+  template <class T>
+  T pop(std::string_view what) {
+    require(!stack_.empty() && std::holds_alternative<T>(stack_.back()), "lacks ", what, " on its stack");
+    const T value = std::get<T>(stack_.back());
+    stack_.pop_back();
+    return value;
+  }
+
+  /// The top of the stack must be a T and stays there.
+  template <class T>
+  T top(std::string_view what) {
+    const T value = pop<T>(what);
+    stack_.push_back(value);
+    return value;
+  }
+
+  std::int64_t read_long() {
+    const std::uint8_t size = reader_.u8();
+    require(size <= 8, "has an integer of ", size, " bytes");
+    std::uint64_t value = 0;
+    unsigned shift = 0;
+    for (const std::byte b : reader_.take(size)) {
+      value |= std::to_integer<std::uint64_t>(b) << shift;
+      shift += 8;
+    }
+    // The last byte carries the sign.
+    if (shift != 0 && shift < 64 && (value >> (shift - 1) & 1u) != 0) value |= ~std::uint64_t{0} << shift;
+    return static_cast<std::int64_t>(value);
+  }
+
+  Text read_text() {
+    const std::uint32_t size = reader_.u32();
+    require(size <= max_text, "has a text of ", size, " bytes, more than ", max_text);
+    const auto begin = static_cast<std::uint32_t>(reader_.position());
+    require(is_utf8(reader_.text(size)), "has a text that is not UTF-8");
+    return {begin, size};
+  }
+
+  Global read_global() {
+    struct Known {
+      std::string_view module;
+      std::string_view name;
+      Global global;
+    };
+    static constexpr std::array<Known, 13> known{{{"collections", "OrderedDict", {Role::ordered_dict}},
+                                                  {"torch._utils", "_rebuild_tensor_v2", {Role::rebuild_tensor}},
+                                                  {"torch._utils", "_rebuild_parameter", {Role::rebuild_parameter}},
+                                                  {"torch", "DoubleStorage", {Role::storage, DType::f64}},
+                                                  {"torch", "FloatStorage", {Role::storage, DType::f32}},
+                                                  {"torch", "HalfStorage", {Role::storage, DType::f16}},
+                                                  {"torch", "BFloat16Storage", {Role::storage, DType::bf16}},
+                                                  {"torch", "LongStorage", {Role::storage, DType::i64}},
+                                                  {"torch", "IntStorage", {Role::storage, DType::i32}},
+                                                  {"torch", "ShortStorage", {Role::storage, DType::i16}},
+                                                  {"torch", "CharStorage", {Role::storage, DType::i8}},
+                                                  {"torch", "ByteStorage", {Role::storage, DType::u8}},
+                                                  {"torch", "BoolStorage", {Role::storage, DType::boolean}}}};
+    const std::string_view module = read_line();
+    const std::string_view name = read_line();
+    for (const Known& k : known) {
+      if (k.module == module && k.name == name) return k.global;
+    }
+    refuse("asks for ", in_quotes(module), " ", in_quotes(name), ", which a dictionary of tensors does not need");
+  }
+
+  std::string_view read_line() {
+    const std::string_view rest = pickle_.substr(reader_.position(), max_text);
+    const std::size_t end = rest.find('\n');
+    require(end != std::string_view::npos, "has a name without an end");
+    return reader_.text(end + 1).substr(0, end);
+  }
+
+  Dict new_dict() {
+    require(dict_sizes_.size() < max_values, "makes too many dictionaries");
+    dict_sizes_.push_back(0);
+    return {static_cast<std::uint32_t>(dict_sizes_.size() - 1)};
+  }
+
+  Tuple make_tuple(std::size_t size) {
+    require(size <= stack_.size(), "lacks ", size, " values on its stack");
+    require(tuple_items_.size() + size <= max_values, "holds more than ", max_values, " values in tuples");
+    const auto begin = stack_.end() - static_cast<std::ptrdiff_t>(size);
+    for (auto value = begin; value != stack_.end(); ++value) {
+      require(!std::holds_alternative<Mark>(*value), "puts a mark into a tuple");
+    }
+    tuple_items_.insert(tuple_items_.end(), begin, stack_.end());
+    stack_.erase(begin, stack_.end());
+    return {static_cast<std::uint32_t>(tuple_items_.size() - size), static_cast<std::uint32_t>(size)};
+  }
+
+  Tuple make_marked_tuple() {
+    const Tuple tuple = make_tuple(count_to_mark());
+    pop<Mark>("a mark");
+    return tuple;
+  }
+
+  /// The number of values above the last mark.
+  std::size_t count_to_mark() const {
+    std::size_t count = 0;
+    while (count < stack_.size() && !std::holds_alternative<Mark>(stack_[stack_.size() - 1 - count])) ++count;
+    require(count < stack_.size(), "lacks a mark on its stack");
+    return count;
+  }
+
+  /// Memo indices are handed out in sequence by every writer, which keeps the memo dense.
+  bool put(std::uint32_t index) {
+    require(!stack_.empty() && !std::holds_alternative<Mark>(stack_.back()), "lacks a value to remember");
+    require(index <= memo_.size() && index < max_values, "remembers a value as number ", index, " after ",
+            memo_.size());
+    if (index == memo_.size())
+      memo_.push_back(stack_.back());
+    else
+      memo_[index] = stack_.back();
+    return true;
+  }
+
+  bool get(std::uint32_t index) {
+    require(index < memo_.size(), "recalls value ", index, " of ", memo_.size());
+    return push(memo_[index]);
+  }
+
+  void add_item(Dict dict, const Value& key, const Value& value) {
+    require(std::holds_alternative<Text>(key), "has a dictionary key that is ", describe(key), " instead of a text");
+    require(!std::holds_alternative<Mark>(value), "puts a mark into a dictionary");
+    require(items_.size() < max_items, "holds more than ", max_items, " values in dictionaries");
+    items_.push_back({dict.id, std::get<Text>(key), value});
+    ++dict_sizes_[dict.id];
+  }
+
+  bool set_item() {
+    require(stack_.size() >= 3, "lacks a dictionary, a key and a value on its stack");
+    const Value value = stack_.back();
+    stack_.pop_back();
+    const Value key = stack_.back();
+    stack_.pop_back();
+    add_item(top<Dict>("a dictionary"), key, value);
+    return true;
+  }
+
+  bool set_items() {
+    const std::size_t count = count_to_mark();
+    require(count % 2 == 0, "has a dictionary key without a value");
+    const std::size_t begin = stack_.size() - count;
+    const bool has_dict = begin >= 2 && std::holds_alternative<Dict>(stack_[begin - 2]);
+    require(has_dict, "lacks a dictionary below the items");
+    const Dict dict = std::get<Dict>(stack_[begin - 2]);
+    for (std::size_t i = begin; i < stack_.size(); i += 2) add_item(dict, stack_[i], stack_[i + 1]);
+    stack_.resize(begin - 1);
+    return true;
+  }
+
+  /// Element `i` of a tuple, which must be a T.
+  template <class T>
+  T item(Tuple tuple, std::size_t i, std::string_view what) const {
+    const Value& value = tuple_items_[tuple.begin + i];
+    require(std::holds_alternative<T>(value), "has ", describe(value), " in place of ", what);
+    return std::get<T>(value);
+  }
+
+  std::uint64_t count_item(Tuple tuple, std::size_t i, std::string_view what) const {
+    const std::int64_t number = item<std::int64_t>(tuple, i, what);
+    require(number >= 0, "has ", number, " as ", what);
+    return static_cast<std::uint64_t>(number);
+  }
+
+  /// ('storage', type, key, device, elements), the only thing that the pickle may load from outside of itself.
+  StorageRef load_storage(Tuple id) {
+    require(id.size == 5 && text(item<Text>(id, 0, "the word storage")) == "storage",
+            "loads something that is no storage");
+    const Global type = item<Global>(id, 1, "a storage type");
+    require(type.role == Role::storage, "has a function in place of a storage type");
+    const Text key = item<Text>(id, 2, "the name of a storage");
+    item<Text>(id, 3, "a device");
+    require(storages_.size() < 2 * max_tensors, "loads too many storages");
+    storages_.push_back({type.dtype, key, count_item(id, 4, "the size of a storage")});
+    return {static_cast<std::uint32_t>(storages_.size() - 1)};
+  }
+
+  bool reduce() {
+    const Tuple arguments = pop<Tuple>("a tuple of arguments");
+    switch (pop<Global>("a function").role) {
+      case Role::ordered_dict:
+        require(arguments.size == 0, "makes a dictionary from ", arguments.size, " arguments");
+        return push(new_dict());
+      case Role::rebuild_tensor: return push(rebuild_tensor(arguments));
+      case Role::rebuild_parameter:
+        require(arguments.size == 3, "makes a parameter from ", arguments.size, " arguments instead of 3");
+        check_hooks(arguments, 1);
+        return push(item<TensorRef>(arguments, 0, "a tensor"));
+      case Role::storage: break;
+    }
+    refuse("calls a storage type");
+  }
+
+  /// (storage, offset, shape, strides, requires_grad, hooks)
+  TensorRef rebuild_tensor(Tuple arguments) {
+    require(arguments.size == 6, "makes a tensor from ", arguments.size, " arguments instead of 6");
+    const auto storage = item<StorageRef>(arguments, 0, "a storage");
+    const std::uint64_t offset = count_item(arguments, 1, "an offset");
+    const auto shape = item<Tuple>(arguments, 2, "a shape");
+    const auto strides = item<Tuple>(arguments, 3, "strides");
+    require(shape.size == strides.size, "has ", strides.size, " strides for ", shape.size, " dimensions");
+    require(shape.size <= max_rank, "has a tensor of ", shape.size, " dimensions, more than ", max_rank);
+    for (std::size_t i = 0; i < shape.size; ++i) {
+      count_item(shape, i, "a size");
+      count_item(strides, i, "a stride");
+    }
+    check_hooks(arguments, 4);
+    require(tensors_.size() < 2 * max_tensors, "makes too many tensors");
+    tensors_.push_back({storage.id, offset, shape, strides});
+    return {static_cast<std::uint32_t>(tensors_.size() - 1)};
+  }
+
+  /// requires_grad and an empty dictionary of backward hooks.
+  void check_hooks(Tuple arguments, std::size_t i) const {
+    item<bool>(arguments, i, "requires_grad");
+    const Dict hooks = item<Dict>(arguments, i + 1, "a dictionary of hooks");
+    require(dict_sizes_[hooks.id] == 0, "has backward hooks");
+  }
+
+  /// The state of an object. Only the whole state dict has one: the versions of the modules that made it, which say
+  /// nothing about the tensors.
+  bool build() {
+    const Dict state = pop<Dict>("a dictionary with a state");
+    require(stack_.size() == 1 && std::holds_alternative<Dict>(stack_[0]),
+            "gives a state to something inside the dictionary");
+    require(dict_sizes_[state.id] == 1 && items_.back().dict == state.id && text(items_.back().key) == "_metadata" &&
+                std::holds_alternative<Dict>(items_.back().value),
+            "has a state that is not just '_metadata'");
+    return true;
+  }
+
+  std::vector<PickledTensor> collect() {
+    const Dict dict = pop<Dict>("a dictionary at the end");
+    require(stack_.empty(), "leaves values on its stack");
+    require(dict_sizes_[dict.id] <= max_tensors, "holds more than ", max_tensors, " tensors");
+    std::vector<PickledTensor> tensors;
+    tensors.reserve(dict_sizes_[dict.id]);
+    for (const Item& entry : items_) {
+      if (entry.dict != dict.id) continue;
+      const std::string_view name = text(entry.key);
+      if (!is_clean_name(name)) fail(where_, ": the tensor name ", in_quotes(name), not_clean);
+      if (std::holds_alternative<Dict>(entry.value)) {
+        fail(where_, ": ", in_quotes(name), " is a dictionary, not a tensor; if it is the state dict, save it alone");
+      }
+      if (!std::holds_alternative<TensorRef>(entry.value)) {
+        fail(where_, ": ", in_quotes(name), " is ", describe(entry.value), ", not a tensor; save the tensors alone");
+      }
+      const Tensor& tensor = tensors_[std::get<TensorRef>(entry.value).id];
+      const Storage& storage = storages_[tensor.storage];
+      tensors.push_back({name, storage.dtype, text(storage.key), storage.size, tensor.offset, numbers(tensor.shape),
+                         numbers(tensor.strides)});
+    }
+    return tensors;
+  }
+
+  std::vector<Index> numbers(Tuple tuple) const {
+    std::vector<Index> result;
+    for (std::size_t i = 0; i < tuple.size; ++i) result.push_back(Checked(count_item(tuple, i, "a size")).to<Index>());
+    return result;
+  }
+
+  std::string_view text(Text t) const { return pickle_.substr(t.begin, t.size); }
+
+  static std::string_view describe(const Value& value) {
+    constexpr std::array<std::string_view, std::variant_size_v<Value>> names{
+        "a mark",  "None",         "a boolean",          "an integer", "a text",
+        "a tuple", "a dictionary", "a function or type", "a storage",  "a tensor"};
+    return names[value.index()];
+  }
+
+  /// The key of the dictionary entry that is being read, for errors: keys stand at even distances from the first mark.
+  std::optional<std::string_view> current_key() const {
+    std::size_t begin = 0;
+    while (begin < stack_.size() && !std::holds_alternative<Mark>(stack_[begin])) ++begin;
+    std::optional<std::string_view> key;
+    for (std::size_t i = begin + 1; i < stack_.size(); i += 2) {
+      if (!std::holds_alternative<Text>(stack_[i])) break;
+      key = text(std::get<Text>(stack_[i]));
+    }
+    return key;
+  }
+
+  template <class... Parts>
+  [[noreturn]] void refuse(const Parts&... parts) const {
+    const auto key = current_key();
+    fail(where_, key ? join(", tensor ", in_quotes(*key)) : std::string(), ": the pickle ", parts..., " (at its byte ",
+         opcode_at_, ")");
+  }
+
+  template <class... Parts>
+  void require(bool holds, const Parts&... parts) const {
+    if (!holds) [[unlikely]]
+      refuse(parts...);
+  }
+
+  std::string_view where_;
+  std::string_view pickle_;
+  ByteReader reader_;
+  std::size_t opcode_at_ = 0;
+  std::vector<Value> stack_;
+  std::vector<Value> memo_;
+  std::vector<Value> tuple_items_;
+  std::vector<Item> items_;
+  std::vector<std::uint32_t> dict_sizes_;
+  std::vector<Storage> storages_;
+  std::vector<Tensor> tensors_;
+};
+
+}  // namespace detail
+}  // namespace rwkv::inline RWKV_ABI

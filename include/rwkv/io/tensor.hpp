@@ -1,0 +1,127 @@
+#pragma once
+/// Tensors as files hold them: a name, a number type, a shape and bytes.
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rwkv/config.hpp"
+#include "rwkv/core/extent.hpp"
+#include "rwkv/core/error.hpp"
+#include "rwkv/io/byte_reader.hpp"
+#include "rwkv/io/checked.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The number types of stored tensors, little-endian.
+enum class DType : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
+
+namespace detail {
+
+struct DTypeFacts {
+  DType dtype;
+  std::size_t size;
+  std::string_view name;
+};
+
+/// In the order of DType, so that the enumerator is the index.
+inline constexpr std::array<DTypeFacts, 10> dtype_facts{{{DType::f64, 8, "F64"},
+                                                         {DType::f32, 4, "F32"},
+                                                         {DType::f16, 2, "F16"},
+                                                         {DType::bf16, 2, "BF16"},
+                                                         {DType::i64, 8, "I64"},
+                                                         {DType::i32, 4, "I32"},
+                                                         {DType::i16, 2, "I16"},
+                                                         {DType::i8, 1, "I8"},
+                                                         {DType::u8, 1, "U8"},
+                                                         {DType::boolean, 1, "BOOL"}}};
+
+}  // namespace detail
+
+/// Bytes of one element.
+constexpr std::size_t size_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].size; }
+
+/// The name in safetensors files, such as "F32".
+constexpr std::string_view name_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].name; }
+
+/// The number type of that safetensors name, if it is one of ours.
+constexpr std::optional<DType> dtype_named(std::string_view name) {
+  for (const auto& facts : detail::dtype_facts) {
+    if (facts.name == name) return facts.dtype;
+  }
+  return std::nullopt;
+}
+
+/// One tensor: row-major, contiguous, little-endian. The bytes belong to someone else and need not be aligned.
+struct TensorView {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<Index> shape;  ///< Outermost dimension first; empty for a single number.
+  std::span<const std::byte> bytes;
+};
+
+/// What hands out named tensors: a file, or memory.
+template <class S>
+concept TensorSource = requires(const S& source) {
+  source.for_each([](const TensorView&) {});
+};
+
+namespace detail {
+
+/// No file of a known model comes near these limits; they bound what a hostile file can cost.
+inline constexpr std::size_t max_tensors = 100'000;
+inline constexpr std::size_t max_rank = 8;
+
+/// Elements of a shape. Sizes of 0 do not excuse the others: the product without them must fit too, which keeps every
+/// stride computed from the shape in range.
+inline Checked count_elements(std::span<const Index> shape) {
+  Checked product = 1;
+  bool empty = false;
+  for (const Index size : shape) {
+    if (size == 0)
+      empty = true;
+    else
+      product = product * size;
+  }
+  const bool fits = product.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
+  return empty && fits ? Checked(0) : product;
+}
+
+/// Bytes of a tensor of that shape; invalid when they do not fit into an Index.
+inline Checked count_bytes(std::span<const Index> shape, DType dtype) {
+  const Checked bytes = count_elements(shape) * size_of(dtype);
+  return bytes.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) ? bytes : Checked(-1);
+}
+
+/// What a reader finds in a file.
+struct TensorTable {
+  std::vector<TensorView> tensors;
+  std::map<std::string, std::string> metadata;
+};
+
+/// The positions of the tensors, sorted by name.
+inline std::vector<std::uint32_t> order_by_name(std::span<const TensorView> tensors) {
+  std::vector<std::uint32_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), std::uint32_t{0});
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return tensors[a].name < tensors[b].name; });
+  return order;
+}
+
+/// Throws an Error that starts with `file` when two tensors have one name.
+inline void check_names_differ(std::span<const TensorView> tensors, std::string_view file) {
+  const auto order = order_by_name(tensors);
+  const auto same = std::adjacent_find(order.begin(), order.end(),
+                                       [&](auto a, auto b) { return tensors[a].name == tensors[b].name; });
+  if (same != order.end()) fail(file, ": two tensors are named ", in_quotes(tensors[*same].name));
+}
+
+}  // namespace detail
+}  // namespace rwkv::inline RWKV_ABI

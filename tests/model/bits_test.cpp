@@ -1,0 +1,72 @@
+/// Equality to the last bit: threads, prompts and steps, 16-bit weights, files.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+
+#include <filesystem>
+#include <map>
+
+#include "live.hpp"
+
+using namespace rwkv;
+using config::all_logits;
+using config::live;
+using config::some_tokens;
+
+TEST_CASE_TEMPLATE("logits have the same bits on any number of threads", T, float, double, bf16, f16) {
+  using Net = LanguageModel<V4, T, Cpu>;
+  // Wide enough that products, norms and the recurrence are shared among the threads.
+  const ModelSizes sizes{.vocab = 301, .width = 328, .depth = 2};
+  const auto tokens = some_tokens(150, sizes.vocab);
+  const auto one = all_logits(live<Net>(sizes, Cpu(1)), tokens);
+  for (const int threads : {2, 3, 5}) {
+    CAPTURE(threads);
+    CHECK(all_logits(live<Net>(sizes, Cpu(threads)), tokens) == one);
+  }
+  SUBCASE("also narrow and long, where time is scanned") {
+    const ModelSizes narrow{.vocab = 30, .width = 24, .depth = 1};
+    const auto text = some_tokens(1400, narrow.vocab);
+    const ContextOptions whole{.chunk = 1400};
+    const auto alone = all_logits(live<Net>(narrow, Cpu(1)), text, whole);
+    for (const int threads : {2, 3}) CHECK(all_logits(live<Net>(narrow, Cpu(threads)), text, whole) == alone);
+  }
+}
+
+TEST_CASE("on the CPU a prompt has the bits of its steps") {
+  // Products have one order whatever the rows, so not even rounding tells prefill from decode.
+  const ModelSizes sizes{.vocab = 50, .width = 96, .depth = 3};
+  const auto net = live<LanguageModel<V4, float, Cpu>>(sizes, Cpu(2));
+  const auto tokens = some_tokens(40, sizes.vocab);
+  auto prompt = net.context(), steps = net.context();
+  const auto logits = prompt.prefill(tokens);
+  std::span<const float> last;
+  for (const Token token : tokens) last = steps.step(token);
+  CHECK(std::equal(logits.begin(), logits.end(), last.begin(), last.end()));
+  CHECK(prompt.state() == steps.state());
+}
+
+TEST_CASE_TEMPLATE("16-bit weights compute as their widened copies", H, bf16, f16) {
+  const ModelSizes sizes{.vocab = 61, .width = 45, .depth = 2, .ffn = 83};
+  const auto narrow_net = live<LanguageModel<V4, H, Cpu>>(sizes, Cpu(1));
+  LanguageModel<V4, float, Cpu> wide(sizes);
+  std::map<std::string, std::vector<float>> weights;
+  narrow_net.visit([&](const TensorSpec& spec, const auto& view) {
+    for (Index i = 0; i < spec.shape.count(); ++i) weights[spec.name].push_back(widen<float>(view.data[i]));
+  });
+  wide.visit([&](const TensorSpec& spec, auto& view) { std::copy_n(weights[spec.name].data(), spec.shape.count(), view.data); });
+  const auto tokens = some_tokens(30, sizes.vocab);
+  CHECK(all_logits(narrow_net, tokens) == all_logits(wide, tokens));
+}
+
+TEST_CASE_TEMPLATE("saving and loading is the identity", S, float, double, bf16, f16) {
+  using Net = LanguageModel<V4, S, Cpu>;
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_laws_round_trip.safetensors";
+  const auto net = live<Net>({.vocab = 31, .width = 22, .depth = 3, .ffn = 41}, Cpu(1));
+  save_checkpoint(net, path);
+  const auto again = load_checkpoint<Net>(path);
+  const auto mapped = load_checkpoint<Net>(path, {.access = Access::mapped});
+  const auto tokens = some_tokens(17, 31);
+  CHECK(all_logits(again, tokens) == all_logits(net, tokens));
+  CHECK(all_logits(mapped, tokens) == all_logits(net, tokens));
+  std::filesystem::remove(path);
+}

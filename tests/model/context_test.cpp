@@ -1,0 +1,122 @@
+/// Contexts: values, independence, and what happens when they are asked for nonsense.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+
+#include <optional>
+#include <thread>
+
+#include "live.hpp"
+
+using namespace rwkv;
+using config::live;
+using config::some_tokens;
+
+namespace {
+
+using Net = LanguageModel<V4, float, Cpu>;
+const ModelSizes sizes{.vocab = 40, .width = 24, .depth = 2};
+
+std::vector<float> copy(std::span<const float> logits) { return {logits.begin(), logits.end()}; }
+
+}  // namespace
+
+TEST_CASE("a fork goes on from the same state, and neither disturbs the other") {
+  const auto net = live<Net>(sizes, Cpu());
+  auto context = net.context();
+  context.prefill(some_tokens(6, 40));
+  auto fork = context.fork();
+  CHECK(fork.state() == context.state());
+  const auto expected = copy(context.step(3));
+  fork.step(9);
+  fork.reset();
+  CHECK(copy(context.step(4)) != expected);
+  auto again = net.context();
+  again.prefill(some_tokens(6, 40));
+  CHECK(copy(again.step(3)) == expected);
+}
+
+TEST_CASE("a state can be taken and put back") {
+  const auto net = live<Net>(sizes, Cpu());
+  auto context = net.context({.batch = 2});
+  context.prefill(some_tokens(12, 40));
+  const auto state = context.state();
+  const Token next[] = {1, 2};
+  const auto expected = copy(context.step(next));
+  context.restore(state);
+  CHECK(copy(context.step(next)) == expected);
+  auto other = net.context({.batch = 2});
+  other.restore(state);
+  CHECK(copy(other.step(next)) == expected);
+  CHECK_THROWS_WITH_AS(other.restore(std::span(state).first(5)),
+                       "rwkv: a state of 5 numbers does not fit a context whose state has 480", Error);
+  CHECK(std::ssize(state) == 480);
+}
+
+TEST_CASE("a context outlives its model") {
+  std::optional<Net> net(live<Net>(sizes, Cpu()));
+  auto expected = copy(net->context().prefill(some_tokens(4, 40)));
+  auto context = net->context();
+  net.reset();
+  CHECK(copy(context.prefill(some_tokens(4, 40))) == expected);
+}
+
+TEST_CASE("contexts of one model run on several threads at a time") {
+  const auto net = live<Net>(sizes, Cpu(2));
+  const auto tokens = some_tokens(30, 40);
+  const auto expected = copy(net.context().prefill(tokens));
+  std::vector<std::vector<float>> got(4);
+  std::vector<std::thread> threads;
+  for (auto& logits : got) {
+    threads.emplace_back([&] {
+      auto context = net.context({.chunk = 4});
+      for (int round = 0; round < 20; ++round) {
+        context.reset();
+        logits = copy(context.prefill(tokens));
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (const auto& logits : got) CHECK(logits == expected);
+}
+
+TEST_CASE("bad input is refused and changes nothing") {
+  const auto net = live<Net>(sizes, Cpu());
+  auto context = net.context();
+  context.prefill(some_tokens(5, 40));
+  const auto state = context.state();
+  const std::vector<Token> none, outside{3, 40}, negative{-1};
+  CHECK_THROWS_WITH_AS(context.prefill(none), "rwkv: there is no token to run: the prompt is empty", Error);
+  CHECK_THROWS_WITH_AS(context.prefill(outside), "rwkv: token 40 at position 1 is outside the vocabulary of 40", Error);
+  CHECK_THROWS_WITH_AS(context.step(negative), "rwkv: token -1 at position 0 is outside the vocabulary of 40", Error);
+  CHECK_THROWS_WITH_AS(context.step(outside), "rwkv: step takes one token for each of the 1 sequences of the context, not 2",
+                       Error);
+  std::vector<float> small(10);
+  CHECK_THROWS_WITH_AS(context.sequence(some_tokens(2, 40), small),
+                       "rwkv: the logits of 2 tokens are 80 numbers, the room given is for 10", Error);
+  CHECK(context.state() == state);
+
+  auto pair = net.context({.batch = 2});
+  CHECK_THROWS_WITH_AS(pair.prefill(some_tokens(3, 40)), "rwkv: 3 tokens do not divide into 2 sequences", Error);
+  CHECK_THROWS_AS(pair.step(1), Error);
+  CHECK_THROWS_WITH_AS(net.context({.batch = 0}), "rwkv: a context needs a batch above zero, not 0", Error);
+  CHECK_THROWS_WITH_AS(net.context({.chunk = -3}), "rwkv: a context needs a chunk above zero, not -3", Error);
+}
+
+TEST_CASE("models of impossible sizes are refused") {
+  CHECK_THROWS_WITH_AS(Net({.vocab = 0, .width = 4, .depth = 1}), "rwkv: a model needs a vocabulary above zero, not 0", Error);
+  CHECK_THROWS_WITH_AS(Net({.vocab = 4, .width = -4, .depth = 1}), "rwkv: a model needs a width above zero, not -4", Error);
+  CHECK_THROWS_WITH_AS(Net({.vocab = 4, .width = 4, .depth = 0}),
+                       "rwkv: a depth of 0 is no positive multiple of the pattern's 1 layers", Error);
+  CHECK_THROWS_WITH_AS(Net({.vocab = 4, .width = 4, .depth = 1, .head_size = 3}),
+                       "rwkv: a width of 4 does not divide into heads of 3", Error);
+}
+
+TEST_CASE("a NaN weight reaches the logits and the sampler says so") {
+  auto net = live<Net>(sizes, Cpu());
+  net.parts.body.parts[0].att.params.key(2, 3) = NAN;
+  auto context = net.context();
+  const auto logits = context.prefill(some_tokens(3, 40));
+  CHECK(std::isnan(logits[0]));
+  CHECK_THROWS_AS(argmax(logits), Error);
+}

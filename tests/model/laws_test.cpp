@@ -1,0 +1,109 @@
+/// Laws that hold for every model, swept over scalars, backends, threads and awkward sizes.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+
+#include "../configs.hpp"
+#include "../golden.hpp"
+#include "live.hpp"
+
+using namespace rwkv;
+using config::all_logits;
+using config::live;
+using config::some_tokens;
+
+namespace {
+
+template <class T>
+constexpr double tolerance = std::is_same_v<T, double> ? 1e-12 : 2e-5;
+
+// One below and one above every vector width, one channel, and a size with no structure.
+const ModelSizes awkward[] = {{.vocab = 11, .width = 1, .depth = 1},   {.vocab = 7, .width = 3, .depth = 2, .ffn = 5},
+                              {.vocab = 33, .width = 15, .depth = 1},  {.vocab = 20, .width = 17, .depth = 2, .ffn = 31},
+                              {.vocab = 9, .width = 64, .depth = 1},   {.vocab = 70, .width = 77, .depth = 2, .ffn = 129},
+                              {.vocab = 5, .width = 130, .depth = 1}};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a sequence equals its steps, split or whole", C, RWKV_TEST_CONFIGS) {
+  using T = typename C::scalar;
+  using Net = LanguageModel<V4, T, typename C::Backend>;
+  for (const auto& sizes : awkward) {
+    CAPTURE(sizes.width);
+    const auto net = live<Net>(sizes, C::backend());
+    const auto tokens = some_tokens(19, sizes.vocab);
+    const auto whole = all_logits(net, tokens);
+    const auto vocab = static_cast<std::size_t>(sizes.vocab);
+
+    auto stepping = net.context();
+    std::vector<T> steps;
+    for (const Token token : tokens) {
+      const auto logits = stepping.step(token);
+      steps.insert(steps.end(), logits.begin(), logits.end());
+    }
+    CHECK(golden::relative_error(steps, whole) < tolerance<T>);
+
+    for (const std::size_t split : {1u, 2u, 7u, 18u}) {
+      auto context = net.context();
+      context.prefill(std::span(tokens).first(split));
+      const auto logits = context.prefill(std::span(tokens).subspan(split));
+      CHECK(golden::relative_error(logits, std::span(whole).last(vocab)) < tolerance<T>);
+      CHECK(golden::relative_error(context.state(), stepping.state()) < tolerance<T>);
+    }
+    for (const Index chunk : {1, 2, 5, 19}) {
+      CHECK(golden::relative_error(all_logits(net, tokens, {.chunk = chunk}), whole) < tolerance<T>);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("a batch equals its sequences", C, RWKV_TEST_CONFIGS) {
+  using T = typename C::scalar;
+  using Net = LanguageModel<V4, T, typename C::Backend>;
+  for (const auto& sizes : awkward) {
+    CAPTURE(sizes.width);
+    const auto net = live<Net>(sizes, C::backend());
+    const Index batch = 3, time = 9;
+    const auto tokens = some_tokens(batch * time, sizes.vocab);
+    const auto together = all_logits(net, tokens, {.batch = batch, .chunk = 4});
+    auto context = net.context({.batch = batch, .chunk = 4});
+    const auto last = context.prefill(tokens);
+    const auto numbers = static_cast<std::size_t>(time * sizes.vocab);
+    for (std::size_t b = 0; b < static_cast<std::size_t>(batch); ++b) {
+      const auto alone = all_logits(net, std::span(tokens).subspan(b * static_cast<std::size_t>(time), static_cast<std::size_t>(time)));
+      CHECK(golden::relative_error(std::span(together).subspan(b * numbers, numbers), alone) < tolerance<T>);
+      const auto vocab = static_cast<std::size_t>(sizes.vocab);
+      CHECK(golden::relative_error(last.subspan(b * vocab, vocab), std::span(alone).last(vocab)) < tolerance<T>);
+    }
+    const auto after = context.step(some_tokens(batch, sizes.vocab, 6));
+    CHECK(after.size() == static_cast<std::size_t>(batch * sizes.vocab));
+  }
+}
+
+TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
+  struct Scanning : V4 {
+    using Schedule = Scan;
+  };
+  for (const auto& sizes : awkward) {
+    const auto net = live<LanguageModel<V4, T, Cpu>>(sizes, Cpu(2));
+    const auto scanning = live<LanguageModel<Scanning, T, Cpu>>(sizes, Cpu(2));
+    const auto tokens = some_tokens(300, sizes.vocab);
+    const ContextOptions whole{.chunk = 300};  // longer than the scan's chunks of 128
+    CAPTURE(sizes.width);
+    CHECK(golden::relative_error(all_logits(scanning, tokens, whole), all_logits(net, tokens, whole)) < tolerance<T>);
+  }
+}
+
+TEST_CASE_TEMPLATE("static sizes equal dynamic sizes", C, config::Config<double, Reference>, config::Config<float, Cpu>) {
+  using T = typename C::scalar;
+  using B = typename C::Backend;
+  using D = Dims<19, dyn, 33, 10>;
+  using Fixed = Model<Embedding<T, B, D>, Stack<Layer<TimeMix<V4, T, B, D>, ChannelMix<V4, T, B, D>>, 2>, Head<T, B, D>>;
+  const ModelSizes sizes{.vocab = 10, .width = 19, .depth = 2, .ffn = 33};
+  const auto tokens = some_tokens(23, sizes.vocab);
+  CHECK(golden::relative_error(all_logits(live<Fixed>(sizes, C::backend()), tokens),
+                               all_logits(live<LanguageModel<V4, T, B>>(sizes, C::backend()), tokens)) < tolerance<T>);
+  CHECK_THROWS_WITH_AS((Fixed({.vocab = 10, .width = 17, .depth = 2, .ffn = 33})),
+                       "rwkv: the width is fixed to 19 by the type, the model has 17", Error);
+  CHECK_THROWS_WITH_AS((Fixed({.vocab = 10, .width = 19, .depth = 3, .ffn = 33})),
+                       "rwkv: the depth is fixed to 2 by the type, the model has 3", Error);
+}
