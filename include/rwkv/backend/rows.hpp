@@ -10,7 +10,8 @@
 ///     template <class R> void reduce(Stage<1>, const R* totals, R* terms, R input, ...) const
 ///
 /// in which `terms` receives what the channel adds to the stage's totals and `totals` holds those of all earlier stages;
-/// its map takes `totals` first. A program may reduce over equal groups of channels, its member `groups` says how many.
+/// its map takes `totals` first. Once they are complete, `template <class R> void finish(R* totals) const` may turn them
+/// into what map needs. A program may reduce over equal groups of channels; its member `groups` says how many.
 #include <array>
 #include <utility>
 
@@ -108,6 +109,7 @@ RWKV_HD void apply_row(const P& program, Index b, Index t, const Op&... ops) {
     R totals[stages::total + 1];
     detail::run_stages(std::make_integer_sequence<int, stages::count>(), program, totals, b, t, begin, begin + group,
                        ops...);
+    if constexpr (requires { program.finish(totals); }) program.finish(totals);
     Index c = begin;
     for (; c + R::size <= begin + group; c += R::size) {
       detail::map_slots(program, totals, detail::Slot<R, Op, detail::AllLanes>(ops, b, t, c, {})...);

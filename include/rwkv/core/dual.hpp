@@ -89,12 +89,6 @@ RWKV_HD Dual<R, K> exp(const Dual<R, K>& x) {
   return Dual<R, K>::chain(y, y, x);
 }
 template <class R, int K>
-RWKV_HD Dual<R, K> tanh(const Dual<R, K>& x) {
-  using std::tanh;
-  const R y = tanh(x.value);
-  return Dual<R, K>::chain(y, R(1) - y * y, x);
-}
-template <class R, int K>
 RWKV_HD Dual<R, K> sqrt(const Dual<R, K>& x) {
   using std::sqrt;
   const R y = sqrt(x.value);

@@ -28,11 +28,6 @@ RWKV_HD One<T> exp(One<T> x) {
   return One<T>(exp(x.v));
 }
 template <class T>
-RWKV_HD One<T> tanh(One<T> x) {
-  using std::tanh;
-  return One<T>(tanh(x.v));
-}
-template <class T>
 RWKV_HD One<T> sqrt(One<T> x) {
   using std::sqrt;
   return One<T>(sqrt(x.v));

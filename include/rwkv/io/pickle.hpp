@@ -259,12 +259,9 @@ class StateDictPickle {
   /// Memo indices are handed out in sequence by every writer, which keeps the memo dense.
   bool put(std::uint32_t index) {
     require(!stack_.empty() && !std::holds_alternative<Mark>(stack_.back()), "lacks a value to remember");
-    require(index <= memo_.size() && index < max_values, "remembers a value as number ", index, " after ",
+    require(index == memo_.size() && index < max_values, "remembers a value as number ", index, " after ",
             memo_.size());
-    if (index == memo_.size())
-      memo_.push_back(stack_.back());
-    else
-      memo_[index] = stack_.back();
+    memo_.push_back(stack_.back());
     return true;
   }
 

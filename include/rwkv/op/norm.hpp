@@ -26,13 +26,18 @@ struct Normalise {
     terms[0] = rest;
     terms[1] = rest * rest;
   }
+  /// From the sums of x, of its remainders and of their squares to mean and 1 / standard deviation.
   template <class R>
-  RWKV_HD void map(const R* totals, R x, R scale, R shift, R& y) const {
+  RWKV_HD void finish(R* totals) const {
     const R n = R(per_channel);
     const R correction = totals[1] * n;
-    const R mean = totals[0] * n + correction;
     const R variance = totals[2] * n - correction * correction;
-    y = (x - mean) / sqrt(variance + R(epsilon)) * scale + shift;
+    totals[0] = totals[0] * n + correction;
+    totals[1] = R(1) / sqrt(variance + R(epsilon));
+  }
+  template <class R>
+  RWKV_HD void map(const R* totals, R x, R scale, R shift, R& y) const {
+    y = (x - totals[0]) * totals[1] * scale + shift;
   }
 };
 

@@ -3,6 +3,9 @@
 /// nothing is repacked and nothing is allocated. Every output is one chain of fused multiply-adds whose order depends on
 /// the length and the vector width alone. So a token's result has the same bits whatever the batch, the chunk, the tile
 /// or the number of threads, and 16-bit weights give the bits of their widened copies.
+#include <algorithm>
+#include <utility>
+
 #include "rwkv/backend/cpu/pack.hpp"
 #include "rwkv/core/view.hpp"
 
@@ -10,22 +13,78 @@ namespace rwkv::inline RWKV_ABI {
 
 namespace detail {
 
-/// y[i][j] = x_i . w_j for X rows of x and W rows of w.
+template <class T>
+RWKV_HD void prefetch([[maybe_unused]] const T* address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address);
+#endif
+}
+
+/// Rows of x and of w in one block of outputs: the sums stay in registers, and a weight that is read serves many
+/// multiply-adds.
+inline constexpr int dot_x_rows = RWKV_SIMD_BYTES == 64 ? 8 : 4;
+inline constexpr int dot_w_rows = 3;
+/// Outputs whose sums wait in memory while a long row is walked in stretches.
+inline constexpr Index dot_outputs = 64;
+/// Bytes of a row of x in one stretch: the rows of a block stay in the first-level cache while the rows of w pass.
+inline constexpr Index dot_stretch_bytes = 4096;
+/// How far ahead of a single row of x, which is bound by memory, the weights are fetched.
+inline constexpr Index dot_prefetch_bytes = 8192;
+
+#if RWKV_SIMD_BYTES > 0
+/// Adds the halves of every group of `Group` lanes, first those of a, then those of b.
+template <int Group, class T, int N, int... Lane>
+RWKV_HD Pack<T, N> fold_groups(Pack<T, N> a, Pack<T, N> b, std::integer_sequence<int, Lane...>) {
+  constexpr int half = Group / 2;
+  return Pack<T, N>(__builtin_shufflevector(a.v, b.v, (Lane / half * Group + Lane % half)...) +
+                    __builtin_shufflevector(a.v, b.v, (Lane / half * Group + Lane % half + half)...));
+}
+
+/// Folds `Count` sums, a power of two, in pairs; the additions of each are those of sum_lanes.
+template <int Group, int Count, class T, int N>
+RWKV_HD Pack<T, N> fold_sums(Pack<T, N>* sums) {
+  if constexpr (Group > 1) {
+    constexpr auto lanes = std::make_integer_sequence<int, N>();
+    RWKV_UNROLL for (int i = 0; i < (Count + 1) / 2; ++i) {
+      sums[i] = fold_groups<Group>(sums[2 * i], sums[Count == 1 ? 0 : 2 * i + 1], lanes);
+    }
+    return fold_sums<Group / 2, (Count + 1) / 2>(sums);
+  } else {
+    return sums[0];
+  }
+}
+
+/// to[i] = sum_lanes(sums[i]) for `Count` sums.
+template <int Count, class T, int N>
+RWKV_HD void store_sums(const Pack<T, N>* sums, T* to) {
+  constexpr int size = Count >= 4 && N >= 4 ? 4 : Count >= 2 && N >= 2 ? 2 : 1;
+  Pack<T, N> folding[size];
+  RWKV_UNROLL for (int i = 0; i < size; ++i) folding[i] = sums[i];
+  fold_sums<N, size>(folding).store(to, size);
+  if constexpr (Count > size) store_sums<Count - size>(sums + size, to + size);
+}
+#endif
+template <int Count, class T>
+RWKV_HD void store_sums(const One<T>* sums, T* to) {
+  RWKV_UNROLL for (int i = 0; i < Count; ++i) to[i] = sums[i].v;
+}
+
+/// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. The sums come from
+/// `waiting` unless the stretch is the first, and go back there unless it is the last.
 template <int X, int W, class T, class Stored>
-RWKV_HD void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out) {
+RWKV_HD void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
+                       Widest<T>* waiting) {
   using R = Widest<T>;
   R sums[X][W];
-  RWKV_UNROLL for (int i = 0; i < X; ++i) {
-    RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] = R(0);
-  }
   const T* xs[X];
   const Stored* ws[W];
   RWKV_UNROLL for (int i = 0; i < X; ++i) xs[i] = x.row(row + i);
   RWKV_UNROLL for (int j = 0; j < W; ++j) ws[j] = w.row(out + j);
-
-  const Index length = x.cols;
-  Index k = 0;
-  for (; k + R::size <= length; k += R::size) {
+  RWKV_UNROLL for (int i = 0; i < X; ++i) {
+    RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] = begin == 0 ? R(0) : waiting[i * W + j];
+  }
+  Index k = begin;
+  for (; k + R::size <= end; k += R::size) {
     R weights[W];
     RWKV_UNROLL for (int j = 0; j < W; ++j) weights[j] = R::load(ws[j] + k);
     RWKV_UNROLL for (int i = 0; i < X; ++i) {
@@ -33,7 +92,13 @@ RWKV_HD void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row,
       RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] += activation * weights[j];
     }
   }
-  if (const int left = static_cast<int>(length - k); left > 0) {
+  if (end < x.cols) {
+    RWKV_UNROLL for (int i = 0; i < X; ++i) {
+      RWKV_UNROLL for (int j = 0; j < W; ++j) waiting[i * W + j] = sums[i][j];
+    }
+    return;
+  }
+  if (const int left = static_cast<int>(end - k); left > 0) {
     R weights[W];
     RWKV_UNROLL for (int j = 0; j < W; ++j) weights[j] = R::load(ws[j] + k, left);
     RWKV_UNROLL for (int i = 0; i < X; ++i) {
@@ -41,25 +106,58 @@ RWKV_HD void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row,
       RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] += activation * weights[j];
     }
   }
-  RWKV_UNROLL for (int i = 0; i < X; ++i) {
-    RWKV_UNROLL for (int j = 0; j < W; ++j) y(row + i, out + j) = sum_lanes(sums[i][j]);
+  RWKV_UNROLL for (int i = 0; i < X; ++i) store_sums<W>(sums[i], &y(row + i, out));
+}
+
+/// One row of x against the rows [first, last) of w, read in one stream from end to end: the fastest way to read memory.
+template <class T, class Stored>
+RWKV_HD void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
+  using R = Widest<T>;
+  constexpr Index ahead = dot_prefetch_bytes / Index{sizeof(Stored)};
+  const T* activations = x.row(row);
+  for (Index out = first; out < last; ++out) {
+    const Stored* weights = w.row(out);
+    R sum(0);
+    Index k = 0;
+    for (; k + R::size <= x.cols; k += R::size) {
+      prefetch(weights + k + ahead);
+      sum += R::load(activations + k) * R::load(weights + k);
+    }
+    if (const int left = static_cast<int>(x.cols - k); left > 0) {
+      sum += R::load(activations + k, left) * R::load(weights + k, left);
+    }
+    y(row, out) = sum_lanes(sum);
   }
 }
 
-/// All rows of x against the rows [begin, end) of w.
+/// All rows of x from `row` on, X at a time and the rest with fewer, against at most dot_outputs rows of w.
 template <int X, class T, class Stored>
-RWKV_HD void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index begin, Index end) {
-  Index out = begin;
-  for (; out + 4 <= end; out += 4) dot_block<X, 4>(y, x, w, row, out);
-  for (; out < end; ++out) dot_block<X, 1>(y, x, w, row, out);
+RWKV_HD void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
+  if constexpr (X == 1) {
+    for (; row < x.rows; ++row) dot_row(y, x, w, row, first, last);
+  } else {
+    constexpr Index stretch = dot_stretch_bytes / Index{sizeof(T)};
+    Widest<T> waiting[X * dot_outputs];
+    for (; row + X <= x.rows; row += X) {
+      for (Index begin = 0; begin < x.cols; begin += stretch) {
+        const Index end = std::min<Index>(x.cols, begin + stretch);
+        Index out = first;
+        for (; out + dot_w_rows <= last; out += dot_w_rows) {
+          dot_block<X, dot_w_rows>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
+        }
+        for (; out < last; ++out) dot_block<X, 1>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
+      }
+    }
+    dot_rows<X / 2>(y, x, w, row, first, last);
+  }
 }
 
-/// One instantiation per pair of types, shared by all callers.
+/// All rows of x against the rows [begin, end) of w. One instantiation per pair of types, shared by all callers.
 template <class T, class Stored>
 [[gnu::noinline]] void dot_tile(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index begin, Index end) {
-  Index row = 0;
-  for (; row + 4 <= x.rows; row += 4) dot_rows<4>(y, x, w, row, begin, end);
-  for (; row < x.rows; ++row) dot_rows<1>(y, x, w, row, begin, end);
+  for (; begin < end; begin += dot_outputs) {
+    dot_rows<dot_x_rows>(y, x, w, 0, begin, std::min(end, begin + dot_outputs));
+  }
 }
 
 }  // namespace detail

@@ -1,6 +1,7 @@
 #pragma once
 /// A number made of one native vector register: the SIMD form of functors on the CPU.
 #include <Eigen/Core>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -166,13 +167,12 @@ namespace detail {
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
-/// Applies a vectorised Eigen function to the lanes.
-template <class T, int N, class F>
-RWKV_HD Pack<T, N> through_eigen(Pack<T, N> x, F function) {
-  using Lanes = Eigen::Array<T, N, 1>;
-  Lanes lanes;
+/// Eigen's vectorised exponential.
+template <class T, int N>
+RWKV_HD Pack<T, N> exp_lanes(Pack<T, N> x) {
+  Eigen::Array<T, N, 1> lanes;
   std::memcpy(lanes.data(), &x.v, sizeof x.v);
-  lanes = function(lanes);
+  lanes = lanes.exp();
   std::memcpy(&x.v, lanes.data(), sizeof x.v);
   return x;
 }
@@ -183,15 +183,12 @@ RWKV_HD Pack<T, N> through_eigen(Pack<T, N> x, F function) {
 
 template <class T, int N>
 RWKV_HD Pack<T, N> exp(Pack<T, N> x) {
-  return detail::through_eigen(x, [](const auto& lanes) { return lanes.exp(); });
-}
-template <class T, int N>
-RWKV_HD Pack<T, N> tanh(Pack<T, N> x) {
-  return detail::through_eigen(x, [](const auto& lanes) { return lanes.tanh(); });
+  return detail::exp_lanes(x);
 }
 template <class T, int N>
 RWKV_HD Pack<T, N> sqrt(Pack<T, N> x) {
-  return detail::through_eigen(x, [](const auto& lanes) { return lanes.sqrt(); });
+  for (int i = 0; i < N; ++i) x.v[i] = std::sqrt(x.v[i]);
+  return x;
 }
 template <class T, int N>
 RWKV_HD Pack<T, N> detach(Pack<T, N> x) {

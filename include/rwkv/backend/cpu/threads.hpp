@@ -1,5 +1,6 @@
 #pragma once
 /// A few threads that share the tiles of one operation.
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -28,42 +29,61 @@ class Threads {
       for (Index tile = 0; tile < tiles; ++tile) body(tile);
       return;
     }
-    Job<Body> job{body, tiles};
     const int helpers = static_cast<int>(std::min<Index>(count_ - 1, tiles - 1));
-    job.helping.store(helpers, std::memory_order_relaxed);
+    Job<Body> job(body, tiles, helpers);
     for (int h = 0; h < helpers; ++h) {
       // A capture of one pointer fits into std::function without an allocation.
       pool_->Schedule([&job] { job.help(); });
     }
-    job.work();
+    job.work(0);
     job.wait();
   }
 
  private:
+  /// Tiles in neighbouring runs, one for each thread: neighbours read neighbouring memory. A thread that has finished its
+  /// own run helps with the next.
   template <class Body>
-  struct Job {
-    const Body& body;
-    Index tiles;
-    std::atomic<Index> next{0};
-    std::atomic<int> helping{0};
+  class Job {
+   public:
+    Job(const Body& body, Index tiles, int helpers)
+        : body_(body), tiles_(tiles), runs_(std::min(helpers + 1, max_runs)), helping_(helpers) {
+      for (int r = 0; r < runs_; ++r) next_[r].tile.store(begin_of(r), std::memory_order_relaxed);
+    }
 
-    void work() {
-      for (Index tile = next.fetch_add(1, std::memory_order_relaxed); tile < tiles;
-           tile = next.fetch_add(1, std::memory_order_relaxed)) {
-        body(tile);
+    void work(int thread) {
+      for (int r = 0; r < runs_; ++r) {
+        const int run = (thread + r) % runs_;
+        const Index end = begin_of(run + 1);
+        for (Index tile = take(run); tile < end; tile = take(run)) body_(tile);
       }
     }
     void help() {
-      work();
+      work(entered_.fetch_add(1, std::memory_order_relaxed) + 1);
       // The last touch of the job: once it is seen, the owner may destroy it.
-      helping.fetch_sub(1, std::memory_order_release);
+      helping_.fetch_sub(1, std::memory_order_release);
     }
     /// Tiles are short, so the owner spins; it gives way when a helper was put off the processor.
     void wait() const {
-      for (int spins = 0; helping.load(std::memory_order_acquire) != 0; ++spins) {
+      for (int spins = 0; helping_.load(std::memory_order_acquire) != 0; ++spins) {
         if (spins > 4096) std::this_thread::yield();
       }
     }
+
+   private:
+    static constexpr int max_runs = 16;
+    struct alignas(64) Next {
+      std::atomic<Index> tile{0};
+    };
+
+    Index begin_of(int run) const { return tiles_ * run / runs_; }
+    Index take(int run) { return next_[run].tile.fetch_add(1, std::memory_order_relaxed); }
+
+    const Body& body_;
+    Index tiles_;
+    int runs_;
+    Next next_[max_runs];
+    std::atomic<int> entered_{0};
+    std::atomic<int> helping_;
   };
 
   int count_;

@@ -1,0 +1,120 @@
+/// The verbs of the CPU against those of the reference backend, at awkward sizes and on any number of threads.
+#include <doctest/doctest.h>
+
+#include <rwkv/blocks.hpp>
+
+#include "../configs.hpp"
+#include "../golden.hpp"
+
+using namespace rwkv;
+using config::Buffer;
+
+namespace {
+
+std::vector<double> noise(Index count, std::uint64_t seed) {
+  std::vector<double> x;
+  for (Index i = 0; i < count; ++i) {
+    // Numbers that every tested type holds exactly.
+    x.push_back(static_cast<double>(narrow<bf16>(Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0) - 0.5)
+                                        .operator float()));
+  }
+  return x;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("products agree with the reference", W, float, bf16, f16) {
+  const Index sizes[] = {1, 2, 3, 4, 5, 7, 16, 17, 33, 130};
+  Reference reference;
+  for (const Index rows : sizes) {
+    for (const Index outputs : sizes) {
+      for (const Index inputs : {1, 15, 16, 17, 96, 1000}) {
+        const auto xs = noise(rows * inputs, 1), ws = noise(outputs * inputs, 2);
+        Buffer<double> x(xs), w(ws), y(rows * outputs);
+        reference.gemm(mul(y.mat(rows, outputs), x.mat(rows, inputs), transposed(w.mat(outputs, inputs)), SquaredRelu{}));
+        Buffer<float> fx(xs), fy(rows * outputs), again(rows * outputs);
+        Buffer<W> fw(ws);
+        Cpu one(1), three(3);
+        one.gemm(mul(fy.mat(rows, outputs), fx.mat(rows, inputs), transposed(fw.mat(outputs, inputs)), SquaredRelu{}));
+        three.gemm(mul(again.mat(rows, outputs), fx.mat(rows, inputs), transposed(fw.mat(outputs, inputs)), SquaredRelu{}));
+        CAPTURE(rows);
+        CAPTURE(outputs);
+        CAPTURE(inputs);
+        REQUIRE(golden::relative_error(fy.numbers, y.numbers) < 1e-5);
+        REQUIRE(again.numbers == fy.numbers);
+      }
+    }
+  }
+}
+
+TEST_CASE("a product's result does not depend on how many rows it has") {
+  const Index rows = 37, outputs = 90, inputs = 301;
+  Buffer<float> x(noise(rows * inputs, 3)), w(noise(outputs * inputs, 4)), all(rows * outputs), one(rows * outputs);
+  Cpu be(2);
+  be.gemm(mul(all.mat(rows, outputs), x.mat(rows, inputs), transposed(w.mat(outputs, inputs))));
+  for (Index r = 0; r < rows; ++r) {
+    be.gemm(mul(Mat<float>{&one[r * outputs], 1, outputs, outputs}, Mat<float>{&x[r * inputs], 1, inputs, inputs},
+                transposed(w.mat(outputs, inputs))));
+  }
+  CHECK(all.numbers == one.numbers);
+}
+
+TEST_CASE("several products in one call are each of them") {
+  Buffer<float> x(noise(3 * 20, 5)), z(noise(2 * 40, 6)), v(noise(50 * 20, 7)), w(noise(9 * 40, 8));
+  Buffer<float> a(3 * 50), b(2 * 9), alone(3 * 50), apart(2 * 9);
+  Cpu be(3);
+  be.gemm(mul(a.mat(3, 50), x.mat(3, 20), transposed(v.mat(50, 20))),
+          mul(b.mat(2, 9), z.mat(2, 40), transposed(w.mat(9, 40)), SquaredRelu{}));
+  be.gemm(mul(alone.mat(3, 50), x.mat(3, 20), transposed(v.mat(50, 20))));
+  be.gemm(mul(apart.mat(2, 9), z.mat(2, 40), transposed(w.mat(9, 40)), SquaredRelu{}));
+  CHECK(a.numbers == alone.numbers);
+  CHECK(b.numbers == apart.numbers);
+}
+
+TEST_CASE_TEMPLATE("added outputs accumulate", C, RWKV_TEST_CONFIGS) {
+  using T = typename C::scalar;
+  auto be = C::backend();
+  Buffer<T> x(noise(2 * 3 * 21, 9)), y(noise(2 * 3 * 21, 10)), expected(2 * 3 * 21);
+  for (Index i = 0; i < 2 * 3 * 21; ++i) expected[i] = x[i] + y[i];
+  be.rows(Copy{}, arg::in(x.seq(2, 3, 21)), arg::add(y.seq(2, 3, 21)));
+  CHECK(y.numbers == expected.numbers);
+}
+
+TEST_CASE_TEMPLATE("views of disagreeing shapes are refused", C, RWKV_TEST_CONFIGS) {
+  if constexpr (RWKV_CHECKED != 0) {
+    using T = typename C::scalar;
+    auto be = C::backend();
+    Buffer<T> x(24), y(24);
+    CHECK_THROWS_WITH_AS(be.rows(Copy{}, arg::in(x.seq(1, 4, 6)), arg::out(y.seq(1, 6, 4))),
+                         "rwkv: an operand has shape [1, 4, 6], the output [1, 6, 4]", Error);
+    CHECK_THROWS_WITH_AS(be.rows(Copy{}, arg::chan(x.vec()), arg::out(y.seq(1, 6, 4))),
+                         "rwkv: a per-channel operand has 24 channels, the output 4", Error);
+    CHECK_THROWS_WITH_AS(be.rows(Copy{}, arg::prev(x.seq(1, 6, 4), y.mat(2, 4)), arg::out(y.seq(1, 6, 4))),
+                         "rwkv: a token-shift state has shape [2, 4], the sequence needs [1, 4]", Error);
+    CHECK_THROWS_WITH_AS(mul(y.mat(2, 3), x.mat(2, 4), transposed(x.mat(3, 5))),
+                         "rwkv: a product's factors share an axis of 4 and 5", Error);
+    CHECK_THROWS_WITH_AS(mul(y.mat(2, 2), x.mat(2, 4), transposed(x.mat(3, 4))),
+                         "rwkv: a product has shape [2, 3], its output [2, 2]", Error);
+  }
+}
+
+TEST_CASE("a number of threads that cannot be is refused") {
+  CHECK_THROWS_WITH_AS(Cpu(0), "rwkv: the number of threads must be in [1, 1024], not 0", Error);
+  CHECK_THROWS_AS(Cpu(-2), Error);
+}
+
+TEST_CASE("an arena that is too small says so") {
+  config::Scratch scratch(256);
+  Arena arena = scratch.arena();
+  arena.take<float>(64);
+  CHECK_THROWS_AS(arena.take<float>(1), Error);
+  Index peak = 0;
+  Arena counter(peak);
+  {
+    Arena inner = counter;
+    inner.take<float>(17);
+    inner.take<float>(17);
+  }
+  counter.take<double>(1);
+  CHECK(peak == 256);  // what the inner copy took is free again
+}
