@@ -167,7 +167,7 @@ class PosixFile : public File {
                    count);
   }
   std::error_code map(std::size_t size, std::span<const std::byte>& bytes) override {
-    void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor_, 0);
+    void* start = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor_, 0);
     if (start == MAP_FAILED) return last_error();
     bytes = map_ = {static_cast<const std::byte*>(start), size};
     return {};

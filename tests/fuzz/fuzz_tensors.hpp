@@ -1,0 +1,32 @@
+#pragma once
+/// What must hold for every file that opens.
+#include <cstddef>
+#include <cstdlib>
+#include <span>
+#include <string_view>
+
+#include "rwkv/io/tensor_file.hpp"
+
+/// Opens the bytes as a file of tensors. An rwkv::Error is a right answer; anything else that goes wrong ends the
+/// process.
+inline void open_and_check(std::span<const std::byte> bytes, bool verify_checksums) {
+  const auto demand = [](bool holds) {
+    if (!holds) std::abort();
+  };
+  try {
+    const rwkv::TensorFile file = rwkv::open_tensors(bytes, "fuzzed", {.verify_checksums = verify_checksums});
+    unsigned sum = 0;
+    for (const rwkv::TensorView& tensor : file.tensors()) {
+      demand(rwkv::detail::is_clean_name(tensor.name));
+      demand(file.find(tensor.name) == &tensor);
+      demand(rwkv::detail::count_bytes(tensor.shape, tensor.dtype).equals(tensor.bytes.size()));
+      if (tensor.bytes.empty()) continue;
+      demand(tensor.bytes.data() >= bytes.data() && tensor.bytes.size() <= bytes.size());
+      demand(tensor.bytes.data() + tensor.bytes.size() <= bytes.data() + bytes.size());
+      sum += std::to_integer<unsigned>(tensor.bytes.front()) + std::to_integer<unsigned>(tensor.bytes.back());
+    }
+    demand(sum <= 510 * file.tensors().size());
+  } catch (const rwkv::Error& error) {
+    demand(std::string_view(error.what()).starts_with("fuzzed"));
+  }
+}

@@ -1,0 +1,171 @@
+/// Checkpoints into models: what does not fit is refused in one report, what fits is used where it lies.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <map>
+
+#include "../golden.hpp"
+#include "../model/live.hpp"
+
+using namespace rwkv;
+
+namespace {
+
+using Net = LanguageModel<V4, float, Cpu>;
+
+/// A checkpoint in memory that a test can damage before it is written and read again.
+struct Draft {
+  std::map<std::string, TensorView> tensors;
+  std::map<std::string, std::vector<std::byte>> bytes;
+
+  Draft() {
+    const auto net = config::live<Net>({.vocab = 6, .width = 4, .depth = 2, .ffn = 8}, Cpu());
+    net.visit([&](const TensorSpec& spec, const auto& view) {
+      const auto shape = spec.shape.span();
+      set(spec.name, DType::f32, {shape.begin(), shape.end()}, std::as_bytes(std::span(view.data, static_cast<std::size_t>(spec.shape.count()))));
+    });
+  }
+  void set(const std::string& name, DType dtype, std::vector<Index> shape, std::span<const std::byte> content) {
+    bytes[name].assign(content.begin(), content.end());
+    tensors[name] = {name, dtype, std::move(shape), bytes[name]};
+  }
+  void zeros(const std::string& name, DType dtype, std::vector<Index> shape) {
+    Index count = static_cast<Index>(size_of(dtype));
+    for (const Index size : shape) count *= size;
+    set(name, dtype, std::move(shape), std::vector<std::byte>(static_cast<std::size_t>(count)));
+  }
+  Net load(const LoadOptions& options = {}) const {
+    const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_draft.safetensors";
+    std::vector<TensorView> list;
+    for (const auto& [name, tensor] : tensors) list.push_back(tensor);
+    save_safetensors(path, list);
+    return load_checkpoint<Net>(path, options);
+  }
+  std::string error() const {
+    try {
+      load();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+};
+
+bool mentions(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("an intact draft loads") { CHECK(Draft().error() == ""); }
+
+TEST_CASE("one report lists everything that does not fit") {
+  Draft draft;
+  draft.tensors.erase("blocks.1.att.key.weight");
+  draft.zeros("blocks.0.att.value.weight", DType::f32, {4, 5});
+  draft.zeros("blocks.0.ffn.time_mix_k", DType::i32, {1, 1, 4});
+  draft.zeros("blocks.0.att.surprise", DType::f32, {3});
+  const std::string error = draft.error();
+  CAPTURE(error);
+  CHECK(mentions(error, "rwkv_checkpoint_draft.safetensors"));
+  CHECK(mentions(error, "in 4 places (by its names it holds RWKV-4)"));
+  CHECK(mentions(error, "blocks.1.att.key.weight: missing from the file, the model expects [4, 4]"));
+  CHECK(mentions(error, "blocks.0.att.value.weight: file has [4, 5], model expects [4, 4]"));
+  CHECK(mentions(error, "blocks.0.ffn.time_mix_k: file has I32 numbers, weights are F64, F32, F16 or BF16"));
+  CHECK(mentions(error, "blocks.0.att.surprise: unexpected, the model has no such tensor; file has [3]"));
+}
+
+TEST_CASE("a file that is no RWKV checkpoint says what is missing") {
+  Draft draft;
+  draft.tensors.erase("emb.weight");
+  CHECK(mentions(draft.error(), "this is no RWKV checkpoint: it holds no tensor emb.weight"));
+  draft = Draft();
+  draft.zeros("emb.weight", DType::f32, {24});
+  CHECK(mentions(draft.error(), "emb.weight has shape [24], a checkpoint has [vocab, width]"));
+  draft = Draft();
+  std::erase_if(draft.tensors, [](const auto& tensor) { return tensor.first.starts_with("blocks."); });
+  CHECK(mentions(draft.error(), "it holds no tensor blocks.0."));
+  draft = Draft();
+  draft.zeros("blocks.4000000000.ln1.weight", DType::f32, {4});
+  CHECK(mentions(draft.error(), "blocks.4000000000.ln1.weight cannot be right in a file of"));
+  draft = Draft();
+  draft.zeros("emb.weight", DType::f32, {0, 4});
+  CHECK(mentions(draft.error(), "emb.weight is empty, with shape [0, 4]"));
+}
+
+TEST_CASE("a checkpoint of another version is named") {
+  for (const auto& [file, version] : {std::pair("rwkv7-rand-l2-d32-h4-f32", "RWKV-7"), {"rwkv6-rand-l2-d32-h4-bf16", "RWKV-6"},
+                                      {"rwkv5.2-rand-l2-d32-h4-f32", "RWKV-5.2"}, {"rwkv5.1-rand-l2-d16-h2-f32", "RWKV-5.1"},
+                                      {"rwkv5.0-rand-l2-d16-h2-f32", "RWKV-5.0"}}) {
+    const auto path = golden::folder() / "models" / (std::string(file) + ".safetensors");
+    CAPTURE(file);
+    std::string message;
+    try {
+      load_checkpoint<Net>(path);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(mentions(message, std::string("by its names it holds ") + version + ")"));
+  }
+  CHECK(version_named_by(open_tensors(golden::folder() / "models" / "rwkv4-rand-l2-d32-f32.safetensors")) == "RWKV-4");
+}
+
+TEST_CASE("NaN and infinite weights are refused by name and place") {
+  for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                             -std::numeric_limits<float>::infinity()}) {
+    Draft draft;
+    std::memcpy(&draft.bytes["blocks.1.ffn.value.weight"][4 * 13], &poison, 4);
+    CHECK(mentions(draft.error(), "blocks.1.ffn.value.weight: element 13 is not a finite number"));
+    CHECK_NOTHROW(draft.load({.check_values = false}));
+  }
+}
+
+TEST_CASE("tensors of the wanted type are used where they lie, others are converted") {
+  const auto path = golden::folder() / "models" / "rwkv4-rand-l2-d32-f32.safetensors";
+  const auto file = open_tensors(path, {.access = Access::mapped});
+  load_checkpoint<Net>(file).visit([&](const TensorSpec& spec, const auto& view) {
+    CHECK(static_cast<const void*>(view.data) == file.find(spec.name)->bytes.data());
+  });
+  load_checkpoint<LanguageModel<V4, double, Cpu>>(file).visit([&](const TensorSpec& spec, const auto& view) {
+    CHECK(static_cast<const void*>(view.data) != file.find(spec.name)->bytes.data());
+  });
+}
+
+TEST_CASE("writing to the weights of a mapped file leaves the file alone") {
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_private.safetensors";
+  save_checkpoint(config::live<Net>({.vocab = 6, .width = 4, .depth = 1}, Cpu()), path);
+  float original;
+  {
+    auto net = load_checkpoint<Net>(path, {.access = Access::mapped});
+    original = net.parts.head.params.table(0, 0);
+    net.parts.head.params.table(0, 0) = original + 1;
+  }
+  CHECK(load_checkpoint<Net>(path).parts.head.params.table(0, 0) == original);
+  std::filesystem::remove(path);
+}
+
+TEST_CASE("a model keeps its file alive") {
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_alive.safetensors";
+  save_checkpoint(config::live<Net>({.vocab = 6, .width = 4, .depth = 1}, Cpu()), path);
+  const auto net = load_checkpoint<Net>(path, {.access = Access::mapped});
+  std::filesystem::remove(path);
+  const Token tokens[] = {1, 2, 3};
+  CHECK(std::isfinite(net.context().prefill(tokens)[0]));
+}
+
+TEST_CASE("weights are stored under official names, in the order of official checkpoints") {
+  const auto file = open_tensors(golden::folder() / "models" / "rwkv4-rand-l2-d32-f32.safetensors");
+  const auto net = load_checkpoint<Net>(file);
+  std::size_t count = 0;
+  net.visit([&](const TensorSpec& spec, const auto&) {
+    const auto* tensor = file.find(spec.name);
+    REQUIRE(tensor != nullptr);
+    CHECK(std::ranges::equal(tensor->shape, spec.shape.span()));
+    ++count;
+  });
+  CHECK(count == file.tensors().size());
+  CHECK(net.parameter_count() == 28064);
+}
