@@ -6,9 +6,9 @@
 #define RWKV_VERSION_PATCH 0
 
 /// Bytes of the widest vector register the target offers; 0 turns packs off (plain scalars then). It follows the target
-/// flags of the translation unit; define it only to narrow the packs.
+/// flags of the translation unit; define it only to narrow the packs. nvcc cannot take vectors, so there it is 0.
 #ifndef RWKV_SIMD_BYTES
-#if !defined(__GNUC__)
+#if !defined(__GNUC__) || defined(__CUDACC__)
 #define RWKV_SIMD_BYTES 0
 #elif defined(__AVX512F__)
 #define RWKV_SIMD_BYTES 64
@@ -28,27 +28,34 @@
 #endif
 #endif
 
-/// The inline namespace names everything that changes what a function compiles to, so that two translation units built
-/// with different flags never share an instantiation by accident.
-#define RWKV_ABI_NAME_(major, minor, simd, checked) v##major##_##minor##_##simd##_##checked
-#define RWKV_ABI_NAME(major, minor, simd, checked) RWKV_ABI_NAME_(major, minor, simd, checked)
-#define RWKV_ABI RWKV_ABI_NAME(RWKV_VERSION_MAJOR, RWKV_VERSION_MINOR, RWKV_SIMD_BYTES, RWKV_CHECKED)
+/// The inline namespaces name what changes how a function is compiled, so that two translation units built with different
+/// flags never share an instantiation by accident: RWKV_ABI around everything, RWKV_CPU_ABI around the CPU backend, whose
+/// code follows the vector width. Types that know no backend are the same in a .cpp and a .cu.
+#define RWKV_ABI_NAME_(major, minor, checked) v##major##_##minor##_##checked
+#define RWKV_ABI_NAME(major, minor, checked) RWKV_ABI_NAME_(major, minor, checked)
+#define RWKV_CPU_ABI_NAME_(bytes) simd##bytes
+#define RWKV_CPU_ABI_NAME(bytes) RWKV_CPU_ABI_NAME_(bytes)
+#define RWKV_ABI RWKV_ABI_NAME(RWKV_VERSION_MAJOR, RWKV_VERSION_MINOR, RWKV_CHECKED)
+#define RWKV_CPU_ABI RWKV_CPU_ABI_NAME(RWKV_SIMD_BYTES)
 
-/// Marks a function as usable on host and device, and asks every compiler to inline it: a functor that is called instead
-/// of inlined costs an order of magnitude.
+/// RWKV_HD marks a function as usable on host and device, RWKV_INLINE as the host's alone. Both ask every compiler to
+/// inline it: a functor that is called instead of inlined costs an order of magnitude.
+#if defined(__GNUC__)
+#define RWKV_INLINE [[gnu::always_inline]] inline
+#else
+#define RWKV_INLINE inline
+#endif
 #if defined(__CUDACC__)
 #define RWKV_HD __host__ __device__ __forceinline__
-#elif defined(__GNUC__)
-#define RWKV_HD [[gnu::always_inline]] inline
 #else
-#define RWKV_HD inline
+#define RWKV_HD RWKV_INLINE
 #endif
 
 /// Unrolls the loop that follows; for loops over a compile-time count. clang unrolls those by itself, and would warn about
 /// each that it cannot.
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #define RWKV_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__) && !defined(__clang__)
+#elif defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #define RWKV_UNROLL _Pragma("GCC unroll 64")
 #else
 #define RWKV_UNROLL

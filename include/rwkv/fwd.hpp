@@ -1,5 +1,6 @@
 #pragma once
-/// The public types by name only, safe to include anywhere, and the one place of their default arguments.
+/// The public types by name only, safe to include anywhere, and the one place of their default arguments. CellMix is not
+/// among them: nvcc 13.0 repeats its default argument at the definition.
 #include "rwkv/core/extent.hpp"
 
 namespace rwkv::inline RWKV_ABI {
@@ -31,15 +32,15 @@ struct V4;
 
 // Backends.
 class Reference;
+inline namespace RWKV_CPU_ABI {
 class Cpu;
+}
 
 // Blocks: version V, scalar S, backend B, sizes D.
 template <class V, class S, class B, class D = Dims<>>
 class TimeMix;
 template <class V, class S, class B, class D = Dims<>>
 class ChannelMix;
-template <class Cell, class S, class B, class D = Dims<>>
-class CellMix;
 template <class V, class S, class B>
 struct WKVState;
 template <class S, class B, class D = Dims<>>

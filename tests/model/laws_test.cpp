@@ -14,6 +14,10 @@ using config::some_tokens;
 
 namespace {
 
+struct Scanning : V4 {
+  using Schedule = Scan;
+};
+
 template <class T>
 constexpr double tolerance = std::is_same_v<T, double> ? 1e-12 : 2e-5;
 
@@ -80,9 +84,6 @@ TEST_CASE_TEMPLATE("a batch equals its sequences", C, RWKV_TEST_CONFIGS) {
 }
 
 TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
-  struct Scanning : V4 {
-    using Schedule = Scan;
-  };
   for (const auto& sizes : awkward) {
     const auto net = live<LanguageModel<V4, T, Cpu>>(sizes, Cpu(2));
     const auto scanning = live<LanguageModel<Scanning, T, Cpu>>(sizes, Cpu(2));

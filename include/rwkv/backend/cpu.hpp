@@ -11,7 +11,7 @@
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/token.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
 
 /// Several threads of this machine. Copies share their threads, also from several threads at a time.
 ///
@@ -124,8 +124,8 @@ class Cpu {
   static constexpr Index elements_worth_a_fork = 32'768;
   static constexpr Index state_updates_worth_a_fork = 32'768;
   static constexpr Index elements_per_tile = 8'192;
-  static constexpr Index weight_bytes_per_tile = 196'608;  // stays in a second-level cache while the rows of x pass
-  static constexpr Index narrow_lanes = 128;
+  static constexpr Index weight_bytes_per_tile = 393'216;  // stays in a second-level cache while the rows of x pass
+  static constexpr Index narrow_lanes = 16;
   static constexpr Index long_time = 512;
 
   /// The lanes of a head cut into tiles.
@@ -168,7 +168,7 @@ class Cpu {
     const auto& [y, x, w, epilogue] = product;
     const Index begin = tile * outputs_per_tile(product);
     const Index end = std::min<Index>(y.cols, begin + outputs_per_tile(product));
-    detail::dot_tile<T, W>(y, x, w, begin, end);
+    dot::dot_tile<T, W>(y, x, w, begin, end);
     if constexpr (!std::is_same_v<E, Identity>) {
       for (Index r = 0; r < y.rows; ++r) {
         using R = Widest<T>;
@@ -181,20 +181,18 @@ class Cpu {
     return true;
   }
 
-  /// Full groups of packs, then single packs, then the last lanes.
+  /// A full group of packs, or what is left at the end of a head, pack by pack.
   template <class R, int Groups, class C, Index N, class T, class... Op>
   static void advance_tile(C cell, Extent<N> length, T* head_state, LanePlace at, Index begin, Index end,
                            const Op&... ops) {
-    const Index last = std::min(at.head_lanes, at.lane + Groups * R::size);
-    if (last - at.lane == Groups * R::size) {
+    const Index left = at.head_lanes - at.lane;
+    if (left >= Groups * R::size) {
       advance_lanes<R, Groups>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
       return;
     }
-    for (; at.lane + R::size <= last; at.lane += R::size) {
-      advance_lanes<R, 1>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
-    }
-    if (const int left = static_cast<int>(last - at.lane); left > 0) {
-      advance_lanes<R, 1>(cell, length, head_state, at, left, begin, end, ops...);
+    for (; at.lane < at.head_lanes; at.lane += R::size) {
+      const int used = static_cast<int>(std::min<Index>(R::size, at.head_lanes - at.lane));
+      advance_lanes<R, 1>(cell, length, head_state, at, used, begin, end, ops...);
     }
   }
 
@@ -245,4 +243,4 @@ class Cpu {
   Threads threads_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI

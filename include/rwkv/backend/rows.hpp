@@ -12,7 +12,6 @@
 /// in which `terms` receives what the channel adds to the stage's totals and `totals` holds those of all earlier stages;
 /// its map takes `totals` first. Once they are complete, `template <class R> void finish(R* totals) const` may turn them
 /// into what map needs. A program may reduce over equal groups of channels; its member `groups` says how many.
-#include <array>
 #include <utility>
 
 #include "rwkv/backend/operand.hpp"
@@ -25,10 +24,11 @@ template <int... Counts>
 struct Stages {
   static constexpr int count = sizeof...(Counts);
   static constexpr int total = (0 + ... + Counts);
-  static constexpr std::array<int, sizeof...(Counts)> sizes{Counts...};
-  static constexpr int before(int stage) {
+  /// Totals of the stages in front of `stage`.
+  RWKV_HD static constexpr int before(int stage) {
+    constexpr int counts[] = {Counts..., 0};
     int sum = 0;
-    for (int s = 0; s < stage; ++s) sum += sizes[static_cast<std::size_t>(s)];
+    for (int s = 0; s < stage; ++s) sum += counts[s];
     return sum;
   }
 };
@@ -64,7 +64,7 @@ RWKV_HD void reduce_slots(const P& program, const R* totals, R* sums, Lanes lane
 template <int I, class R, class P, class... Op>
 RWKV_HD void run_stage(const P& program, R* totals, Index b, Index t, Index begin, Index end, const Op&... ops) {
   using stages = typename P::stages;
-  constexpr int terms = stages::sizes[I];
+  constexpr int terms = stages::before(I + 1) - stages::before(I);
   R sums[terms];
   RWKV_UNROLL for (int k = 0; k < terms; ++k) sums[k] = R(0);
   Index c = begin;

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "rwkv/block/concept.hpp"
-#include "rwkv/fwd.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/linear.hpp"
 #include "rwkv/op/mix.hpp"
@@ -17,7 +16,7 @@ namespace rwkv::inline RWKV_ABI {
 ///     x_i = W_i mix_i(x) for every input i,   y = W_o (sigmoid(W_r mix_r(x)) * cell(x_0, x_1, ...))
 ///
 /// Tensors are named after the inputs: `time_mix_key`, `key.weight`.
-template <class Cell, class S, class B, class D>
+template <class Cell, class S, class B, class D = Dims<>>
 class CellMix {
   static_assert(explain_block_parameters<S, B>() && explain_recurrence<Cell>());
   static_assert(!RowCell<Cell>, "rwkv: CellMix runs channel cells; a row cell needs a block that makes its shared vectors");

@@ -14,16 +14,15 @@ namespace rwkv::inline RWKV_ABI {
 template <class Net>
 void live_weights(Net& net, std::uint64_t seed) {
   std::uint64_t stream = 0;
-  net.visit([&](const TensorSpec& spec, auto& view) {
-    using storage = std::remove_cvref_t<decltype(*view.data)>;
+  for (auto& parameter : net.parameters()) {
     const Philox numbers{.key = seed, .stream = stream++};
-    const Index count = spec.shape.count();
-    const double inputs = static_cast<double>(spec.shape.sizes[spec.shape.rank - 1]);
+    const Index count = parameter.shape.count();
+    const double inputs = static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]);
     for (Index i = 0; i < count; ++i) {
       const double u = numbers.block(static_cast<std::uint64_t>(i / 2)).uniform_double(static_cast<int>(i % 2));
       const double centred = 2 * u - 1;
       double value = 0;
-      switch (spec.role) {
+      switch (parameter.role) {
         case Role::embedding: value = centred; break;
         case Role::head:
         case Role::matrix: value = centred * std::sqrt(3 / inputs); break;
@@ -33,9 +32,9 @@ void live_weights(Net& net, std::uint64_t seed) {
         case Role::decay: value = -5 + 6 * u; break;
         case Role::bonus: value = centred; break;
       }
-      view.data[i] = narrow<storage>(value);
+      parameter.data[i] = narrow<typename Net::storage>(value);
     }
-  });
+  }
 }
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -3,10 +3,13 @@
 /// reports and initialisation all walk it.
 #include <array>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/view.hpp"
@@ -100,5 +103,40 @@ void bind(Mat<T, C>& view, T* data, const Shape& shape) {
   const Index cols = shape.sizes[shape.rank - 1];
   view = {data, cols == 0 ? 0 : shape.count() / cols, cols, cols};
 }
+
+/// One parameter of a model: what its table says, and its numbers.
+template <class T>
+struct Parameter : TensorSpec {
+  T* data = nullptr;  ///< row-major; null while the model is unbound
+
+  std::span<T> numbers() const { return {data, static_cast<std::size_t>(shape.count())}; }
+};
+
+/// A parameter whose view in the model can be pointed elsewhere.
+template <class T>
+struct BindableParameter : Parameter<T> {
+  void* view = nullptr;
+  void (*attach)(void* view, T* data, const Shape& shape) = nullptr;
+
+  void bind(T* to) {
+    this->data = to;
+    attach(view, to, this->shape);
+  }
+};
+
+/// A visitor that lists parameters. Whoever needs them then loops over plain objects: a block's table is compiled once,
+/// not once for every use.
+template <class T>
+struct ListParameters {
+  std::vector<BindableParameter<T>>& list;
+
+  template <class View>
+  void operator()(TensorSpec spec, View& view) const {
+    static_assert(std::is_same_v<typename View::element, T>, "rwkv: the parameters of a model must share one storage type");
+    list.push_back({{std::move(spec), view.data}, &view, [](void* place, T* data, const Shape& shape) {
+                      rwkv::bind(*static_cast<View*>(place), data, shape);
+                    }});
+  }
+};
 
 }  // namespace rwkv::inline RWKV_ABI

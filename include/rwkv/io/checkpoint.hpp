@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "rwkv/core/fields.hpp"
@@ -79,6 +80,14 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
   return count;
 }
 
+/// Writes a tensor's numbers in another type.
+template <class To>
+void convert(const TensorView& tensor, std::span<To> to) {
+  with_type(tensor.dtype, [&]<class From>(From) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = narrow<To>(widen<double>(element_at<From>(tensor.bytes, i)));
+  });
+}
+
 /// Everything that keeps a file from being a certain model, one line each.
 class Mismatches {
  public:
@@ -104,13 +113,12 @@ class Mismatches {
 };
 
 /// Compares every tensor of the file with every parameter of the model: names, shapes, number types and values.
-template <class Net>
-void check_fit(Net& net, const TensorFile& file, bool check_values) {
+template <class T>
+void check_fit(std::span<const T> parameters, const TensorFile& file, bool check_values) {
   Mismatches wrong(file);
-  std::set<std::string, std::less<>> known;
-  net.visit([&](const TensorSpec& spec, auto&) { known.insert(spec.name); });
-
-  net.visit([&](const TensorSpec& spec, auto&) {
+  std::set<std::string_view> known;
+  for (const TensorSpec& spec : parameters) {
+    known.insert(spec.name);
     const TensorView* tensor = file.find(spec.name);
     if (tensor == nullptr) {
       wrong.add(spec.name, ": missing from the file, the model expects ", spec.shape.span());
@@ -119,7 +127,7 @@ void check_fit(Net& net, const TensorFile& file, bool check_values) {
     } else if (!with_type(tensor->dtype, [](auto) {})) {
       wrong.add(spec.name, ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
     }
-  });
+  }
   file.for_each([&](const TensorView& tensor) {
     if (!known.contains(tensor.name)) {
       wrong.add(tensor.name, ": unexpected, the model has no such tensor; file has ", std::span(tensor.shape));
@@ -127,13 +135,13 @@ void check_fit(Net& net, const TensorFile& file, bool check_values) {
   });
   wrong.raise();
   if (!check_values) return;
-  net.visit([&](const TensorSpec& spec, auto&) {
+  for (const TensorSpec& spec : parameters) {
     const TensorView& tensor = *file.find(spec.name);
-    with_type(tensor.dtype, [&]<class T>(T) {
-      const std::size_t at = first_not_finite<T>(tensor.bytes);
-      if (at < tensor.bytes.size() / sizeof(T)) wrong.add(spec.name, ": element ", at, " is not a finite number");
+    with_type(tensor.dtype, [&]<class Number>(Number) {
+      const std::size_t at = first_not_finite<Number>(tensor.bytes);
+      if (at < tensor.bytes.size() / sizeof(Number)) wrong.add(spec.name, ": element ", at, " is not a finite number");
     });
-  });
+  }
   wrong.raise();
 }
 
@@ -147,38 +155,36 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
   using storage = typename Net::storage;
   file.check_unchanged();
   Net net = Net::unbound(sizes_of_model(file), backend);
-  detail::check_fit(net, file, options.check_values);
+  auto parameters = net.parameters();
+  detail::check_fit(std::span(std::as_const(parameters)), file, options.check_values);
 
   const auto usable = [](const TensorView& tensor) {
     return tensor.dtype == detail::dtype_of<storage>() &&
            reinterpret_cast<std::uintptr_t>(tensor.bytes.data()) % alignof(storage) == 0;
   };
   Index converted = 0;
-  Arena counter(converted);
-  net.visit([&](const TensorSpec& spec, auto&) {
-    if (!usable(*file.find(spec.name))) counter.take<storage>(spec.shape.count());
-  });
+  for (const auto& parameter : parameters) {
+    if (!usable(*file.find(parameter.name))) converted += parameter.shape.count();
+  }
 
   struct Owner {
     std::shared_ptr<const void> file;
     Memory<typename Net::backend> memory;
   };
-  std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), Memory<typename Net::backend>(backend, converted)});
-  Arena arena = owner->memory.arena();
-  net.visit([&](const TensorSpec& spec, auto& view) {
-    const TensorView& tensor = *file.find(spec.name);
+  std::shared_ptr<Owner> owner(
+      new Owner{file.keep_alive(), Memory<typename Net::backend>(backend, converted * Index{sizeof(storage)})});
+  storage* next = reinterpret_cast<storage*>(owner->memory.data());
+  for (auto& parameter : parameters) {
+    const TensorView& tensor = *file.find(parameter.name);
     if (usable(tensor)) {
       // The bytes belong to this process alone, copied or mapped privately, so a model may also be trained in place.
-      bind(view, reinterpret_cast<storage*>(const_cast<std::byte*>(tensor.bytes.data())), spec.shape);
-      return;
+      parameter.bind(reinterpret_cast<storage*>(const_cast<std::byte*>(tensor.bytes.data())));
+    } else {
+      parameter.bind(next);
+      next += parameter.shape.count();
+      detail::convert(tensor, parameter.numbers());
     }
-    storage* data = arena.take<storage>(spec.shape.count());
-    detail::with_type(tensor.dtype, [&]<class T>(T) {
-      const std::size_t count = tensor.bytes.size() / sizeof(T);
-      for (std::size_t i = 0; i < count; ++i) data[i] = narrow<storage>(widen<double>(detail::element_at<T>(tensor.bytes, i)));
-    });
-    bind(view, data, spec.shape);
-  });
+  }
   net.adopt(std::move(owner));
   return net;
 }
@@ -196,12 +202,11 @@ template <class Net>
 void save_checkpoint(const Net& net, const std::filesystem::path& path,
                      const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files()) {
   std::vector<TensorView> tensors;
-  net.visit([&](const TensorSpec& spec, const auto& view) {
-    const auto shape = spec.shape.span();
-    using storage = std::remove_cvref_t<decltype(*view.data)>;
-    tensors.push_back({spec.name, detail::dtype_of<storage>(), {shape.begin(), shape.end()},
-                       std::as_bytes(std::span(view.data, static_cast<std::size_t>(spec.shape.count())))});
-  });
+  for (const auto& parameter : net.parameters()) {
+    const auto shape = parameter.shape.span();
+    tensors.push_back({parameter.name, detail::dtype_of<typename Net::storage>(), {shape.begin(), shape.end()},
+                       std::as_bytes(parameter.numbers())});
+  }
   save_safetensors(path, tensors, metadata, files);
 }
 

@@ -47,22 +47,20 @@ class Model {
 
   /// A model of these sizes with all weights zero.
   explicit Model(const ModelSizes& sizes, backend be = backend{}) : Model(unbound(sizes, std::move(be))) {
-    Index bytes = 0;
-    Arena counter(bytes);
-    visit([&](const TensorSpec& spec, auto& view) { counter.take<element<decltype(view)>>(spec.shape.count()); });
-    auto memory = std::make_shared<Memory<backend>>(backend_, bytes);
-    Arena arena = memory->arena();
-    visit([&](const TensorSpec& spec, auto& view) {
-      const Index count = spec.shape.count();
-      bind(view, arena.take<element<decltype(view)>>(count), spec.shape);
-      backend_.fill(matrix(view.data, 1, count), element<decltype(view)>{});
-    });
+    auto memory = std::make_shared<Memory<backend>>(backend_, parameter_count() * Index{sizeof(storage)});
+    storage* next = reinterpret_cast<storage*>(memory->data());
+    for (auto& parameter : parameters()) {
+      const Index count = parameter.shape.count();
+      backend_.fill(matrix(next, 1, count), storage{});
+      parameter.bind(next);
+      next += count;
+    }
     owner_ = std::move(memory);
   }
 
-  /// A model whose parameters point nowhere yet: the caller binds every view that `visit` shows and hands over what keeps
-  /// them alive. For loaders.
-  static Model unbound(const ModelSizes& sizes, backend be) { return Model(sizes, std::move(be), Unbound{}); }
+  /// A model whose parameters point nowhere yet: the caller binds each of `parameters()` and hands over what keeps their
+  /// memory alive. For loaders.
+  static Model unbound(const ModelSizes& sizes, backend be) { return Model(Parts(checked(sizes)), std::move(be), sizes); }
   void adopt(std::shared_ptr<const void> owner) { owner_ = std::move(owner); }
 
   Model(Model&&) = default;
@@ -71,19 +69,27 @@ class Model {
   const ModelSizes& sizes() const { return sizes_; }
   const backend& device() const { return backend_; }
 
-  /// Calls visitor(TensorSpec, view) for every parameter, in the order of official checkpoints.
-  template <class Visitor>
-  void visit(Visitor&& visitor) {
-    visit_parts(parts, visitor);
+  /// Every parameter, in the order of official checkpoints.
+  std::vector<BindableParameter<storage>> parameters() {
+    std::vector<BindableParameter<storage>> list;
+    const ListParameters<storage> collect{list};
+    E::visit(parts.embedding, std::string(), collect);
+    Body::visit(parts.body, std::string(), collect);
+    H::visit(parts.head, std::string(), collect);
+    return list;
   }
-  template <class Visitor>
-  void visit(Visitor&& visitor) const {
-    visit_parts(parts, visitor);
+  std::vector<Parameter<const storage>> parameters() const {
+    Parts copy = parts;  // descriptors; the numbers are not copied
+    std::vector<Parameter<const storage>> list;
+    for (const auto& parameter : Model(std::move(copy), backend_, sizes_).parameters()) {
+      list.push_back({parameter, parameter.data});
+    }
+    return list;
   }
 
   Index parameter_count() const {
     Index count = 0;
-    visit([&](const TensorSpec& spec, const auto&) { count += spec.shape.count(); });
+    for (const auto& parameter : parameters()) count += parameter.shape.count();
     return count;
   }
 
@@ -94,22 +100,13 @@ class Model {
 
  private:
   friend class Context<Model>;
-  struct Unbound {};
-  template <class View>
-  using element = typename std::remove_cvref_t<View>::element;
 
-  Model(const ModelSizes& sizes, backend be, Unbound) : parts(checked(sizes)), backend_(std::move(be)), sizes_(sizes) {}
+  Model(Parts made, backend be, const ModelSizes& sizes)
+      : parts(std::move(made)), backend_(std::move(be)), sizes_(sizes) {}
 
   static const ModelSizes& checked(const ModelSizes& sizes) {
     expects(sizes.vocab > 0, "rwkv: a model needs a vocabulary above zero, not ", sizes.vocab);
     return sizes;
-  }
-
-  template <class P, class Visitor>
-  static void visit_parts(P& parts, Visitor& visitor) {
-    E::visit(parts.embedding, std::string(), visitor);
-    Body::visit(parts.body, std::string(), visitor);
-    H::visit(parts.head, std::string(), visitor);
   }
 
   backend backend_;

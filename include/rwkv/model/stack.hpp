@@ -56,6 +56,10 @@ class Stack {
   }
 
  private:
+  template <std::size_t... I>
+  static std::array<L, sizeof...(I)> repeat(const ModelSizes& sizes, Index first_layer, std::index_sequence<I...>) {
+    return {L(sizes, first_layer + static_cast<Index>(I) * L::layers)...};
+  }
   static Repeated<L> make(const ModelSizes& sizes, Index first_layer) {
     const Index repeats = sizes.depth / L::layers;
     expects(sizes.depth > 0 && repeats * L::layers == sizes.depth, "rwkv: a depth of ", sizes.depth,
@@ -67,10 +71,7 @@ class Stack {
       return made;
     } else {
       expects(repeats == N, "rwkv: the depth is fixed to ", N * L::layers, " by the type, the model has ", sizes.depth);
-      return [&]<std::size_t... I>(std::index_sequence<I...>) {
-        return std::array<L, sizeof...(I)>{L(sizes, first_layer + static_cast<Index>(I) * L::layers)...};
-      }
-      (std::make_index_sequence<static_cast<std::size_t>(N)>());
+      return repeat(sizes, first_layer, std::make_index_sequence<static_cast<std::size_t>(N)>());
     }
   }
 };

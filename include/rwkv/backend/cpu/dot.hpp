@@ -9,20 +9,31 @@
 #include "rwkv/backend/cpu/pack.hpp"
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
 
-namespace detail {
+namespace dot {
 
 template <class T>
-RWKV_HD void prefetch([[maybe_unused]] const T* address) {
+RWKV_INLINE void prefetch([[maybe_unused]] const T* address) {
 #if defined(__GNUC__)
   __builtin_prefetch(address);
 #endif
 }
 
-/// Rows of x and of w in one block of outputs: the sums stay in registers, and a weight that is read serves many
-/// multiply-adds.
-inline constexpr int dot_x_rows = RWKV_SIMD_BYTES == 64 ? 8 : 4;
+/// Keeps a number in a register. g++ would read it from memory again at each of its uses, and a processor reads about as
+/// often as it multiplies.
+template <class R>
+RWKV_INLINE void keep_in_register(R&) {}
+#if RWKV_SIMD_BYTES > 0 && defined(__x86_64__) && !defined(__clang__)
+template <class T, int N>
+RWKV_INLINE void keep_in_register(Pack<T, N>& x) {
+  asm("" : "+v"(x.v));
+}
+#endif
+
+/// Rows of x and of w in one block of outputs: the sums and the factors fit 16 registers, and a number that is read serves
+/// several multiply-adds.
+inline constexpr int dot_x_rows = 4;
 inline constexpr int dot_w_rows = 3;
 /// Outputs whose sums wait in memory while a long row is walked in stretches.
 inline constexpr Index dot_outputs = 64;
@@ -34,7 +45,7 @@ inline constexpr Index dot_prefetch_bytes = 8192;
 #if RWKV_SIMD_BYTES > 0
 /// Adds the halves of every group of `Group` lanes, first those of a, then those of b.
 template <int Group, class T, int N, int... Lane>
-RWKV_HD Pack<T, N> fold_groups(Pack<T, N> a, Pack<T, N> b, std::integer_sequence<int, Lane...>) {
+RWKV_INLINE Pack<T, N> fold_groups(Pack<T, N> a, Pack<T, N> b, std::integer_sequence<int, Lane...>) {
   constexpr int half = Group / 2;
   return Pack<T, N>(__builtin_shufflevector(a.v, b.v, (Lane / half * Group + Lane % half)...) +
                     __builtin_shufflevector(a.v, b.v, (Lane / half * Group + Lane % half + half)...));
@@ -42,7 +53,7 @@ RWKV_HD Pack<T, N> fold_groups(Pack<T, N> a, Pack<T, N> b, std::integer_sequence
 
 /// Folds `Count` sums, a power of two, in pairs; the additions of each are those of sum_lanes.
 template <int Group, int Count, class T, int N>
-RWKV_HD Pack<T, N> fold_sums(Pack<T, N>* sums) {
+RWKV_INLINE Pack<T, N> fold_sums(Pack<T, N>* sums) {
   if constexpr (Group > 1) {
     constexpr auto lanes = std::make_integer_sequence<int, N>();
     RWKV_UNROLL for (int i = 0; i < (Count + 1) / 2; ++i) {
@@ -56,7 +67,7 @@ RWKV_HD Pack<T, N> fold_sums(Pack<T, N>* sums) {
 
 /// to[i] = sum_lanes(sums[i]) for `Count` sums.
 template <int Count, class T, int N>
-RWKV_HD void store_sums(const Pack<T, N>* sums, T* to) {
+RWKV_INLINE void store_sums(const Pack<T, N>* sums, T* to) {
   constexpr int size = Count >= 4 && N >= 4 ? 4 : Count >= 2 && N >= 2 ? 2 : 1;
   Pack<T, N> folding[size];
   RWKV_UNROLL for (int i = 0; i < size; ++i) folding[i] = sums[i];
@@ -65,14 +76,14 @@ RWKV_HD void store_sums(const Pack<T, N>* sums, T* to) {
 }
 #endif
 template <int Count, class T>
-RWKV_HD void store_sums(const One<T>* sums, T* to) {
+RWKV_INLINE void store_sums(const One<T>* sums, T* to) {
   RWKV_UNROLL for (int i = 0; i < Count; ++i) to[i] = sums[i].v;
 }
 
 /// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. The sums come from
 /// `waiting` unless the stretch is the first, and go back there unless it is the last.
 template <int X, int W, class T, class Stored>
-RWKV_HD void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
+RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
                        Widest<T>* waiting) {
   using R = Widest<T>;
   R sums[X][W];
@@ -86,9 +97,13 @@ RWKV_HD void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row,
   Index k = begin;
   for (; k + R::size <= end; k += R::size) {
     R weights[W];
-    RWKV_UNROLL for (int j = 0; j < W; ++j) weights[j] = R::load(ws[j] + k);
+    RWKV_UNROLL for (int j = 0; j < W; ++j) {
+      weights[j] = R::load(ws[j] + k);
+      keep_in_register(weights[j]);
+    }
     RWKV_UNROLL for (int i = 0; i < X; ++i) {
-      const R activation = R::load(xs[i] + k);
+      R activation = R::load(xs[i] + k);
+      keep_in_register(activation);
       RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] += activation * weights[j];
     }
   }
@@ -111,7 +126,7 @@ RWKV_HD void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row,
 
 /// One row of x against the rows [first, last) of w, read in one stream from end to end: the fastest way to read memory.
 template <class T, class Stored>
-RWKV_HD void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
+RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
   using R = Widest<T>;
   constexpr Index ahead = dot_prefetch_bytes / Index{sizeof(Stored)};
   const T* activations = x.row(row);
@@ -132,7 +147,7 @@ RWKV_HD void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, I
 
 /// All rows of x from `row` on, X at a time and the rest with fewer, against at most dot_outputs rows of w.
 template <int X, class T, class Stored>
-RWKV_HD void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
+RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
   if constexpr (X == 1) {
     for (; row < x.rows; ++row) dot_row(y, x, w, row, first, last);
   } else {
@@ -160,6 +175,6 @@ template <class T, class Stored>
   }
 }
 
-}  // namespace detail
+}  // namespace dot
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI

@@ -8,11 +8,11 @@
 
 #include "rwkv/core/math.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
 
 #if RWKV_SIMD_BYTES > 0
 
-namespace detail {
+namespace pack {
 
 /// The compiler's vector of N elements. Spelled out, because a dependent vector_size is not accepted everywhere.
 template <class T, int N>
@@ -60,26 +60,26 @@ struct native_words<16> {
   typedef std::uint16_t half __attribute__((vector_size(32)));
 };
 
-}  // namespace detail
+}  // namespace pack
 
 /// N lanes of T that behave as one number. N is what the target's registers hold: a wider vector would be split by the
 /// compiler and run slower than scalars.
 template <class T, int N>
 struct Pack {
   using scalar = T;
-  using native = typename detail::native_vector<T, N>::type;
+  using native = typename pack::native_vector<T, N>::type;
   static constexpr int size = N;
   native v;
 
   Pack() = default;
-  RWKV_HD explicit Pack(native lanes) : v(lanes) {}
+  RWKV_INLINE explicit Pack(native lanes) : v(lanes) {}
   template <class U>
     requires std::is_arithmetic_v<U>
-  RWKV_HD explicit Pack(U all) : v(native{} + static_cast<T>(all)) {}
+  RWKV_INLINE explicit Pack(U all) : v(native{} + static_cast<T>(all)) {}
 
   /// N consecutive numbers, widened; no alignment is asked for.
   template <class U>
-  RWKV_HD static Pack load(const U* from) {
+  RWKV_INLINE static Pack load(const U* from) {
     if constexpr (std::is_same_v<U, T>) {
       Pack x;
       std::memcpy(&x.v, from, sizeof x.v);
@@ -96,13 +96,13 @@ struct Pack {
   }
   /// The first `lanes` numbers; zero in the other lanes, whose memory is not touched.
   template <class U>
-  RWKV_HD static Pack load(const U* from, int lanes) {
+  RWKV_INLINE static Pack load(const U* from, int lanes) {
     U copy[N] = {};
-    for (int i = 0; i < lanes; ++i) copy[i] = from[i];
+    for (int i = 0; i < N && i < lanes; ++i) copy[i] = from[i];
     return load(static_cast<const U*>(copy));
   }
   template <class U>
-  RWKV_HD void store(U* to) const {
+  RWKV_INLINE void store(U* to) const {
     if constexpr (std::is_same_v<U, T>) {
       std::memcpy(to, &v, sizeof v);
     } else {
@@ -110,43 +110,43 @@ struct Pack {
     }
   }
   template <class U>
-  RWKV_HD void store(U* to, int lanes) const {
-    for (int i = 0; i < lanes; ++i) to[i] = narrow<U>(static_cast<T>(v[i]));
+  RWKV_INLINE void store(U* to, int lanes) const {
+    for (int i = 0; i < N && i < lanes; ++i) to[i] = narrow<U>(static_cast<T>(v[i]));
   }
 
-  RWKV_HD friend Pack operator+(Pack a, Pack b) {
+  RWKV_INLINE friend Pack operator+(Pack a, Pack b) {
     RWKV_CONTRACT
     return Pack(a.v + b.v);
   }
-  RWKV_HD friend Pack operator-(Pack a, Pack b) {
+  RWKV_INLINE friend Pack operator-(Pack a, Pack b) {
     RWKV_CONTRACT
     return Pack(a.v - b.v);
   }
-  RWKV_HD friend Pack operator*(Pack a, Pack b) {
+  RWKV_INLINE friend Pack operator*(Pack a, Pack b) {
     RWKV_CONTRACT
     return Pack(a.v * b.v);
   }
-  RWKV_HD friend Pack operator/(Pack a, Pack b) { return Pack(a.v / b.v); }
-  RWKV_HD friend Pack operator-(Pack a) { return Pack(-a.v); }
-  RWKV_HD friend Pack& operator+=(Pack& a, Pack b) { return a = a + b; }
-  RWKV_HD friend Pack& operator-=(Pack& a, Pack b) { return a = a - b; }
-  RWKV_HD friend Pack& operator*=(Pack& a, Pack b) { return a = a * b; }
-  RWKV_HD friend auto operator<(Pack a, Pack b) { return a.v < b.v; }
-  RWKV_HD friend auto operator>(Pack a, Pack b) { return a.v > b.v; }
+  RWKV_INLINE friend Pack operator/(Pack a, Pack b) { return Pack(a.v / b.v); }
+  RWKV_INLINE friend Pack operator-(Pack a) { return Pack(-a.v); }
+  RWKV_INLINE friend Pack& operator+=(Pack& a, Pack b) { return a = a + b; }
+  RWKV_INLINE friend Pack& operator-=(Pack& a, Pack b) { return a = a - b; }
+  RWKV_INLINE friend Pack& operator*=(Pack& a, Pack b) { return a = a * b; }
+  RWKV_INLINE friend auto operator<(Pack a, Pack b) { return a.v < b.v; }
+  RWKV_INLINE friend auto operator>(Pack a, Pack b) { return a.v > b.v; }
 
  private:
-  using wide = typename detail::native_words<sizeof(T) == 4 ? N : 4>::wide;
-  using half = typename detail::native_words<sizeof(T) == 4 ? N : 4>::half;
+  using wide = typename pack::native_words<sizeof(T) == 4 ? N : 4>::wide;
+  using half = typename pack::native_words<sizeof(T) == 4 ? N : 4>::half;
 
   template <class U>
-  RWKV_HD static wide words(const U* from) {
+  RWKV_INLINE static wide words(const U* from) {
     half bits;
     std::memcpy(&bits, from, sizeof bits);
     return __builtin_convertvector(bits, wide);
   }
-  RWKV_HD static native words_as_float(wide bits) { return __builtin_bit_cast(native, bits); }
+  RWKV_INLINE static native words_as_float(wide bits) { return __builtin_bit_cast(native, bits); }
   /// Half bits as floats: the exponent is rebiased by an exact multiplication, which also normalises subnormals.
-  RWKV_HD static native widen_halves(wide bits) {
+  RWKV_INLINE static native widen_halves(wide bits) {
     const wide sign = (bits & 0x8000u) << 16;
     const wide magnitude = bits & 0x7fffu;
     const native scaled = words_as_float(magnitude << 13) * 0x1p112f;
@@ -156,11 +156,11 @@ struct Pack {
 };
 
 template <class Mask, class T, int N>
-RWKV_HD Pack<T, N> select(Mask which, Pack<T, N> yes, Pack<T, N> no) {
+RWKV_INLINE Pack<T, N> select(Mask which, Pack<T, N> yes, Pack<T, N> no) {
   return Pack<T, N>(which ? yes.v : no.v);
 }
 
-namespace detail {
+namespace pack {
 // g++ 12 mistakes the deliberately undefined registers of its own AVX-512 header, which Eigen uses, for a fault.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -169,7 +169,7 @@ namespace detail {
 #endif
 /// Eigen's vectorised exponential.
 template <class T, int N>
-RWKV_HD Pack<T, N> exp_lanes(Pack<T, N> x) {
+RWKV_INLINE Pack<T, N> exp_lanes(Pack<T, N> x) {
   Eigen::Array<T, N, 1> lanes;
   std::memcpy(lanes.data(), &x.v, sizeof x.v);
   lanes = lanes.exp();
@@ -179,25 +179,25 @@ RWKV_HD Pack<T, N> exp_lanes(Pack<T, N> x) {
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
-}  // namespace detail
+}  // namespace pack
 
 template <class T, int N>
-RWKV_HD Pack<T, N> exp(Pack<T, N> x) {
-  return detail::exp_lanes(x);
+RWKV_INLINE Pack<T, N> exp(Pack<T, N> x) {
+  return pack::exp_lanes(x);
 }
 template <class T, int N>
-RWKV_HD Pack<T, N> sqrt(Pack<T, N> x) {
+RWKV_INLINE Pack<T, N> sqrt(Pack<T, N> x) {
   for (int i = 0; i < N; ++i) x.v[i] = std::sqrt(x.v[i]);
   return x;
 }
 template <class T, int N>
-RWKV_HD Pack<T, N> detach(Pack<T, N> x) {
+RWKV_INLINE Pack<T, N> detach(Pack<T, N> x) {
   return x;
 }
 
 /// The sum over the lanes, in a fixed order.
 template <class T, int N>
-RWKV_HD T sum_lanes(Pack<T, N> x) {
+RWKV_INLINE T sum_lanes(Pack<T, N> x) {
   T lanes[N];
   x.store(lanes);
   for (int half = N / 2; half > 0; half /= 2) {
@@ -206,13 +206,13 @@ RWKV_HD T sum_lanes(Pack<T, N> x) {
   return lanes[0];
 }
 template <class T, int N>
-RWKV_HD Pack<T, N> first_lanes(Pack<T, N> x, int lanes) {
+RWKV_INLINE Pack<T, N> first_lanes(Pack<T, N> x, int lanes) {
   T kept[N] = {};
   x.store(kept, lanes);
   return Pack<T, N>::load(static_cast<const T*>(kept));
 }
 
-namespace detail {
+namespace pack {
 template <class T>
 struct widest {
   using type = One<T>;
@@ -225,11 +225,11 @@ template <>
 struct widest<double> {
   using type = Pack<double, RWKV_SIMD_BYTES / 8>;
 };
-}  // namespace detail
+}  // namespace pack
 
 /// The widest number the CPU computes with in scalar T.
 template <class T>
-using Widest = typename detail::widest<T>::type;
+using Widest = typename pack::widest<T>::type;
 
 #else
 
@@ -238,4 +238,4 @@ using Widest = One<T>;
 
 #endif
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI

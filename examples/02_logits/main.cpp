@@ -1,0 +1,76 @@
+// Writes the logits after every token of a text, for comparison with another implementation.
+#include <rwkv/rwkv.hpp>
+
+#include <CLI/CLI.hpp>
+#include <exception>
+#include <iostream>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace {
+
+struct Settings {
+  std::string model, vocabulary, prompt, out;
+  std::vector<rwkv::Token> ids;
+  std::string mode = "sequence", scalar = "float";
+  int threads = 1;
+};
+
+std::vector<rwkv::Token> tokens_of(const Settings& settings, rwkv::Index vocab) {
+  if (!settings.ids.empty()) return settings.ids;
+  if (!settings.vocabulary.empty()) return rwkv::Tokenizer::open(settings.vocabulary).encode(settings.prompt);
+  rwkv::expects(vocab == 256, settings.model, ": the model has a vocabulary of ", vocab,
+                " tokens; pass its vocabulary file with --vocab, or token ids with --ids");
+  return rwkv::Tokenizer::bytes().encode(settings.prompt);
+}
+
+template <class S>
+void run(const Settings& settings) {
+  using Net = rwkv::LanguageModel<rwkv::V4, S, rwkv::Cpu>;
+  using T = typename Net::compute;
+  const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, rwkv::Cpu(settings.threads));
+  const auto tokens = tokens_of(settings, net.sizes().vocab);
+  auto context = net.context({.chunk = settings.mode == "step" ? 1 : 256});
+  std::vector<T> logits(tokens.size() * static_cast<std::size_t>(net.sizes().vocab));
+  context.sequence(tokens, logits);
+  rwkv::write_atomically(rwkv::system_files(), settings.out,
+                         [&](rwkv::FileWriter& out) { out.write(std::as_bytes(std::span(logits))); });
+  std::cout << tokens.size() << " tokens, " << net.sizes().vocab << " logits each, float" << 8 * sizeof(T) << ", in "
+            << settings.out << '\n';
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Writes the logits after every token, raw little-endian [tokens, vocab]: float64 for --scalar double, else "
+               "float32.",
+               "logits");
+  app.option_defaults()->always_capture_default();
+  app.add_option("model", settings.model, "checkpoint")->required();
+  auto* text = app.add_option_group("text")->require_option(1);
+  text->add_option("--ids", settings.ids, "token ids, as 1,2,3")->delimiter(',');
+  text->add_option("--prompt", settings.prompt, "text");
+  app.add_option("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
+  app.add_option("--mode", settings.mode, "time in parallel, or token by token")->check(CLI::IsMember({"step", "sequence"}));
+  app.add_option("--scalar", settings.scalar, "number type; bf16 and f16 store weights and compute in float")
+      ->check(CLI::IsMember({"float", "double", "bf16", "f16"}));
+  app.add_option("--threads", settings.threads, "threads");
+  app.add_option("--out", settings.out, "file to write")->required();
+  CLI11_PARSE(app, argc, argv);
+
+  try {
+    if (settings.scalar == "double")
+      run<double>(settings);
+    else if (settings.scalar == "bf16")
+      run<rwkv::bf16>(settings);
+    else if (settings.scalar == "f16")
+      run<rwkv::f16>(settings);
+    else
+      run<float>(settings);
+  } catch (const std::exception& error) {
+    std::cerr << "logits: " << error.what() << '\n';
+    return 1;
+  }
+}

@@ -1,0 +1,7 @@
+// error: rwkv: a backend must have allocate<T>(count), free(pointer), sync() and a flag bool dry
+#include <rwkv/blocks.hpp>
+
+struct Mine : rwkv::Reference {
+  void allocate() = delete;
+};
+template class rwkv::TimeMix<rwkv::V4, float, Mine>;

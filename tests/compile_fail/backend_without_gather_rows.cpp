@@ -1,0 +1,7 @@
+// error: rwkv: a backend must have copy(from, to), fill(to, value) and gather_rows(table, tokens, to)
+#include <rwkv/blocks.hpp>
+
+struct Mine : rwkv::Reference {
+  void gather_rows() = delete;
+};
+template class rwkv::TimeMix<rwkv::V4, float, Mine>;

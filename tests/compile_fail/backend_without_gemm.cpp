@@ -1,0 +1,7 @@
+// error: rwkv: a backend must have gemm(products...)
+#include <rwkv/blocks.hpp>
+
+struct Mine : rwkv::Reference {
+  void gemm() = delete;
+};
+template class rwkv::TimeMix<rwkv::V4, float, Mine>;

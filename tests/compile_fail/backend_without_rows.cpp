@@ -1,0 +1,7 @@
+// error: rwkv: a backend must have rows(program, operands...)
+#include <rwkv/blocks.hpp>
+
+struct Mine : rwkv::Reference {
+  void rows() = delete;
+};
+template class rwkv::TimeMix<rwkv::V4, float, Mine>;

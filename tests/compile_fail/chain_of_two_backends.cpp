@@ -1,0 +1,8 @@
+// error: rwkv: the layers of a chain must share one backend and one computing scalar
+#include <rwkv/blocks.hpp>
+
+using namespace rwkv;
+
+template <class B>
+using Plain = Layer<TimeMix<V4, float, B>, ChannelMix<V4, float, B>>;
+template class rwkv::Chain<Plain<Cpu>, Plain<Reference>>;

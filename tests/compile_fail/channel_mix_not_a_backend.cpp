@@ -1,0 +1,5 @@
+// error: rwkv: a backend must have gemm(products...)
+#include <rwkv/blocks.hpp>
+
+struct Gpu {};
+template class rwkv::ChannelMix<rwkv::V4, float, Gpu>;

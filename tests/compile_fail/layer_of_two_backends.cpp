@@ -1,0 +1,6 @@
+// error: rwkv: the two blocks of a layer must share one backend and one computing scalar
+#include <rwkv/blocks.hpp>
+
+using namespace rwkv;
+
+template class rwkv::Layer<TimeMix<V4, float, Cpu>, ChannelMix<V4, float, Reference>>;

@@ -1,0 +1,120 @@
+# Builds a user's project from an empty folder, one way of getting the library at a time, runs its programs, and checks that
+# the library leaves the project alone.
+#
+#   cmake -DWAY=add_subdirectory -DWORK=build/consume -DSOURCE=. -DBUILD=build -DCOMPILER=g++ -DGENERATOR=Ninja
+#         -DINCLUDES=include;/usr/include/eigen3 -P consume.cmake
+#
+# WAY      add_subdirectory, fetch_content, install, build_tree, sources or bare
+# SOURCE   the library; BUILD: a build tree of it
+# INCLUDES where the library, Eigen and nlohmann/json are: for the ways that use no CMake package
+cmake_minimum_required(VERSION 3.24)
+set(here "${CMAKE_CURRENT_LIST_DIR}")
+set(WORK "${WORK}/${WAY}")
+file(REMOVE_RECURSE "${WORK}")
+file(MAKE_DIRECTORY "${WORK}")
+
+function(run)
+  execute_process(COMMAND ${ARGN} WORKING_DIRECTORY "${WORK}" RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${ARGN}\n${text}")
+  endif()
+endfunction()
+
+function(configure project tree)
+  run("${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${here}/${project}" -B "${tree}" "-DCMAKE_CXX_COMPILER=${COMPILER}" ${ARGN})
+endfunction()
+
+function(build_and_run tree)
+  run("${CMAKE_COMMAND}" --build "${tree}")
+  run("${tree}/whole")
+  run("${tree}/blocks")
+endfunction()
+
+# The names and values of a cache.
+function(cache_of tree result)
+  file(STRINGS "${tree}/CMakeCache.txt" lines REGEX "^[A-Za-z0-9_]+:")
+  set(${result} "${lines}" PARENT_SCOPE)
+endfunction()
+
+# What the library adds to the cache of a host project, beside its own variables and those of CMake's modules.
+function(expect_clean_cache with without)
+  cache_of("${with}" entries)
+  cache_of("${without}" before)
+  list(REMOVE_ITEM entries ${before})
+  list(FILTER entries EXCLUDE REGEX "^(RWKV_|rwkv_(BINARY_DIR|SOURCE_DIR|IS_TOP_LEVEL)|FETCHCONTENT_|Eigen3_DIR|nlohmann_json_DIR)")
+  list(FILTER entries EXCLUDE REGEX "^(CMAKE_HAVE_|FIND_PACKAGE_MESSAGE_DETAILS_|CMAKE_HOME_DIRECTORY|LIBRARY:|consumer_)")
+  list(FILTER entries EXCLUDE REGEX "^CMAKE_(CACHEFILE_DIR|NUMBER_OF_MAKEFILES|FIND_PACKAGE_REDIRECTS_DIR|PROJECT_VERSION)")
+  if(entries)
+    message(FATAL_ERROR "the host's cache has gained or changed ${entries}")
+  endif()
+endfunction()
+
+# Installs a host project and compares the list of files.
+function(expect_installed tree pattern expected)
+  file(REMOVE_RECURSE "${WORK}/prefix")
+  run("${CMAKE_COMMAND}" --install "${tree}" --prefix "${WORK}/prefix")
+  file(GLOB_RECURSE files RELATIVE "${WORK}/prefix" "${WORK}/prefix/*")
+  list(FILTER files INCLUDE REGEX "${pattern}")
+  if(NOT "${files}" STREQUAL "${expected}")
+    message(FATAL_ERROR "installed were ${files}, expected ${expected}")
+  endif()
+endfunction()
+
+if(WAY STREQUAL "add_subdirectory")
+  configure(add_subdirectory "${WORK}/host" "-DLIBRARY=${SOURCE}")
+  configure(add_subdirectory "${WORK}/alone")
+  expect_clean_cache("${WORK}/host" "${WORK}/alone")
+  build_and_run("${WORK}/host")
+  expect_installed("${WORK}/host" ".*" "bin/blocks;bin/whole")
+  execute_process(COMMAND "${CMAKE_CTEST_COMMAND}" --test-dir "${WORK}/host" -N OUTPUT_VARIABLE tests ERROR_VARIABLE tests)
+  if(NOT tests MATCHES "Total Tests: 0|No tests were found")
+    message(FATAL_ERROR "the library's tests are in the host: ${tests}")
+  endif()
+  configure(add_subdirectory "${WORK}/host" -DRWKV_INSTALL=ON)
+  expect_installed("${WORK}/host" "rwkv\\.hpp$|rwkv-config\\.cmake$"
+    "include/rwkv/rwkv.hpp;lib/cmake/rwkv/rwkv-config.cmake")
+elseif(WAY STREQUAL "fetch_content")
+  configure(fetch_content "${WORK}/host" "-DFETCHCONTENT_SOURCE_DIR_RWKV=${SOURCE}")
+  build_and_run("${WORK}/host")
+  expect_installed("${WORK}/host" ".*" "bin/blocks;bin/whole")
+elseif(WAY STREQUAL "install")
+  run("${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${SOURCE}" -B "${WORK}/library" "-DCMAKE_CXX_COMPILER=${COMPILER}"
+      -DRWKV_BUILD_TESTS=OFF -DRWKV_BUILD_EXAMPLES=OFF -DRWKV_BUILD_BENCHMARKS=OFF)
+  run("${CMAKE_COMMAND}" --build "${WORK}/library")
+  run("${CMAKE_COMMAND}" --install "${WORK}/library" --prefix "${WORK}/installed")
+  # Moved, because an installed package knows no absolute paths.
+  file(RENAME "${WORK}/installed" "${WORK}/elsewhere")
+  file(GLOB_RECURSE headers RELATIVE "${SOURCE}/include" "${SOURCE}/include/*")
+  file(GLOB_RECURSE installed RELATIVE "${WORK}/elsewhere/include" "${WORK}/elsewhere/include/*")
+  if(NOT "${headers}" STREQUAL "${installed}")
+    message(FATAL_ERROR "the headers are ${headers}, installed were ${installed}")
+  endif()
+  configure(find_package "${WORK}/host" "-DCMAKE_PREFIX_PATH=${WORK}/elsewhere")
+  build_and_run("${WORK}/host")
+elseif(WAY STREQUAL "build_tree")
+  configure(find_package "${WORK}/host" "-Drwkv_DIR=${BUILD}")
+  build_and_run("${WORK}/host")
+elseif(WAY STREQUAL "sources")
+  # Without the packages, from sources given by hand: what a download would bring, in its layout.
+  foreach(include IN LISTS INCLUDES ITEMS /usr/include)
+    if(EXISTS "${include}/Eigen/Core")
+      set(eigen "${include}")
+    endif()
+    if(EXISTS "${include}/nlohmann/json.hpp")
+      file(MAKE_DIRECTORY "${WORK}/json/include")
+      file(COPY "${include}/nlohmann" DESTINATION "${WORK}/json/include")
+    endif()
+  endforeach()
+  configure(add_subdirectory "${WORK}/host" "-DLIBRARY=${SOURCE}" -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON
+    -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON -DFETCHCONTENT_FULLY_DISCONNECTED=ON
+    "-DFETCHCONTENT_SOURCE_DIR_EIGEN3=${eigen}" "-DFETCHCONTENT_SOURCE_DIR_NLOHMANN_JSON=${WORK}/json")
+  build_and_run("${WORK}/host")
+elseif(WAY STREQUAL "bare")
+  list(TRANSFORM INCLUDES PREPEND "-I")
+  foreach(program whole blocks)
+    run("${COMPILER}" -std=c++20 -O2 ${INCLUDES} "${here}/${program}.cpp" -o "${WORK}/${program}" -pthread)
+    run("${WORK}/${program}")
+  endforeach()
+else()
+  message(FATAL_ERROR "there is no way called '${WAY}'")
+endif()
