@@ -1,15 +1,15 @@
 #pragma once
-/// A language model put together from its parts, and the context that runs it.
-#include <concepts>
-#include <cstring>
+/// A language model put together from its parts.
 #include <memory>
-#include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/fwd.hpp"
+#include "rwkv/model/context.hpp"
 #include "rwkv/model/embedding.hpp"
 #include "rwkv/model/head.hpp"
 #include "rwkv/model/layer.hpp"
@@ -17,12 +17,6 @@
 #include "rwkv/model/stack.hpp"
 
 namespace rwkv::inline RWKV_ABI {
-
-/// How a context is made.
-struct ContextOptions {
-  Index batch = 1;    ///< sequences side by side
-  Index chunk = 256;  ///< tokens of each sequence that prefill takes at a time; scratch memory grows with it
-};
 
 /// An embedding, a body and a head. Weights live in one place, shared by the model and every context made from it; a
 /// context keeps them alive.
@@ -112,196 +106,6 @@ class Model {
   backend backend_;
   ModelSizes sizes_;
   std::shared_ptr<const void> owner_;
-};
-
-/// Runs a model on `batch` sequences side by side: their states, and scratch. One allocation each, made here; `step`
-/// allocates nothing. Contexts of one model are independent and may run on different threads.
-template <class M>
-class Context {
- public:
-  using backend = typename M::backend;
-  using compute = typename M::compute;
-  static constexpr Index Width = decltype(M::Parts::body)::Width;
-
-  Context(const M& model, const ContextOptions& options)
-      : Context(model.parts, model.owner_, model.backend_, options, model.sizes_) {
-    reset();
-  }
-
-  Index batch() const { return options_.batch; }
-  Index vocab() const { return vocab_; }
-  Index state_bytes() const { return state_memory_.bytes(); }
-  Index scratch_bytes() const { return scratch_memory_.bytes(); }
-
-  /// Back to the state before the first token.
-  void reset() { parts_.body.reset(backend_, state_); }
-
-  /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next call.
-  /// Errors: a token outside the vocabulary, or a number of tokens other than `batch`; the state is left as it was.
-  std::span<const compute> step(std::span<const Token> tokens) {
-    expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
-            " sequences of the context, not ", tokens.size());
-    return prefill(tokens);
-  }
-  std::span<const compute> step(Token token) { return step(std::span<const Token>(&token, 1)); }
-
-  /// Advances every sequence by the same number of tokens, chunks of them in parallel over time, and returns the logits
-  /// that follow the last, [batch, vocab], valid until the next call.
-  /// Shapes    tokens: [batch, time]
-  /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; the state is
-  /// left as it was.
-  std::span<const compute> prefill(std::span<const Token> tokens) {
-    run(tokens, [&](Seq<compute, Width> x, Index begin, Index time) {
-      if (begin + x.time < time) return;
-      Arena ws = scratch_memory_.arena();
-      ws.take<compute>(x.batch * x.time * width_);
-      head_of_last(ws, x);
-    });
-    return {logits_, static_cast<std::size_t>(batch() * vocab_)};
-  }
-
-  /// As prefill, and writes the logits after every token.
-  /// Shapes    tokens: [batch, time]   logits: [batch, time, vocab]
-  void sequence(std::span<const Token> tokens, std::span<compute> logits) {
-    expects(std::ssize(logits) == std::ssize(tokens) * vocab_, "rwkv: the logits of ", tokens.size(), " tokens are ",
-            std::ssize(tokens) * vocab_, " numbers, the room given is for ", logits.size());
-    run(tokens, [&](Seq<compute, Width> x, Index begin, Index time) {
-      Arena ws = scratch_memory_.arena();
-      ws.take<compute>(x.batch * x.time * width_);
-      for (Index b = 0; b < x.batch; ++b) {
-        parts_.head.forward(backend_, ws, Seq<const compute, Width>{x.row(b, 0), 1, x.time, x.width},
-                            Seq<compute>{logits.data() + (b * time + begin) * vocab_, 1, x.time, vocab_});
-      }
-    });
-  }
-
-  /// The state of all sequences as plain numbers; `restore` of a context of the same model and batch takes them back.
-  std::vector<compute> state() const {
-    std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
-    backend be = backend_;
-    be.copy(as_numbers<const compute>(), matrix(numbers.data(), 1, std::ssize(numbers)));
-    be.sync();
-    return numbers;
-  }
-  void restore(std::span<const compute> numbers) {
-    const auto state = as_numbers<compute>();
-    expects(std::ssize(numbers) == state.cols, "rwkv: a state of ", numbers.size(),
-            " numbers does not fit a context whose state has ", Index(state.cols));
-    backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
-  }
-
-  /// A second context that goes on from the state of this one.
-  Context fork() const {
-    Context other(parts_, owner_, backend_, options_, sizes_);
-    other.backend_.copy(as_numbers<const compute>(), other.template as_numbers<compute>());
-    return other;
-  }
-
-  /// Calls visitor(name, view) for every state tensor, view [batch, numbers per sequence].
-  template <class Visitor>
-  void visit_state(Visitor&& visitor) {
-    parts_.body.visit_state(state_, std::string(),
-                            [&](const std::string& name, Index, Mat<compute>& view) { visitor(name, view); });
-  }
-
- private:
-  Context(const typename M::Parts& parts, std::shared_ptr<const void> owner, const backend& be,
-          const ContextOptions& options, const ModelSizes& sizes)
-      : parts_(parts), owner_(std::move(owner)), backend_(be), options_(options), sizes_(sizes), vocab_(sizes.vocab),
-        width_(sizes.width), state_(parts_.body.make_state()) {
-    expects(options.batch > 0, "rwkv: a context needs a batch above zero, not ", options.batch);
-    expects(options.chunk > 0, "rwkv: a context needs a chunk above zero, not ", options.chunk);
-    state_memory_ = Memory<backend>(backend_, bind_state(nullptr));
-    bind_state(state_memory_.data());
-    scratch_memory_ = Memory<backend>(backend_, measure());
-    logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
-    logits_ = reinterpret_cast<compute*>(logits_memory_.data());
-    tokens_.resize(static_cast<std::size_t>(options.batch * options.chunk));
-  }
-
-  template <class T>
-  Mat<T> as_numbers() const {
-    return matrix(reinterpret_cast<T*>(state_memory_.data()), 1, state_bytes() / Index{sizeof(T)});
-  }
-
-  /// Points the state views into `block`, one after the other without gaps, and returns the bytes they take.
-  Index bind_state(std::byte* block) {
-    Index bytes = 0;
-    parts_.body.visit_state(state_, std::string(), [&](const std::string&, Index numbers, Mat<compute>& view) {
-      const Index count = options_.batch * numbers;
-      view = matrix(block == nullptr ? nullptr : reinterpret_cast<compute*>(block + bytes), options_.batch, numbers);
-      bytes += count * Index{sizeof(compute)};
-    });
-    return bytes;
-  }
-
-  /// The scratch that the largest run takes, found by running it without memory.
-  Index measure() {
-    Index peak = 0;
-    Arena ws(peak);
-    backend dry = backend_;
-    dry.dry = true;
-    std::swap(dry, backend_);
-    const auto x = take_chunk(ws, options_.chunk);
-    parts_.embedding.forward(backend_, {}, x);
-    parts_.body.forward(backend_, ws, x, state_, x);
-    head_of_last(ws, x);
-    parts_.head.forward(backend_, ws, x, Seq<compute>{nullptr, x.batch, x.time, vocab_});
-    std::swap(dry, backend_);
-    return peak;
-  }
-
-  Seq<compute, Width> take_chunk(Arena& ws, Index time) const {
-    return {ws.take<compute>(batch() * time * width_), batch(), time, width_};
-  }
-
-  void check_tokens(std::span<const Token> tokens) const {
-    expects(!tokens.empty(), "rwkv: there is no token to run: the prompt is empty");
-    expects(std::ssize(tokens) % batch() == 0, "rwkv: ", tokens.size(), " tokens do not divide into ", batch(),
-            " sequences");
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      expects(tokens[i] >= 0 && tokens[i] < vocab_, "rwkv: token ", tokens[i], " at position ", i,
-              " is outside the vocabulary of ", vocab_);
-    }
-  }
-
-  /// Runs the body chunk by chunk and calls each(x, begin, time) on the residual stream after each.
-  template <class Each>
-  void run(std::span<const Token> tokens, const Each& each) {
-    check_tokens(tokens);
-    const Index time = std::ssize(tokens) / batch();
-    for (Index begin = 0; begin < time; begin += options_.chunk) {
-      const Index length = std::min(options_.chunk, time - begin);
-      for (Index b = 0; b < batch(); ++b) {
-        std::copy_n(tokens.begin() + b * time + begin, length, tokens_.begin() + b * length);
-      }
-      Arena ws = scratch_memory_.arena();
-      const auto x = take_chunk(ws, length);
-      parts_.embedding.forward(backend_, std::span<const Token>(tokens_).first(static_cast<std::size_t>(batch() * length)),
-                               x);
-      parts_.body.forward(backend_, ws, x, state_, x);
-      each(x, begin, time);
-    }
-    backend_.sync();
-  }
-
-  void head_of_last(Arena ws, Seq<compute, Width> x) {
-    const Seq<compute, Width> last{ws.take<compute>(x.batch * width_), x.batch, 1, x.width};
-    backend_.copy(x.at(x.time - 1), last.flat());
-    parts_.head.forward(backend_, ws, last, Seq<compute>{logits_, x.batch, 1, vocab_});
-  }
-
-  typename M::Parts parts_;
-  std::shared_ptr<const void> owner_;
-  backend backend_;
-  ContextOptions options_;
-  ModelSizes sizes_;
-  Index vocab_;
-  Index width_;
-  typename decltype(M::Parts::body)::State state_;
-  Memory<backend> state_memory_, scratch_memory_, logits_memory_;
-  compute* logits_ = nullptr;
-  std::vector<Token> tokens_;
 };
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -4,6 +4,7 @@
 /// the length and the vector width alone. So a token's result has the same bits whatever the batch, the chunk, the tile
 /// or the number of threads, and 16-bit weights give the bits of their widened copies.
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "rwkv/backend/cpu/pack.hpp"
@@ -13,10 +14,12 @@ namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
 
 namespace dot {
 
+/// Asks for the memory `ahead` numbers behind an address, which may lie past the end of the matrix.
 template <class T>
-RWKV_INLINE void prefetch([[maybe_unused]] const T* address) {
+RWKV_INLINE void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] Index ahead) {
 #if defined(__GNUC__)
-  __builtin_prefetch(address);
+  const auto address = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(address));
 #endif
 }
 
@@ -98,6 +101,7 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
   for (; k + R::size <= end; k += R::size) {
     R weights[W];
     RWKV_UNROLL for (int j = 0; j < W; ++j) {
+      prefetch(ws[j] + k, W * w.stride);
       weights[j] = R::load(ws[j] + k);
       keep_in_register(weights[j]);
     }
@@ -135,7 +139,7 @@ RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index ro
     R sum(0);
     Index k = 0;
     for (; k + R::size <= x.cols; k += R::size) {
-      prefetch(weights + k + ahead);
+      prefetch(weights + k, ahead);
       sum += R::load(activations + k) * R::load(weights + k);
     }
     if (const int left = static_cast<int>(x.cols - k); left > 0) {
