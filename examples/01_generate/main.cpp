@@ -25,7 +25,12 @@ struct Settings {
 volatile std::sig_atomic_t interrupted = 0;
 
 rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab) {
-  if (!settings.vocabulary.empty()) return rwkv::Tokenizer::open(settings.vocabulary);
+  if (!settings.vocabulary.empty()) {
+    auto tokenizer = rwkv::Tokenizer::open(settings.vocabulary);
+    rwkv::expects(tokenizer.size() <= vocab, settings.vocabulary, ": a vocabulary of ", tokenizer.size(),
+                  " tokens does not fit a model of ", vocab);
+    return tokenizer;
+  }
   rwkv::expects(vocab == 256, settings.model, ": the model has a vocabulary of ", vocab,
                 " tokens; pass its vocabulary file with --vocab");
   return rwkv::Tokenizer::bytes();
@@ -46,10 +51,11 @@ void run(const Settings& settings, const rwkv::TensorFile& file) {
                      .seed = settings.seed};
 
   std::cout << settings.prompt << std::flush;
-  const auto stats = rwkv::generate(context, tokenizer, settings.prompt, settings.tokens, pick, [](std::string_view piece) {
-    std::cout << piece << std::flush;
-    return interrupted == 0;
-  });
+  const auto stats =
+      rwkv::generate(context, tokenizer, settings.prompt, settings.tokens, pick, [](std::string_view piece) {
+        std::cout << piece << std::flush;
+        return interrupted == 0;
+      });
   std::fprintf(stderr, "\n\nprefill %td tokens, %.0f tokens/s; decode %td tokens, %.0f tokens/s; state %td bytes\n",
                stats.prompt_tokens, stats.prefill_tokens_per_second(), stats.new_tokens,
                stats.decode_tokens_per_second(), context.state_bytes());
@@ -72,19 +78,20 @@ int main(int argc, char** argv) {
   app.add_option("--seed", settings.seed, "equal seeds give equal text");
   app.add_option("--threads", settings.threads, "threads");
   app.add_option("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
+  }
   std::signal(SIGINT, [](int) { interrupted = 1; });
 
   try {
     const auto file = rwkv::open_tensors(settings.model);
     const auto* embedding = file.find("emb.weight");
     const auto dtype = embedding == nullptr ? rwkv::DType::f32 : embedding->dtype;
-    if (dtype == rwkv::DType::bf16)
-      run<rwkv::bf16>(settings, file);
-    else if (dtype == rwkv::DType::f16)
-      run<rwkv::f16>(settings, file);
-    else
-      run<float>(settings, file);
+    if (dtype == rwkv::DType::bf16) run<rwkv::bf16>(settings, file);
+    else if (dtype == rwkv::DType::f16) run<rwkv::f16>(settings, file);
+    else run<float>(settings, file);
   } catch (const std::exception& error) {
     std::cerr << "generate: " << error.what() << '\n';
     return 1;

@@ -44,31 +44,33 @@ void run(const Settings& settings) {
 
 int main(int argc, char** argv) {
   Settings settings;
-  CLI::App app("Writes the logits after every token, raw little-endian [tokens, vocab]: float64 for --scalar double, else "
-               "float32.",
-               "logits");
+  CLI::App app(
+      "Writes the logits after every token, raw little-endian [tokens, vocab]: float64 for --scalar double, else "
+      "float32.",
+      "logits");
   app.option_defaults()->always_capture_default();
   app.add_option("model", settings.model, "checkpoint")->required();
   auto* text = app.add_option_group("text")->require_option(1);
   text->add_option("--ids", settings.ids, "token ids, as 1,2,3")->delimiter(',');
   text->add_option("--prompt", settings.prompt, "text");
   app.add_option("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
-  app.add_option("--mode", settings.mode, "time in parallel, or token by token")->check(CLI::IsMember({"step", "sequence"}));
+  app.add_option("--mode", settings.mode, "time in parallel, or token by token")
+      ->check(CLI::IsMember({"step", "sequence"}));
   app.add_option("--scalar", settings.scalar, "number type; bf16 and f16 store weights and compute in float")
       ->check(CLI::IsMember({"float", "double", "bf16", "f16"}));
   app.add_option("--threads", settings.threads, "threads");
   app.add_option("--out", settings.out, "file to write")->required();
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
+  }
 
   try {
-    if (settings.scalar == "double")
-      run<double>(settings);
-    else if (settings.scalar == "bf16")
-      run<rwkv::bf16>(settings);
-    else if (settings.scalar == "f16")
-      run<rwkv::f16>(settings);
-    else
-      run<float>(settings);
+    if (settings.scalar == "double") run<double>(settings);
+    else if (settings.scalar == "bf16") run<rwkv::bf16>(settings);
+    else if (settings.scalar == "f16") run<rwkv::f16>(settings);
+    else run<float>(settings);
   } catch (const std::exception& error) {
     std::cerr << "logits: " << error.what() << '\n';
     return 1;

@@ -1,6 +1,5 @@
 // A recurrence of one's own, written once: run token by token, as a sequence and as a scan over time, in a model whose
 // other layers are RWKV-4.
-#include <rwkv/block/cell_mix.hpp>
 #include <rwkv/check/live_weights.hpp>
 #include <rwkv/rwkv.hpp>
 
@@ -58,7 +57,7 @@ static_assert(Scannable<ScannableLeakyGate>);
 
 // [model]
 template <class Cell, class T, class B>
-using Pair = Chain<Layer<TimeMix<V4, T, B>, ChannelMix<V4, T, B>>,    // an RWKV-4 layer,
+using Pair = Chain<Layer<TimeMix<V4, T, B>, ChannelMix<V4, T, B>>,     // an RWKV-4 layer,
                    Layer<CellMix<Cell, T, B>, ChannelMix<V4, T, B>>>;  // then one around the cell
 template <class Cell, class T, class B>
 using Net = Model<Embedding<T, B>, Stack<Pair<Cell, T, B>>, Head<T, B>>;

@@ -19,7 +19,7 @@
 #endif
 #endif
 
-/// 1 checks shape agreement between views at every verb (the default unless NDEBUG), 0 trusts the caller.
+/// 1 checks at every verb that its views agree in shape (the default unless NDEBUG), 0 trusts the caller.
 #ifndef RWKV_CHECKED
 #ifdef NDEBUG
 #define RWKV_CHECKED 0
@@ -28,9 +28,10 @@
 #endif
 #endif
 
-/// The inline namespaces name what changes how a function is compiled, so that two translation units built with different
-/// flags never share an instantiation by accident: RWKV_ABI around everything, RWKV_CPU_ABI around the CPU backend, whose
-/// code follows the vector width. Types that know no backend are the same in a .cpp and a .cu.
+/// The inline namespaces keep apart what is compiled differently: RWKV_ABI, around everything, names version and checks;
+/// RWKV_CPU_ABI, around the CPU backend, the vector width. So a translation unit for AVX-512 and one for SSE may meet in
+/// one program. Flags that leave the width as it is (-mfma) are not told apart: use the same for all that share a width.
+/// Types that know no backend are the same in a .cpp and a .cu.
 #define RWKV_ABI_NAME_(major, minor, checked) v##major##_##minor##_##checked
 #define RWKV_ABI_NAME(major, minor, checked) RWKV_ABI_NAME_(major, minor, checked)
 #define RWKV_CPU_ABI_NAME_(bytes) simd##bytes

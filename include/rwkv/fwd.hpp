@@ -67,7 +67,8 @@ class Context;
 /// The standard stack of one version: embedding with ln0, layers of its time mix and channel mix, head. Depth and sizes
 /// come from the file unless D fixes them.
 template <class V, class S, class B, class D = Dims<>>
-using LanguageModel = Model<Embedding<S, B, D>, Stack<Layer<TimeMix<V, S, B, D>, ChannelMix<V, S, B, D>>>, Head<S, B, D>>;
+using LanguageModel =
+    Model<Embedding<S, B, D>, Stack<Layer<TimeMix<V, S, B, D>, ChannelMix<V, S, B, D>>>, Head<S, B, D>>;
 
 // Input, output and text.
 class Error;

@@ -1,5 +1,4 @@
-// error (GNU): rwkv: an input of a cell in CellMix cannot be named receptance or output, the block has those itself
-// error (Clang): static_assert failed due to requirement 'std::ranges::none_of(Leaky::inputs
+// error: rwkv: an input of a cell in CellMix cannot be named receptance or output, the block has those itself
 #include <rwkv/block/cell_mix.hpp>
 #include <rwkv/blocks.hpp>
 

@@ -48,7 +48,8 @@ TEST_CASE("bf16 and f16 widen exactly") {
 TEST_CASE("bf16 and f16 round to nearest even, over all exponents, ties and subnormals") {
   // Every sign and exponent with the mantissas around each rounding boundary, and a stride over all floats.
   for (std::uint32_t high = 0; high < 65536; ++high) {
-    for (const std::uint32_t low : {0u, 1u, 0x0fffu, 0x1000u, 0x1001u, 0x2000u, 0x3000u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+    for (const std::uint32_t low :
+         {0u, 1u, 0x0fffu, 0x1000u, 0x1001u, 0x2000u, 0x3000u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
       check_rounding<bf16, Eigen::bfloat16>(high << 16 | low);
       check_rounding<f16, Eigen::half>(high << 16 | low);
     }

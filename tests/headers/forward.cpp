@@ -2,8 +2,8 @@
 #include <rwkv/fwd.hpp>
 
 using Net = rwkv::LanguageModel<rwkv::V4, rwkv::bf16, rwkv::Cpu>;
-using Pattern = rwkv::Chain<rwkv::Layer<rwkv::TimeMix<rwkv::V4, float, rwkv::Reference>,
-                                        rwkv::ChannelMix<rwkv::V4, float, rwkv::Reference>>>;
+using Pattern = rwkv::Chain<
+    rwkv::Layer<rwkv::TimeMix<rwkv::V4, float, rwkv::Reference>, rwkv::ChannelMix<rwkv::V4, float, rwkv::Reference>>>;
 const void* address(const Net* net);
 long width(rwkv::Seq<const float, 64> x);
 

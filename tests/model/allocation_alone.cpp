@@ -4,6 +4,11 @@
 #define EIGEN_RUNTIME_NO_MALLOC
 #include <doctest/doctest.h>
 
+#include <stdexcept>
+// Eigen's guard is an assertion, which a release build would drop.
+#define eigen_assert(holds) \
+  if (!(holds)) throw std::logic_error("Eigen allocated memory")
+
 #include <rwkv/blocks.hpp>
 
 #include <atomic>
@@ -24,7 +29,9 @@ void* counted(std::size_t size, std::size_t alignment) {
 }  // namespace
 
 void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
-void* operator new(std::size_t size, std::align_val_t alignment) { return counted(size, static_cast<std::size_t>(alignment)); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<std::size_t>(alignment));
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
@@ -36,6 +43,12 @@ TEST_CASE("the count sees an allocation") {
   const long before = allocations;
   std::vector<int> numbers(100);
   CHECK(allocations > before);
+}
+
+TEST_CASE("Eigen's guard sees an allocation") {
+  Eigen::internal::set_is_malloc_allowed(false);
+  CHECK_THROWS_AS(Eigen::MatrixXf(10, 10), std::logic_error);
+  Eigen::internal::set_is_malloc_allowed(true);
 }
 
 TEST_CASE_TEMPLATE("a step allocates nothing", S, float, double, bf16, f16) {

@@ -1,7 +1,6 @@
 /// Composition: chains, stacks of chains, user recurrences, mixed with the blocks of RWKV-4.
 #include <doctest/doctest.h>
 
-#include <rwkv/block/cell_mix.hpp>
 #include <rwkv/rwkv.hpp>
 
 #include "../configs.hpp"
@@ -78,7 +77,7 @@ TEST_CASE_TEMPLATE("a user's recurrence runs in a stack with RWKV-4 layers, by s
   using B = typename C::Backend;
   const ModelSizes sizes{.vocab = 20, .width = 12, .depth = 4};
   const auto net = live<Hybrid<LeakyGate, T, B>>(sizes, C::backend());
-  const auto tokens = some_tokens(600, sizes.vocab);  // long and narrow: Auto scans
+  const auto tokens = some_tokens(600, sizes.vocab);
   const auto whole = all_logits(net, tokens, {.chunk = 600});
   const auto steps = all_logits(net, tokens, {.chunk = 1});
   const double limit = std::is_same_v<T, double> ? 1e-12 : 2e-5;

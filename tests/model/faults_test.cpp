@@ -20,9 +20,28 @@ using S = double;
 /// The fault that is switched on. One model type with switches in its policies compiles a great deal faster than one
 /// model type for each fault.
 enum class Fault {
-  none, mix_previous, decay_sign, decay_twice, decay_raw, no_sigmoid, no_gate, relu_not_squared, square_without_relu,
-  att_shift_forgotten, ffn_shift_forgotten, wkv_forgotten, no_ln0, no_ln_out, maximum_not_shifted, bonus_left_out,
-  bonus_in_state, read_after_update, decay_left_out, decay_before_read, denominator_forgets, key_and_value_swapped
+  none,
+  mix_previous,
+  decay_sign,
+  decay_twice,
+  decay_raw,
+  no_sigmoid,
+  no_gate,
+  relu_not_squared,
+  square_without_relu,
+  att_shift_forgotten,
+  ffn_shift_forgotten,
+  wkv_forgotten,
+  no_ln0,
+  no_ln_out,
+  maximum_not_shifted,
+  bonus_left_out,
+  bonus_in_state,
+  read_after_update,
+  decay_left_out,
+  decay_before_read,
+  denominator_forgets,
+  key_and_value_swapped
 };
 Fault fault = Fault::none;
 
@@ -92,7 +111,9 @@ struct FaultyV4 : V4 {
     template <class R>
     R operator()(R x) const {
       const R positive = max(x, R(0));
-      return fault == Fault::relu_not_squared ? positive : fault == Fault::square_without_relu ? x * x : positive * positive;
+      return fault == Fault::relu_not_squared      ? positive
+             : fault == Fault::square_without_relu ? x * x
+                                                   : positive * positive;
     }
   };
   using Cell = FaultyCell;
@@ -141,7 +162,8 @@ bool recurrence_is_right() {
     const auto shape = file["in.k"].shape;
     const auto width = static_cast<std::size_t>(shape[2]), time = static_cast<std::size_t>(shape[1]);
     const auto aa = file["in.state.aa"].values, bb = file["in.state.bb"].values, pp = file["in.state.pp"].values;
-    const auto out_a = file["out.state.aa"].values, out_b = file["out.state.bb"].values, out_p = file["out.state.pp"].values;
+    const auto out_a = file["out.state.aa"].values, out_b = file["out.state.bb"].values,
+               out_p = file["out.state.pp"].values;
     std::vector<double> got(want.size()), states, wanted_states;
     for (std::size_t i = 0; i < aa.size(); ++i) {
       const std::size_t b = i / width, c = i % width;
@@ -230,15 +252,17 @@ TEST_CASE("the oracles catch every single fault") {
       {"key and value matrices exchanged", [](auto& l) { std::swap(l.att.params.key, l.att.params.value); }},
       {"decay and bonus exchanged", [](auto& l) { std::swap(l.att.params.decay, l.att.params.first); }}};
   for (const auto& exchange : in_each_layer) {
-    const auto everywhere = [&](Net& net) { std::for_each(net.parts.body.parts.begin(), net.parts.body.parts.end(), exchange.second); };
+    const auto everywhere = [&](Net& net) {
+      std::for_each(net.parts.body.parts.begin(), net.parts.body.parts.end(), exchange.second);
+    };
     rows.push_back({exchange.first, !model_is_right(everywhere)});
   }
   const std::pair<const char*, std::function<void(Net&)>> in_the_model[] = {
       {"epsilon of ln0 1e-6", [](Net& net) { net.parts.embedding.ln0.epsilon = 1e-6; }},
       {"epsilon of ln_out 1e-6", [](Net& net) { net.parts.head.ln_out.epsilon = 1e-6; }},
-      {"layers in the wrong order", [](Net& net) { std::swap(net.parts.body.parts.front(), net.parts.body.parts.back()); }},
-      {"head tied to the embedding",
-       [](Net& net) { net.parts.head.params.table = net.parts.embedding.params.table; }}};
+      {"layers in the wrong order",
+       [](Net& net) { std::swap(net.parts.body.parts.front(), net.parts.body.parts.back()); }},
+      {"head tied to the embedding", [](Net& net) { net.parts.head.params.table = net.parts.embedding.params.table; }}};
   for (const auto& [name, alteration] : in_the_model) rows.push_back({name, !model_is_right(alteration)});
 
   std::size_t caught = 0;

@@ -22,10 +22,11 @@ template <class T>
 constexpr double tolerance = std::is_same_v<T, double> ? 1e-12 : 2e-5;
 
 // One below and one above every vector width, one channel, and a size with no structure.
-const ModelSizes awkward[] = {{.vocab = 11, .width = 1, .depth = 1},   {.vocab = 7, .width = 3, .depth = 2, .ffn = 5},
-                              {.vocab = 33, .width = 15, .depth = 1},  {.vocab = 20, .width = 17, .depth = 2, .ffn = 31},
-                              {.vocab = 9, .width = 64, .depth = 1},   {.vocab = 70, .width = 77, .depth = 2, .ffn = 129},
-                              {.vocab = 5, .width = 130, .depth = 1}};
+const ModelSizes awkward[] = {
+    {.vocab = 11, .width = 1, .depth = 1},  {.vocab = 7, .width = 3, .depth = 2, .ffn = 5},
+    {.vocab = 33, .width = 15, .depth = 1}, {.vocab = 20, .width = 17, .depth = 2, .ffn = 31},
+    {.vocab = 9, .width = 64, .depth = 1},  {.vocab = 70, .width = 77, .depth = 2, .ffn = 129},
+    {.vocab = 5, .width = 130, .depth = 1}};
 
 }  // namespace
 
@@ -73,7 +74,8 @@ TEST_CASE_TEMPLATE("a batch equals its sequences", C, RWKV_TEST_CONFIGS) {
     const auto last = context.prefill(tokens);
     const auto numbers = static_cast<std::size_t>(time * sizes.vocab);
     for (std::size_t b = 0; b < static_cast<std::size_t>(batch); ++b) {
-      const auto alone = all_logits(net, std::span(tokens).subspan(b * static_cast<std::size_t>(time), static_cast<std::size_t>(time)));
+      const auto alone = all_logits(
+          net, std::span(tokens).subspan(b * static_cast<std::size_t>(time), static_cast<std::size_t>(time)));
       CHECK(golden::relative_error(std::span(together).subspan(b * numbers, numbers), alone) < tolerance<T>);
       const auto vocab = static_cast<std::size_t>(sizes.vocab);
       CHECK(golden::relative_error(last.subspan(b * vocab, vocab), std::span(alone).last(vocab)) < tolerance<T>);
@@ -94,11 +96,13 @@ TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
   }
 }
 
-TEST_CASE_TEMPLATE("static sizes equal dynamic sizes", C, config::Config<double, Reference>, config::Config<float, Cpu>) {
+TEST_CASE_TEMPLATE("static sizes equal dynamic sizes", C, config::Config<double, Reference>,
+                   config::Config<float, Cpu>) {
   using T = typename C::scalar;
   using B = typename C::Backend;
   using D = Dims<19, dyn, 33, 10>;
-  using Fixed = Model<Embedding<T, B, D>, Stack<Layer<TimeMix<V4, T, B, D>, ChannelMix<V4, T, B, D>>, 2>, Head<T, B, D>>;
+  using Fixed =
+      Model<Embedding<T, B, D>, Stack<Layer<TimeMix<V4, T, B, D>, ChannelMix<V4, T, B, D>>, 2>, Head<T, B, D>>;
   const ModelSizes sizes{.vocab = 10, .width = 19, .depth = 2, .ffn = 33};
   const auto tokens = some_tokens(23, sizes.vocab);
   CHECK(golden::relative_error(all_logits(live<Fixed>(sizes, C::backend()), tokens),

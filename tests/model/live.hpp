@@ -32,7 +32,8 @@ Net live(const ModelSizes& sizes, typename Net::backend be) {
 template <class Net>
 auto all_logits(const Net& net, std::span<const Token> tokens, const ContextOptions& options = {}) {
   std::vector<typename Net::compute> logits(tokens.size() * static_cast<std::size_t>(net.sizes().vocab));
-  net.context(options).sequence(tokens, logits);
+  auto context = net.context(options);
+  context.sequence(tokens, logits);
   return logits;
 }
 

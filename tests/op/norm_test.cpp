@@ -3,6 +3,8 @@
 
 #include <rwkv/blocks.hpp>
 
+#include <cmath>
+
 #include "../configs.hpp"
 #include "../golden.hpp"
 
@@ -46,6 +48,18 @@ TEST_CASE_TEMPLATE("group norm reproduces the goldens", C, RWKV_TEST_CONFIGS) {
     auto be = C::backend();
     group_norm(be, in.seq(1, rows, width), heads, scale.vec(), shift.vec(), 64e-5, out.seq(1, rows, width));
     CHECK(golden::relative_error(out.numbers, file["out.y"].values) < tolerance<T>(path));
+  }
+}
+
+TEST_CASE_TEMPLATE("a constant row normalises to its shift, however large", C, RWKV_TEST_CONFIGS) {
+  using T = typename C::scalar;
+  auto be = C::backend();
+  for (const Index width : {1, 7, 48, 380}) {
+    for (const double value : {1e-30, 1.0, 6.7e9, -3.3e15}) {
+      Buffer<T> x(width, static_cast<T>(value)), scale(width, T(2)), shift(width, T(0.5)), y(width);
+      layer_norm(be, x.seq(1, 1, width), scale.vec(), shift.vec(), 1e-5, y.seq(1, 1, width));
+      for (const T number : y.numbers) CHECK(std::isfinite(number));
+    }
   }
 }
 

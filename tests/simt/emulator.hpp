@@ -104,10 +104,7 @@ struct Thread {
 class Machine {
  public:
   Machine(const Launch& launch, std::function<void()> kernel)
-      : launch_(launch),
-        kernel_(std::move(kernel)),
-        order_(launch.seed),
-        shared_(launch.shared_bytes / 16 + 1),
+      : launch_(launch), kernel_(std::move(kernel)), order_(launch.seed), shared_(launch.shared_bytes / 16 + 1),
         threads_(std::size_t{launch.block.x} * launch.block.y * launch.block.z) {
     if (threads_.empty() || threads_.size() > 1024) throw Error("simt: a block has 1 to 1024 threads");
     blockDim = launch.block;

@@ -170,10 +170,8 @@ __global__ void leave_early() {
   __syncthreads();
 }
 __global__ void wait_at_two_places() {
-  if (threadIdx.x % 2 == 0)
-    __syncthreads();
-  else
-    __syncthreads();
+  if (threadIdx.x % 2 == 0) __syncthreads();
+  else __syncthreads();
 }
 __global__ void wait_too_often() {
   for (unsigned i = 0; i <= threadIdx.x; ++i) __syncthreads();

@@ -1,5 +1,7 @@
 # Compiles every C++ block of a Markdown file as a program of its own and runs those that need no arguments.
-#   cmake -DREADME=README.md -DCOMPILER=g++ -DFLAGS="-I;include" -DWORK=folder -P readme.cmake
+#   cmake -DREADME=README.md -DCOMPILER=g++ -DINCLUDES="include;/usr/include/eigen3" -DWORK=folder -P readme.cmake
+cmake_minimum_required(VERSION 3.24)
+list(TRANSFORM INCLUDES PREPEND "-isystem")
 file(READ "${README}" text)
 string(REPLACE ";" "\\;" text "${text}")
 string(REGEX REPLACE "\n" ";" lines "${text}")
@@ -26,7 +28,7 @@ endif()
 
 foreach(number RANGE 1 ${count})
   set(program "${WORK}/block${number}")
-  execute_process(COMMAND ${COMPILER} -std=c++20 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror ${FLAGS}
+  execute_process(COMMAND ${COMPILER} -std=c++20 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror ${INCLUDES}
                           "${program}.cpp" -o "${program}" -pthread
                   RESULT_VARIABLE failed ERROR_VARIABLE errors)
   if(failed)

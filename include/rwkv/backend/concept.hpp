@@ -1,5 +1,5 @@
 #pragma once
-/// What a backend is: a memory space and eight verbs. Everything above is written against them, once.
+/// What a backend is: a memory space and seven verbs. Everything above is written against them, once.
 #include <span>
 
 #include "rwkv/backend/product.hpp"
@@ -47,9 +47,13 @@ concept HasCopies = requires(B& be, Mat<float> m, Mat<const float> from, std::sp
   be.gather_rows(from, tokens, m);
 };
 template <class B>
-concept HasGemm = requires(B& be, Mat<float> m) { be.gemm(mul(m, m, transposed(m))); };
+concept HasGemm = requires(B& be, Mat<float> m) {
+  be.gemm(mul(m, m, transposed(m)));
+};
 template <class B>
-concept HasRows = requires(B& be, Seq<float> x) { be.rows(RowProgramArchetype{}, arg::in(x), arg::out(x)); };
+concept HasRows = requires(B& be, Seq<float> x) {
+  be.rows(RowProgramArchetype{}, arg::in(x), arg::out(x));
+};
 template <class B>
 concept HasRecur = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
   be.recur(ws, Auto{}, CellArchetype{}, Extent<1>{}, state, arg::in(x), arg::out(x));
@@ -57,12 +61,24 @@ concept HasRecur = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
 
 }  // namespace detail
 
-/// A backend. `allocate<T>(n)`/`free` own memory aligned to arena_alignment; `copy`, `fill` and `gather_rows` move it;
-/// `gemm`, `rows` and `recur` compute; `sync` waits. While `dry` is set every verb returns without touching memory, after
-/// taking its scratch from the arena it was given.
+/// A backend: memory aligned to arena_alignment from `allocate<T>(count)`, given back by `free`, and
+///
+///     copy(from, to)                    to = from; both [rows, cols], not overlapping
+///     fill(to, value)                   every element of to [rows, cols]
+///     gather_rows(table, tokens, to)    to[i] = widened table[tokens[i]]; table [vocab, width], to [tokens, width]
+///     gemm(products...)                 independent products, see mul(); no output may overlap a factor
+///     rows(program, operands...)        a row program at every token, inputs before outputs; an output may be an `in`,
+///                                       never a `prev`, because tokens run in any order
+///     recur(scratch, schedule, cell, length, state, operands...)
+///                                       a recurrence through time; state [batch, head * component * lane] is read before
+///                                       and replaced after; the output overlaps no input
+///     sync()                            returns when all of the above is done
+///
+/// While the flag `dry` is set every verb returns without touching memory, after taking its scratch from the arena it was
+/// given. Shapes that disagree are an Error while RWKV_CHECKED is 1.
 template <class B>
 concept Backend = std::copyable<B> && detail::HasMemory<B> && detail::HasCopies<B> && detail::HasGemm<B> &&
-                  detail::HasRows<B> && detail::HasRecur<B>;
+    detail::HasRows<B> && detail::HasRecur<B>;
 
 /// Says in a sentence what a type lacks to be a backend.
 template <class B>
@@ -70,11 +86,13 @@ consteval bool explain_backend() {
   static_assert(std::copyable<B>, "rwkv: a backend must be copyable: copies are handles to one device");
   static_assert(detail::HasMemory<B>,
                 "rwkv: a backend must have allocate<T>(count), free(pointer), sync() and a flag bool dry");
-  static_assert(detail::HasCopies<B>, "rwkv: a backend must have copy(from, to), fill(to, value) and gather_rows(table, "
-                                      "tokens, to)");
+  static_assert(detail::HasCopies<B>,
+                "rwkv: a backend must have copy(from, to), fill(to, value) and gather_rows(table, "
+                "tokens, to)");
   static_assert(detail::HasGemm<B>, "rwkv: a backend must have gemm(products...)");
   static_assert(detail::HasRows<B>, "rwkv: a backend must have rows(program, operands...)");
-  static_assert(detail::HasRecur<B>, "rwkv: a backend must have recur(scratch, schedule, cell, length, state, operands...)");
+  static_assert(detail::HasRecur<B>,
+                "rwkv: a backend must have recur(scratch, schedule, cell, length, state, operands...)");
   return Backend<B>;
 }
 

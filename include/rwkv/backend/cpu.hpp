@@ -1,5 +1,7 @@
 #pragma once
 /// The CPU backend: functors on packs of native vectors, several threads, Eigen underneath.
+#include <algorithm>
+#include <new>
 #include <span>
 #include <utility>
 
@@ -29,14 +31,16 @@ class Cpu {
 
   template <class T>
   T* allocate(Index count) {
-    return static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{arena_alignment}));
+    return static_cast<T*>(
+        ::operator new (static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{arena_alignment}));
   }
-  void free(void* block) { ::operator delete(block, std::align_val_t{arena_alignment}); }
+  void free(void* block) { ::operator delete (block, std::align_val_t{arena_alignment}); }
   void sync() {}
 
   template <class T, class U, Index N, Index M>
   void copy(Mat<T, N> from, Mat<U, M> to) {
     if (dry) return;
+    detail::check_copy(from, to);
     for (Index r = 0; r < to.rows; ++r) std::copy_n(from.row(r), Index(to.cols), to.row(r));
   }
 
@@ -49,6 +53,7 @@ class Cpu {
   template <class T, class W, Index N, Index M>
   void gather_rows(Mat<W, M> table, std::span<const Token> rows, Mat<T, N> to) {
     if (dry) return;
+    detail::check_gather(table, rows, to);
     for (Index r = 0; r < to.rows; ++r) {
       const W* from = table.row(rows[static_cast<std::size_t>(r)]);
       for (Index c = 0; c < to.cols; ++c) to(r, c) = widen<T>(from[c]);
@@ -84,22 +89,16 @@ class Cpu {
 
   template <class Schedule, class C, Index N, class T, Index M, class... Op>
   void recur(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const Op&... ops) {
-    static_assert(explain_recurrence<C>() && detail::explain_operands<C, Op...>());
-    static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
-                  "rwkv: Scan needs a recurrence with lift, compose and enter");
+    static_assert(detail::explain_recur<Schedule, C, Op...>());
     if constexpr (RowCell<C> && N == dyn) {
       // A static length lets the compiler unroll the loops over the head; these are the lengths of published models.
       if (length == 64) return recur(scratch, schedule, cell, Extent<64>{}, state, ops...);
-      expects(length <= max_head_size, "rwkv: head size ", Index(length), " is above the largest supported, ", max_head_size);
     }
+    if (!dry) detail::check_recur<C>(length, state, ops...);
     const auto y = detail::written(ops...);
     if constexpr (std::is_same_v<Schedule, Scan>) {
+      expects(schedule.chunk > 0, "rwkv: a scan needs chunks of at least one token, not ", schedule.chunk);
       if (y.time > schedule.chunk) return scan(scratch, schedule.chunk, cell, state, ops...);
-    } else if constexpr (std::is_same_v<Schedule, Auto> && Scannable<C>) {
-      // Too few lanes to share among threads, and enough time: the choice depends on sizes only.
-      if (y.batch * y.width <= narrow_lanes && y.time >= long_time) {
-        return scan(scratch, Scan{}.chunk, cell, state, ops...);
-      }
     }
     if (dry) return;
     const Index head_lanes = RowCell<C> ? Index(length) : Index(y.width);
@@ -125,8 +124,6 @@ class Cpu {
   static constexpr Index state_updates_worth_a_fork = 32'768;
   static constexpr Index elements_per_tile = 8'192;
   static constexpr Index weight_bytes_per_tile = 393'216;  // stays in a second-level cache while the rows of x pass
-  static constexpr Index narrow_lanes = 16;
-  static constexpr Index long_time = 512;
 
   /// The lanes of a head cut into tiles.
   struct Lanes {
@@ -181,18 +178,22 @@ class Cpu {
     return true;
   }
 
-  /// A full group of packs, or what is left at the end of a head, pack by pack.
+  /// A full group of packs; at the end of a head the packs that are left, and the lanes that fill no pack.
   template <class R, int Groups, class C, Index N, class T, class... Op>
   static void advance_tile(C cell, Extent<N> length, T* head_state, LanePlace at, Index begin, Index end,
                            const Op&... ops) {
-    const Index left = at.head_lanes - at.lane;
-    if (left >= Groups * R::size) {
+    const auto left = [&] { return at.head_lanes - at.lane; };
+    if (left() >= Groups * R::size) {
       advance_lanes<R, Groups>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
       return;
     }
-    for (; at.lane < at.head_lanes; at.lane += R::size) {
-      const int used = static_cast<int>(std::min<Index>(R::size, at.head_lanes - at.lane));
-      advance_lanes<R, 1>(cell, length, head_state, at, used, begin, end, ops...);
+    if constexpr (Groups > 1) {
+      for (; left() >= R::size; at.lane += R::size) {
+        advance_lanes<R, 1>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
+      }
+    }
+    if (left() > 0) {
+      advance_lanes<R, 1>(cell, length, head_state, at, static_cast<int>(left()), begin, end, ops...);
     }
   }
 

@@ -1,5 +1,9 @@
 #pragma once
 /// Operands of row programs and recurrences: a view, and how it is read or written at token (batch b, time t).
+#include <span>
+#include <type_traits>
+
+#include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
 
 namespace rwkv::inline RWKV_ABI {
@@ -93,10 +97,8 @@ inline constexpr bool is_add<arg::Add<T, W>> = true;
 /// The sequence that the first output writes: its batch, time and width are those of the whole operation.
 template <class First, class... Rest>
 RWKV_HD constexpr auto written(const First& first, const Rest&... rest) {
-  if constexpr (is_output<First>)
-    return first.y;
-  else
-    return written(rest...);
+  if constexpr (is_output<First>) return first.y;
+  else return written(rest...);
 }
 
 /// All lanes of a number are in use; the tail of a row passes their count instead.
@@ -149,15 +151,35 @@ void check_operand(const Op& op, Index batch, Index time, Index width) {
     const auto& view = [&]() -> const auto& {
       if constexpr (is_output<Op>) return op.y;
       else return op.x;
-    }();
+    }
+    ();
     const Index got[] = {view.batch, view.time, view.width}, want[] = {batch, time, width};
-    asserts(got[0] == want[0] && got[1] == want[1] && got[2] == want[2], "rwkv: an operand has shape ",
-            std::span(got), ", the output ", std::span(want));
+    asserts(got[0] == want[0] && got[1] == want[1] && got[2] == want[2], "rwkv: an operand has shape ", std::span(got),
+            ", the output ", std::span(want));
     if constexpr (requires { op.before; }) {
       const Index state[] = {op.before.rows, op.before.cols}, expected[] = {batch, width};
       asserts(state[0] == expected[0] && state[1] == expected[1], "rwkv: a token-shift state has shape ",
               std::span(state), ", the sequence needs ", std::span(expected));
     }
+  }
+}
+
+/// Checks that a copy has the shape of its original.
+template <class T, class U, Index N, Index M>
+void check_copy(const Mat<T, N>& from, const Mat<U, M>& to) {
+  const Index got[] = {from.rows, from.cols}, want[] = {to.rows, to.cols};
+  asserts(got[0] == want[0] && got[1] == want[1], "rwkv: a copy of shape ", std::span(want), " of a matrix of shape ",
+          std::span(got));
+}
+
+/// Checks that the rows exist and fit where they go.
+template <class W, class T, Index M, Index N>
+void check_gather(const Mat<W, M>& table, std::span<const Token> rows, const Mat<T, N>& to) {
+  const Index got[] = {std::ssize(rows), table.cols}, want[] = {to.rows, to.cols};
+  asserts(got[0] == want[0] && got[1] == want[1], "rwkv: gathered rows have shape ", std::span(got), ", their place ",
+          std::span(want));
+  for (const Token row : rows) {
+    asserts(row >= 0 && row < table.rows, "rwkv: row ", row, " is outside a table of ", table.rows, " rows");
   }
 }
 

@@ -10,11 +10,12 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// How a recurrence runs over time. `Auto` may change; the others are promises.
+/// How a recurrence runs over time. `Auto` leaves it to the backend and may change between versions.
 struct Auto {};
 /// Token after token.
 struct Sequential {};
-/// In chunks of `chunk` tokens side by side: summaries, carries, then each chunk again from its own start. Scannable cells.
+/// Scannable cells: in chunks of `chunk` tokens side by side. Each chunk but the last is summarised, the summaries carry the
+/// state from chunk to chunk, then every chunk runs from its own start. Backends without parallelism may run it in sequence.
 struct Scan {
   Index chunk = 128;
 };
@@ -50,18 +51,42 @@ RWKV_HD constexpr Index lane_state_size(Index length) {
 }
 
 /// Which operand is which: own inputs, then shared vectors, then the output.
-template <class C, class... Op>
-consteval bool explain_operands() {
+template <class C, class... Op, std::size_t... Nth>
+consteval bool operands_in_order(std::index_sequence<Nth...>) {
   constexpr std::size_t own = input_count<C>;
-  constexpr std::size_t shared = shared_count<C>();
-  static_assert(sizeof...(Op) == own + shared + 1,
+  constexpr std::size_t inputs = own + shared_count<C>();
+  return ((Nth < own ? !is_shared<Op> && !is_output<Op> : Nth < inputs ? is_shared<Op> : is_output<Op>)&&...);
+}
+template <class Schedule, class C, class... Op>
+consteval bool explain_recur() {
+  static_assert(explain_recurrence<C>());
+  static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
+                "rwkv: Scan needs a recurrence with lift, compose and enter");
+  static_assert(sizeof...(Op) == input_count<C> + shared_count<C>() + 1,
                 "rwkv: recur takes one operand for each input of the recurrence, then one shared(...) for each shared "
                 "vector, then out(...)");
-  std::size_t i = 0;
-  const bool in_order = ((i++, i <= own ? !is_shared<Op> && !is_output<Op>
-                               : i <= own + shared ? is_shared<Op>
-                                                   : is_output<Op>) && ...);
-  return in_order;
+  static_assert(
+      operands_in_order<C, Op...>(std::index_sequence_for<Op...>()),
+      "rwkv: the operands of recur are the recurrence's own inputs, then its shared(...) vectors, then out(...)");
+  static_assert((!is_add<Op> && ...), "rwkv: recur writes its output, it cannot add to it");
+  return true;
+}
+
+/// Checks what a recurrence is given: the head divides the width, the state fits, the operands cover the output.
+template <class C, class T, Index M, class... Op>
+void check_recur(Index length, const Mat<T, M>& state, const Op&... ops) {
+  const auto y = written(ops...);
+  const Index head = RowCell<C> ? length : Index(y.width);
+  if constexpr (RowCell<C>) {
+    expects(length > 0 && length <= max_head_size, "rwkv: a head size must be in [1, ", max_head_size, "], not ",
+            length);
+    expects(y.width % length == 0, "rwkv: a width of ", Index(y.width), " does not divide into heads of ", length);
+  }
+  const Index got[] = {state.rows, state.cols};
+  const Index want[] = {y.batch, head == 0 ? 0 : y.width / head * lane_state_size<C>(length) * head};
+  asserts(got[0] == want[0] && got[1] == want[1], "rwkv: the state of a recurrence has shape ", std::span(got),
+          ", the sequence needs ", std::span(want));
+  (check_operand(ops, y.batch, y.time, y.width), ...);
 }
 
 /// The state and the inputs of R::size neighbouring lanes (`Used` = AllLanes) or of the last few (`Used` = int).
@@ -87,19 +112,20 @@ struct Lanes {
   }
 
   /// Own inputs of the token (b, t).
-  template <std::size_t... I, class... Op>
-  RWKV_HD void load_inputs(R (&x)[own], std::index_sequence<I...>, Index b, Index t, const Op&... ops) const {
-    (load_input<I>(x, b, t, ops), ...);
+  template <std::size_t... Nth, class... Op>
+  RWKV_HD void load_inputs(R (&x)[own], std::index_sequence<Nth...>, Index b, Index t, const Op&... ops) const {
+    (load_input<Nth>(x, b, t, ops), ...);
   }
 
   /// One token: state and output.
-  template <std::size_t... I, class... Op>
-  RWKV_HD void step(std::index_sequence<I...> order, Extent<N> length, Index head, Index b, Index t, const Op&... ops) {
+  template <std::size_t... Nth, class... Op>
+  RWKV_HD void step(std::index_sequence<Nth...> order, Extent<N> length, Index head, Index b, Index t,
+                    const Op&... ops) {
     R x[own];
     load_inputs(x, order, b, t, ops...);
     if constexpr (RowCell<C>) {
       Head<R, typename decltype(written(ops...))::element, shared> vectors;
-      (load_shared<I>(vectors, head * length, b, t, ops), ...);
+      (load_shared<Nth>(vectors, head * length, b, t, ops), ...);
       const R y = C::step(LaneState<R, N>{state, length}, x, vectors);
       (store_output(y, b, t, ops), ...);
     } else {
@@ -109,13 +135,13 @@ struct Lanes {
   }
 
  private:
-  template <std::size_t I, class Op>
+  template <std::size_t Nth, class Op>
   RWKV_HD void load_input(R (&x)[own], Index b, Index t, const Op& op) const {
-    if constexpr (I < own) x[I] = load<R>(op.row(b, t) + first, used);
+    if constexpr (Nth < own) x[Nth] = load<R>(op.row(b, t) + first, used);
   }
-  template <std::size_t I, class H, class Op>
+  template <std::size_t Nth, class H, class Op>
   RWKV_HD static void load_shared(H& head, Index head_begin, Index b, Index t, const Op& op) {
-    if constexpr (is_shared<Op>) head.vectors[I - own] = op.row(b, t) + head_begin;
+    if constexpr (is_shared<Op>) head.vectors[Nth - own] = op.row(b, t) + head_begin;
   }
   template <class Op>
   RWKV_HD void store_output(R y, Index b, Index t, const Op& op) const {

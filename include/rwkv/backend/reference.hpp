@@ -1,5 +1,6 @@
 #pragma once
 /// The oracle: every verb as the plainest loop that is right. Also the smallest example of a backend.
+#include <new>
 #include <span>
 
 #include "rwkv/backend/product.hpp"
@@ -18,14 +19,16 @@ class Reference {
 
   template <class T>
   T* allocate(Index count) {
-    return static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{arena_alignment}));
+    return static_cast<T*>(
+        ::operator new (static_cast<std::size_t>(count) * sizeof(T), std::align_val_t{arena_alignment}));
   }
-  void free(void* block) { ::operator delete(block, std::align_val_t{arena_alignment}); }
+  void free(void* block) { ::operator delete (block, std::align_val_t{arena_alignment}); }
   void sync() {}
 
   template <class T, class U, Index N, Index M>
   void copy(Mat<T, N> from, Mat<U, M> to) {
     if (dry) return;
+    detail::check_copy(from, to);
     for (Index r = 0; r < to.rows; ++r) {
       for (Index c = 0; c < to.cols; ++c) to(r, c) = from(r, c);
     }
@@ -42,6 +45,7 @@ class Reference {
   template <class T, class W, Index N, Index M>
   void gather_rows(Mat<W, M> table, std::span<const Token> rows, Mat<T, N> to) {
     if (dry) return;
+    detail::check_gather(table, rows, to);
     for (Index r = 0; r < to.rows; ++r) {
       for (Index c = 0; c < to.cols; ++c) to(r, c) = widen<T>(table(rows[static_cast<std::size_t>(r)], c));
     }
@@ -65,8 +69,9 @@ class Reference {
 
   template <class Schedule, class C, Index N, class T, Index M, class... Op>
   void recur(Arena, Schedule, C cell, Extent<N> length, Mat<T, M> state, const Op&... ops) {
-    static_assert(explain_recurrence<C>() && detail::explain_operands<C, Op...>());
+    static_assert(detail::explain_recur<Schedule, C, Op...>());
     if (dry) return;
+    detail::check_recur<C>(length, state, ops...);
     const auto y = detail::written(ops...);
     const Index head_lanes = RowCell<C> ? Index(length) : Index(y.width);
     const Index numbers = detail::lane_state_size<C>(length);

@@ -34,7 +34,7 @@ struct Stages {
 };
 
 /// Names a stage.
-template <int I>
+template <int Nth>
 struct Stage {};
 
 namespace detail {
@@ -44,53 +44,49 @@ struct stages_of {
   using type = Stages<>;
 };
 template <class P>
-  requires requires { typename P::stages; }
+requires requires { typename P::stages; }
 struct stages_of<P> {
   using type = typename P::stages;
 };
 
-template <int I, int Terms, class R, class P, class Lanes, class... S>
+template <int Nth, int Terms, class R, class P, class Lanes, class... S>
 RWKV_HD void reduce_slots(const P& program, const R* totals, R* sums, Lanes lanes, const S&... slots) {
   R terms[Terms];
-  program.reduce(Stage<I>{}, totals, terms, slots.value...);
+  program.reduce(Stage<Nth>{}, totals, terms, slots.value...);
   RWKV_UNROLL for (int k = 0; k < Terms; ++k) {
-    if constexpr (std::is_same_v<Lanes, AllLanes>)
-      sums[k] += terms[k];
-    else
-      sums[k] += first_lanes(terms[k], lanes);
+    if constexpr (std::is_same_v<Lanes, AllLanes>) sums[k] += terms[k];
+    else sums[k] += first_lanes(terms[k], lanes);
   }
 }
 
-template <int I, class R, class P, class... Op>
+template <int Nth, class R, class P, class... Op>
 RWKV_HD void run_stage(const P& program, R* totals, Index b, Index t, Index begin, Index end, const Op&... ops) {
   using stages = typename P::stages;
-  constexpr int terms = stages::before(I + 1) - stages::before(I);
+  constexpr int terms = stages::before(Nth + 1) - stages::before(Nth);
   R sums[terms];
   RWKV_UNROLL for (int k = 0; k < terms; ++k) sums[k] = R(0);
   Index c = begin;
   for (; c + R::size <= end; c += R::size) {
-    reduce_slots<I, terms>(program, totals, sums, AllLanes{}, Slot<R, Op, AllLanes>(ops, b, t, c, {})...);
+    reduce_slots<Nth, terms>(program, totals, sums, AllLanes{}, Slot<R, Op, AllLanes>(ops, b, t, c, {})...);
   }
   if (c < end) {
     const int left = static_cast<int>(end - c);
-    reduce_slots<I, terms>(program, totals, sums, left, Slot<R, Op, int>(ops, b, t, c, left)...);
+    reduce_slots<Nth, terms>(program, totals, sums, left, Slot<R, Op, int>(ops, b, t, c, left)...);
   }
-  RWKV_UNROLL for (int k = 0; k < terms; ++k) totals[stages::before(I) + k] = R(sum_lanes(sums[k]));
+  RWKV_UNROLL for (int k = 0; k < terms; ++k) totals[stages::before(Nth) + k] = R(sum_lanes(sums[k]));
 }
 
-template <class R, class P, class... Op, int... I>
-RWKV_HD void run_stages(std::integer_sequence<int, I...>, [[maybe_unused]] const P& program,
+template <class R, class P, class... Op, int... Nth>
+RWKV_HD void run_stages(std::integer_sequence<int, Nth...>, [[maybe_unused]] const P& program,
                         [[maybe_unused]] R* totals, [[maybe_unused]] Index b, [[maybe_unused]] Index t,
                         [[maybe_unused]] Index begin, [[maybe_unused]] Index end, const Op&... ops) {
-  (run_stage<I>(program, totals, b, t, begin, end, ops...), ...);
+  (run_stage<Nth>(program, totals, b, t, begin, end, ops...), ...);
 }
 
 template <class R, class P, class... S>
 RWKV_HD void map_slots(const P& program, [[maybe_unused]] const R* totals, S... slots) {
-  if constexpr (requires { typename P::stages; })
-    program.map(totals, slots.value...);
-  else
-    program.map(slots.value...);
+  if constexpr (requires { typename P::stages; }) program.map(totals, slots.value...);
+  else program.map(slots.value...);
   (slots.finish(), ...);
 }
 

@@ -7,6 +7,7 @@
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/linear.hpp"
 #include "rwkv/op/mix.hpp"
+#include "rwkv/op/recurrence.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -18,9 +19,13 @@ namespace rwkv::inline RWKV_ABI {
 /// Tensors are named after the inputs: `time_mix_key`, `key.weight`.
 template <class Cell, class S, class B, class D = Dims<>>
 class CellMix {
+  static consteval bool inputs_are_named_apart() {
+    return std::ranges::none_of(Cell::inputs, [](auto name) { return name == "receptance" || name == "output"; });
+  }
   static_assert(explain_block_parameters<S, B>() && explain_recurrence<Cell>());
-  static_assert(!RowCell<Cell>, "rwkv: CellMix runs channel cells; a row cell needs a block that makes its shared vectors");
-  static_assert(std::ranges::none_of(Cell::inputs, [](auto name) { return name == "receptance" || name == "output"; }),
+  static_assert(!RowCell<Cell>,
+                "rwkv: CellMix runs channel cells; a row cell needs a block that makes its shared vectors");
+  static_assert(inputs_are_named_apart(),
                 "rwkv: an input of a cell in CellMix cannot be named receptance or output, the block has those itself");
 
  public:
@@ -56,12 +61,13 @@ class CellMix {
       projected[i] = ws.like<compute>(x, dims.width);
       mix(be, x, state, params.mixes[i], mixed[i]);
     }
-    auto xr = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width), out = ws.like<compute>(x, dims.width);
+    auto xr = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width),
+         out = ws.like<compute>(x, dims.width);
     mix(be, x, state, params.mix_receptance, xr);
     remember_last(be, x, state.shift);
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      be.gemm(linear(mixed[I], params.matrices[I], projected[I])..., linear(xr, params.receptance, r));
-      be.recur(ws, Auto{}, Cell{}, Extent<Cell::state_size>{}, state.cell, arg::in(projected[I])..., arg::out(out));
+    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) {
+      be.gemm(linear(mixed[Nth], params.matrices[Nth], projected[Nth])..., linear(xr, params.receptance, r));
+      be.recur(ws, Auto{}, Cell{}, Extent<Cell::state_size>{}, state.cell, arg::in(projected[Nth])..., arg::out(out));
     }
     (std::make_index_sequence<inputs>());
     be.rows(SigmoidGate{}, arg::in(r), arg::in(out), arg::out(r));
@@ -70,11 +76,7 @@ class CellMix {
 
   void reset(B& be, State& state) const {
     be.fill(state.shift, compute(0));
-    One<compute> initial[Cell::state_size];
-    Cell::init(initial);
-    for (Index n = 0; n < Cell::state_size; ++n) {
-      be.fill(Mat<compute>{state.cell.data + n * dims.width, state.cell.rows, dims.width, state.cell.stride}, initial[n].v);
-    }
+    reset_state<Cell>(be, state.cell);
   }
 
   template <class Self, class Visitor>

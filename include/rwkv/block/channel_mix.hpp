@@ -9,8 +9,9 @@ namespace rwkv::inline RWKV_ABI {
 /// for every version; see channel_mix_v4.hpp.
 template <class V, class S, class B, class D>
 class ChannelMix {
-  static_assert(sizeof(V) == 0, "rwkv: there is no ChannelMix for this version; pass a version tag such as rwkv::V4 or a "
-                                "type derived from one");
+  static_assert(sizeof(V) == 0,
+                "rwkv: there is no ChannelMix for this version; pass a version tag such as rwkv::V4 or a "
+                "type derived from one");
 };
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -10,7 +10,7 @@ namespace rwkv::inline RWKV_ABI {
 ///
 /// with mix_j(x)_t = x_t m_j + x_{t-1} (1 - m_j) (Peng et al., eq. 17 to 19).
 template <class V, class S, class B, class D>
-  requires std::derived_from<V, V4>
+requires std::derived_from<V, V4>
 class ChannelMix<V, S, B, D> {
   static_assert(explain_block_parameters<S, B>());
 
@@ -29,7 +29,8 @@ class ChannelMix<V, S, B, D> {
 
     static constexpr auto fields() {
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
-      return table(field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_r", &Params::mix_r, mix, Role::mix),
+      return table(field("time_mix_k", &Params::mix_k, mix, Role::mix),
+                   field("time_mix_r", &Params::mix_r, mix, Role::mix),
                    field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), Role::matrix),
                    field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), Role::matrix),
                    field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), Role::matrix));
@@ -49,7 +50,8 @@ class ChannelMix<V, S, B, D> {
   /// Aliasing  y must not overlap x
   /// Cost      two width x ffn products and one width x width; scratch of three sequences and one of width ffn
   void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    auto xk = ws.like<compute>(x, dims.width), xr = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width);
+    auto xk = ws.like<compute>(x, dims.width), xr = ws.like<compute>(x, dims.width),
+         r = ws.like<compute>(x, dims.width);
     auto k = ws.like<compute>(x, dims.ffn);
 
     be.rows(Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(params.mix_k),

@@ -25,8 +25,11 @@ struct VisitorArchetype {
 ///     void visit_state(State&, prefix, visitor) const        visitor(name, numbers per sequence, view) for every state
 template <class K>
 concept Block = requires(K& block, const K& fixed, typename K::backend& be, Arena ws,
-                         Seq<const typename K::compute, K::Width> x, Seq<typename K::compute, K::Width> y, typename K::State& state, detail::VisitorArchetype visitor) {
+                         Seq<const typename K::compute, K::Width> x, Seq<typename K::compute, K::Width> y,
+                         typename K::State& state, detail::VisitorArchetype visitor) {
+  typename K::storage;
   requires std::constructible_from<K, const ModelSizes&, Index>;
+  fixed.dims;
   fixed.forward(be, ws, x, state, y);
   fixed.reset(be, state);
   K::visit(block, std::string(), visitor);

@@ -11,7 +11,7 @@ namespace rwkv::inline RWKV_ABI {
 ///
 /// with mix_j(x)_t = x_t m_j + x_{t-1} (1 - m_j) and wkv of WKV4 (Peng et al., eq. 11 to 16).
 template <class V, class S, class B, class D>
-  requires std::derived_from<V, V4>
+requires std::derived_from<V, V4>
 class TimeMix<V, S, B, D> {
   static_assert(explain_block_parameters<S, B>());
 
@@ -22,8 +22,8 @@ class TimeMix<V, S, B, D> {
   static constexpr Index Width = D::static_width;
 
   struct Params {
-    Vec<storage, Width> decay;  // [width], stored raw
-    Vec<storage, Width> first;
+    Vec<storage, Width> decay;  // [width], stored raw: the log decay is -exp(time_decay)
+    Vec<storage, Width> first;  // [width], the bonus u of the current token
     Vec<storage, Width> mix_k, mix_v, mix_r;
     Mat<storage, Width> key, value, receptance, output;  // [width, width]
 
@@ -31,14 +31,14 @@ class TimeMix<V, S, B, D> {
       constexpr Axes channel = shape(Axis::width);
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
       constexpr Axes square = shape(Axis::width, Axis::width);
-      return table(field("time_decay", &Params::decay, channel, Role::decay, "log decay w = -exp(time_decay)"),
-                   field("time_first", &Params::first, channel, Role::bonus, "u, the bonus of the current token"),
-                   field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_v", &Params::mix_v, mix, Role::mix),
-                   field("time_mix_r", &Params::mix_r, mix, Role::mix),
-                   field("key.weight", &Params::key, square, Role::matrix),
-                   field("value.weight", &Params::value, square, Role::matrix),
-                   field("receptance.weight", &Params::receptance, square, Role::matrix),
-                   field("output.weight", &Params::output, square, Role::matrix));
+      return table(
+          field("time_decay", &Params::decay, channel, Role::decay),
+          field("time_first", &Params::first, channel, Role::bonus),
+          field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_v", &Params::mix_v, mix, Role::mix),
+          field("time_mix_r", &Params::mix_r, mix, Role::mix), field("key.weight", &Params::key, square, Role::matrix),
+          field("value.weight", &Params::value, square, Role::matrix),
+          field("receptance.weight", &Params::receptance, square, Role::matrix),
+          field("output.weight", &Params::output, square, Role::matrix));
     }
   };
 
@@ -56,7 +56,8 @@ class TimeMix<V, S, B, D> {
   /// Aliasing  y must not overlap x
   /// Cost      four width x width products; scratch of eight sequences
   void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    auto xk = ws.like<compute>(x, dims.width), xv = ws.like<compute>(x, dims.width), xr = ws.like<compute>(x, dims.width);
+    auto xk = ws.like<compute>(x, dims.width), xv = ws.like<compute>(x, dims.width),
+         xr = ws.like<compute>(x, dims.width);
     auto k = ws.like<compute>(x, dims.width), v = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width);
     auto wkv = ws.like<compute>(x, dims.width);
     const Seq<compute, Width> w{ws.take<compute>(dims.width), 1, 1, dims.width};

@@ -14,6 +14,7 @@ class TokenShift {
  public:
   using backend = B;
   using compute = compute_t<S>;
+  using storage = storage_t<S>;
   static constexpr Index Width = D::static_width;
 
   /// The last token seen, [batch, width].

@@ -1,6 +1,7 @@
 #pragma once
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/version.hpp"
+#include "rwkv/op/recurrence.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -22,11 +23,7 @@ struct WKVState {
   Mat<compute> component(Index n) const { return {numbers.data + n * width(), numbers.rows, width(), numbers.stride}; }
 
   /// The state before the first token.
-  void reset(B& be) {
-    One<compute> initial[components];
-    Cell::init(initial);
-    for (Index n = 0; n < components; ++n) be.fill(component(n), initial[n].v);
-  }
+  void reset(B& be) { reset_state<Cell>(be, numbers); }
 };
 
 }  // namespace rwkv::inline RWKV_ABI

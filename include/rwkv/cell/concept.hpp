@@ -32,7 +32,9 @@ inline constexpr std::size_t input_count = C::inputs.size();
 
 /// A cell whose lanes share vectors along the head.
 template <class C>
-concept RowCell = requires { C::shared.size(); };
+concept RowCell = requires {
+  C::shared.size();
+};
 
 namespace detail {
 
@@ -43,13 +45,19 @@ struct HeadArchetype {
 };
 
 template <class C>
-concept NamesInputs = requires { C::inputs.size(); };
+concept NamesInputs = requires {
+  C::inputs.size();
+};
 
 template <class C>
-concept SizesState = requires { static_cast<int>(C::state_size); };
+concept SizesState = requires {
+  static_cast<int>(C::state_size);
+};
 
 template <class C, class R>
-concept Initialises = requires(R (&state)[C::state_size]) { C::init(state); };
+concept Initialises = requires(R (&state)[C::state_size]) {
+  C::init(state);
+};
 
 template <class C, class R>
 concept ChannelSteps = Initialises<C, R> && requires(R (&state)[C::state_size], const R (&x)[C::inputs.size()]) {
@@ -70,8 +78,8 @@ concept Composes = ChannelSteps<C, R> && requires(R (&state)[C::state_size], con
 
 /// Named inputs and a step. `init` and `state_size` belong to channel cells; the state of a row cell starts at zero.
 template <class C>
-concept Recurrence =
-    detail::NamesInputs<C> && (detail::RowSteps<C, One<double>> || detail::ChannelSteps<C, One<double>>);
+concept Recurrence = detail::NamesInputs<C> &&
+    (detail::RowSteps<C, One<double>> || detail::ChannelSteps<C, One<double>>);
 
 /// A channel cell whose stretches of time compose, so that time runs in parallel: `lift` makes the element of one token,
 /// `compose(earlier, later)` joins two stretches, `enter` advances a state by one. Law: enter(s, lift(x)) leaves the same
@@ -86,9 +94,10 @@ consteval bool explain_recurrence() {
                 "rwkv: a recurrence must name its inputs: static constexpr auto inputs = Inputs{\"key\", \"value\"};");
   if constexpr (detail::NamesInputs<C>) {
     if constexpr (RowCell<C>) {
-      static_assert(detail::RowSteps<C, One<double>>,
-                    "rwkv: a row cell must have template <class R, class State, class Head> static R step(State state, "
-                    "const R (&x)[inputs], const Head& head), in which head(vector, n) is component n of a shared vector");
+      static_assert(
+          detail::RowSteps<C, One<double>>,
+          "rwkv: a row cell must have template <class R, class State, class Head> static R step(State state, "
+          "const R (&x)[inputs], const Head& head), in which head(vector, n) is component n of a shared vector");
     } else {
       static_assert(
           detail::SizesState<C>,

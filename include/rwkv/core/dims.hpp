@@ -1,5 +1,7 @@
 #pragma once
 /// The named sizes of a model, each static or dynamic.
+#include <string_view>
+
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/fwd.hpp"
@@ -34,8 +36,10 @@ struct Dims {
   /// The sizes of a model; a size fixed in the type must agree.
   static Dims from(const ModelSizes& sizes) {
     expects(sizes.width > 0, "rwkv: a model needs a width above zero, not ", sizes.width);
+    expects(sizes.ffn >= 0 && sizes.head_size >= 0, "rwkv: ffn and head size must not be negative: ", sizes.ffn,
+            " and ", sizes.head_size);
     const Index head_count = sizes.head_size > 0 ? sizes.width / sizes.head_size : 0;
-    expects(sizes.head_size <= 0 || head_count * sizes.head_size == sizes.width, "rwkv: a width of ", sizes.width,
+    expects(sizes.head_size == 0 || head_count * sizes.head_size == sizes.width, "rwkv: a width of ", sizes.width,
             " does not divide into heads of ", sizes.head_size);
     return {.width = agree(Extent<Width>{}, sizes.width, "width"),
             .heads = agree(Extent<Heads>{}, head_count, "number of heads"),

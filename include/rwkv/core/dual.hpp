@@ -1,7 +1,6 @@
 #pragma once
 /// Forward-mode dual numbers: a value and its derivative along K directions. A functor instantiated with one yields its
 /// own derivative; a whole block instantiated with `Dual<double>` as its scalar yields a directional derivative.
-#include <array>
 #include <type_traits>
 
 #include "rwkv/core/math.hpp"
@@ -15,7 +14,7 @@ struct scalar_of {
   using type = R;
 };
 template <class R>
-  requires requires { typename R::scalar; }
+requires requires { typename R::scalar; }
 struct scalar_of<R> {
   using type = typename R::scalar;
 };
@@ -31,8 +30,8 @@ struct Dual {
   Dual() = default;
   /// A constant: every derivative is zero.
   template <class U>
-    requires std::is_arithmetic_v<U>
-  RWKV_HD constexpr explicit(!std::is_arithmetic_v<R>) Dual(U constant) : value(static_cast<R>(constant)) {
+  requires std::is_arithmetic_v<U> RWKV_HD constexpr explicit(!std::is_arithmetic_v<R>) Dual(U constant)
+      : value(static_cast<R>(constant)) {
     RWKV_UNROLL for (int k = 0; k < K; ++k) direction[k] = R(0);
   }
   /// f(x) from its value and its derivative f'(x).
@@ -60,9 +59,7 @@ struct Dual {
   RWKV_HD friend Dual operator/(const Dual& a, const Dual& b) {
     Dual y;
     y.value = a.value / b.value;
-    RWKV_UNROLL for (int k = 0; k < K; ++k) {
-      y.direction[k] = (a.direction[k] - y.value * b.direction[k]) / b.value;
-    }
+    RWKV_UNROLL for (int k = 0; k < K; ++k) { y.direction[k] = (a.direction[k] - y.value * b.direction[k]) / b.value; }
     return y;
   }
   RWKV_HD friend Dual& operator+=(Dual& a, const Dual& b) { return a = a + b; }

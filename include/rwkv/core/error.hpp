@@ -23,8 +23,7 @@ inline void append(std::string& text, std::string_view part) { text += part; }
 inline void append(std::string& text, char part) { text += part; }
 
 template <class T>
-  requires(std::integral<T> || std::floating_point<T>)
-void append(std::string& text, T part) {
+requires(std::integral<T> || std::floating_point<T>) void append(std::string& text, T part) {
   char digits[64];
   const auto end = std::to_chars(digits, digits + sizeof digits, part).ptr;
   text.append(digits, end);

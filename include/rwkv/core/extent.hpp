@@ -15,7 +15,6 @@ inline constexpr Index dyn = -1;
 template <Index N = dyn>
 struct Extent {
   static_assert(N >= 0, "rwkv: a static extent must not be negative; use rwkv::dyn for a run-time size");
-  static constexpr bool is_static = true;
   constexpr Extent() = default;
   RWKV_HD constexpr Extent(Index) {}
   RWKV_HD constexpr operator Index() const { return N; }
@@ -23,7 +22,6 @@ struct Extent {
 
 template <>
 struct Extent<dyn> {
-  static constexpr bool is_static = false;
   constexpr Extent() = default;
   RWKV_HD constexpr Extent(Index size) : value(size) {}
   RWKV_HD constexpr operator Index() const { return value; }

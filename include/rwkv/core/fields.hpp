@@ -25,9 +25,14 @@ struct Shape {
   std::size_t rank = 0;
 
   constexpr std::span<const Index> span() const { return {sizes.data(), rank}; }
+  /// Elements. Errors: more than 2^60.
   constexpr Index count() const {
+    constexpr Index most = Index{1} << 60;
     Index product = 1;
-    for (const Index size : span()) product *= size;
+    for (const Index size : span()) {
+      expects(size == 0 || product <= most / size, "rwkv: a tensor of shape ", span(), " is too large");
+      product *= size;
+    }
     return product;
   }
 };
@@ -57,13 +62,11 @@ struct Field {
   Access access;
   Axes axes;
   Role role;
-  std::string_view note;
 };
 
 template <class Access>
-constexpr Field<std::string_view, Access> field(std::string_view name, Access access, Axes axes, Role role,
-                                                std::string_view note = {}) {
-  return {name, access, axes, role, note};
+constexpr Field<std::string_view, Access> field(std::string_view name, Access access, Axes axes, Role role) {
+  return {name, access, axes, role};
 }
 
 template <class... F>
@@ -80,7 +83,9 @@ struct TensorSpec {
 
 /// A struct with a static `fields()` table.
 template <class P>
-concept Fields = requires { P::fields(); };
+concept Fields = requires {
+  P::fields();
+};
 
 /// Calls visitor(spec, view) for every row of the table of `params`, names behind `prefix`.
 template <Fields Params, class Sizes, class Visitor>
@@ -132,7 +137,8 @@ struct ListParameters {
 
   template <class View>
   void operator()(TensorSpec spec, View& view) const {
-    static_assert(std::is_same_v<typename View::element, T>, "rwkv: the parameters of a model must share one storage type");
+    static_assert(std::is_same_v<typename View::element, T>,
+                  "rwkv: the parameters of a model must share one storage type");
     list.push_back({{std::move(spec), view.data}, &view, [](void* place, T* data, const Shape& shape) {
                       rwkv::bind(*static_cast<View*>(place), data, shape);
                     }});

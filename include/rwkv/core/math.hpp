@@ -40,7 +40,7 @@ concept FunctorNumber = requires(R a, R b) {
   typename R::scalar;
   R(1);
   a + b;
-  a * b;
+  a / b;
   select(a < b, a, b);
   exp(a);
   detach(a);

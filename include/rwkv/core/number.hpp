@@ -103,28 +103,25 @@ concept Scalar = requires {
 
 template <class S>
 consteval bool explain_scalar() {
-  static_assert(Scalar<S>,
-                "rwkv: the scalar parameter must be float, double, bf16, f16, Dual<double> or a Numerics<storage, compute> "
-                "bundle");
+  static_assert(
+      Scalar<S>,
+      "rwkv: the scalar parameter must be float, double, bf16, f16, Dual<double> or a Numerics<storage, compute> "
+      "bundle");
   return Scalar<S>;
 }
 
 /// Widens a stored number to a computing one, exactly.
 template <class T, class U>
 RWKV_HD constexpr T widen(U value) {
-  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>)
-    return static_cast<T>(static_cast<float>(value));
-  else
-    return static_cast<T>(value);
+  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>) return static_cast<T>(static_cast<float>(value));
+  else return static_cast<T>(value);
 }
 
 /// Rounds a computed number to a stored one.
 template <class U, class T>
 RWKV_HD constexpr U narrow(T value) {
-  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>)
-    return U(static_cast<float>(value));
-  else
-    return static_cast<U>(value);
+  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>) return U(static_cast<float>(value));
+  else return static_cast<U>(value);
 }
 
 /// The answer to a comparison of two `One`s. Deliberately no bool: a functor must use select(), so that the same text
@@ -143,8 +140,7 @@ struct One {
 
   One() = default;
   template <class U>
-    requires std::convertible_to<U, T>
-  RWKV_HD constexpr explicit One(U value) : v(static_cast<T>(value)) {}
+  requires std::convertible_to<U, T> RWKV_HD constexpr explicit One(U value) : v(static_cast<T>(value)) {}
 
   template <class U>
   RWKV_HD static One load(const U* from) {

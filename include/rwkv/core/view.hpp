@@ -10,7 +10,8 @@ namespace rwkv::inline RWKV_ABI {
 
 namespace detail {
 template <class From, class To, Index N, Index M>
-concept ViewConverts = std::is_convertible_v<From (*)[], To (*)[]> && (N == M || M == dyn) && !(std::is_same_v<From, To> && N == M);
+concept ViewConverts = std::is_convertible_v<From (*)[], To (*)[]> &&(N == M || M == dyn) &&
+                       !(std::is_same_v<From, To> && N == M);
 }
 
 /// [size]
@@ -23,10 +24,7 @@ struct Vec {
   RWKV_HD constexpr T& operator[](Index i) const { return data[i]; }
 
   template <class U, Index M>
-    requires detail::ViewConverts<T, U, N, M>
-  RWKV_HD constexpr operator Vec<U, M>() const {
-    return {data, Index(size)};
-  }
+  requires detail::ViewConverts<T, U, N, M> RWKV_HD constexpr operator Vec<U, M>() const { return {data, Index(size)}; }
 };
 
 /// [rows, cols]; consecutive rows are `stride` elements apart.
@@ -42,8 +40,7 @@ struct Mat {
   RWKV_HD constexpr T& operator()(Index r, Index c) const { return data[r * stride + c]; }
 
   template <class U, Index M>
-    requires detail::ViewConverts<T, U, C, M>
-  RWKV_HD constexpr operator Mat<U, M>() const {
+  requires detail::ViewConverts<T, U, C, M> RWKV_HD constexpr operator Mat<U, M>() const {
     return {data, rows, Index(cols), stride};
   }
 };
@@ -62,12 +59,13 @@ struct Seq {
 
   /// Every token a row: [batch * time, width].
   RWKV_HD constexpr Mat<T, W> flat() const { return {data, batch * time, width, Index(width)}; }
-  /// The token at time t of every sequence: [batch, width].
-  RWKV_HD constexpr Mat<T, W> at(Index t) const { return {data + t * Index(width), batch, width, time * Index(width)}; }
+  /// The token at time t of every sequence: [batch, width]. Of no memory, as while scratch is measured, a view of none.
+  RWKV_HD constexpr Mat<T, W> at(Index t) const {
+    return {data == nullptr ? nullptr : data + t * Index(width), batch, width, time * Index(width)};
+  }
 
   template <class U, Index M>
-    requires detail::ViewConverts<T, U, W, M>
-  RWKV_HD constexpr operator Seq<U, M>() const {
+  requires detail::ViewConverts<T, U, W, M> RWKV_HD constexpr operator Seq<U, M>() const {
     return {data, batch, time, Index(width)};
   }
 };

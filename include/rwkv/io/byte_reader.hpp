@@ -9,6 +9,7 @@
 
 #include "rwkv/config.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/core/utf8.hpp"
 #include "rwkv/io/checked.hpp"
 
 namespace rwkv::inline RWKV_ABI {
@@ -33,33 +34,6 @@ inline std::string in_quotes(std::string_view name) {
   return text + (name.size() > longest ? "...'" : "'");
 }
 
-/// The length of the well-formed UTF-8 sequence at the start of `text` (Unicode 15, table 3-7); 0 when there is none.
-inline std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  if (text.empty()) return 0;
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || text.size() < length) return 0;
-  // The second byte is narrower after these four, which excludes overlong forms, surrogates and what is past U+10FFFF.
-  const unsigned low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-  const unsigned high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-  if (byte(1) < low || byte(1) > high) return 0;
-  for (std::size_t i = 2; i < length; ++i) {
-    if ((byte(i) & 0xc0u) != 0x80u) return 0;
-  }
-  return length;
-}
-
-inline bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const std::size_t length = utf8_length(text);
-    if (length == 0) return false;
-    text.remove_prefix(length);
-  }
-  return true;
-}
-
 /// What is wrong with a name that is_clean_name refuses.
 inline constexpr std::string_view not_clean =
     " is empty, longer than 1024 bytes or not UTF-8 without control characters";
@@ -67,8 +41,11 @@ inline constexpr std::string_view not_clean =
 /// True for names that are safe to keep and to print.
 inline bool is_clean_name(std::string_view name) {
   if (name.empty() || name.size() > 1024) return false;
-  for (const char c : name) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) return false;
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(name[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < name.size() ? name[i + 1] : 0);
+    const bool is_control = byte < 0x20 || byte == 0x7f || (byte == 0xc2 && next < 0xa0);
+    if (is_control) return false;
   }
   return is_utf8(name);
 }

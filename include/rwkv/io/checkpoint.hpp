@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <new>
 #include <set>
 #include <span>
 #include <string>
@@ -34,8 +35,9 @@ namespace detail {
 
 template <class T>
 constexpr DType dtype_of() {
-  static_assert(std::is_same_v<T, double> || std::is_same_v<T, float> || std::is_same_v<T, f16> || std::is_same_v<T, bf16>,
-                "rwkv: files hold weights as double, float, f16 or bf16");
+  static_assert(
+      std::is_same_v<T, double> || std::is_same_v<T, float> || std::is_same_v<T, f16> || std::is_same_v<T, bf16>,
+      "rwkv: files hold weights as double, float, f16 or bf16");
   if constexpr (std::is_same_v<T, double>) return DType::f64;
   else if constexpr (std::is_same_v<T, float>) return DType::f32;
   else if constexpr (std::is_same_v<T, f16>) return DType::f16;
@@ -69,7 +71,7 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
   constexpr std::size_t block = 4096;
   for (std::size_t begin = 0; begin < count; begin += block) {
     const std::size_t end = std::min(count, begin + block);
-    // x * 0 is 0 for finite x and NaN otherwise: a sum that vectorises, searched only when it fails.
+    // x * 0 is 0 for finite x and NaN otherwise; only a block whose sum says so is searched.
     float probe = 0;
     for (std::size_t i = begin; i < end; ++i) probe += static_cast<float>(widen<double>(element_at<T>(bytes, i)) * 0.0);
     if (probe == 0) continue;
@@ -100,9 +102,9 @@ class Mismatches {
   void raise() const {
     if (count_ == 0) return;
     const std::string_view version = version_named_by(file_);
-    fail(path_text(file_.path()), ": the checkpoint does not fit the model in ", count_, count_ == 1 ? " place" : " places",
-         version.empty() ? "" : join(" (by its names it holds ", version, ")"), ":", lines_,
-         count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
+    fail(path_text(file_.path()), ": the checkpoint does not fit the model in ", count_,
+         count_ == 1 ? " place" : " places", version.empty() ? "" : join(" (by its names it holds ", version, ")"), ":",
+         lines_, count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
   }
 
  private:
@@ -130,7 +132,8 @@ void check_fit(std::span<const T> parameters, const TensorFile& file, bool check
   }
   file.for_each([&](const TensorView& tensor) {
     if (!known.contains(tensor.name)) {
-      wrong.add(tensor.name, ": unexpected, the model has no such tensor; file has ", std::span(tensor.shape));
+      wrong.add(in_quotes(tensor.name), ": unexpected, the model has no such tensor; file has ",
+                std::span(tensor.shape));
     }
   });
   wrong.raise();
@@ -148,8 +151,10 @@ void check_fit(std::span<const T> parameters, const TensorFile& file, bool check
 }  // namespace detail
 
 /// A model from an open checkpoint with official names. Its sizes come from the shapes. Tensors that already are of the
-/// model's storage type and aligned are used where they lie, the others are converted; either way nothing is ever written
-/// back to the file. All or nothing: one Error lists every missing, unexpected and mis-shaped tensor.
+/// model's storage type and aligned are used where they lie, the others are converted; memory that the caller keeps is
+/// always copied. Models loaded from one open file share the weights they did not convert; nothing is ever written back to
+/// the file. How the file is opened is settled, so only `check_values` of the options counts. All or nothing: one Error
+/// lists every missing, unexpected and mis-shaped tensor.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   using storage = typename Net::storage;
@@ -158,8 +163,8 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
   auto parameters = net.parameters();
   detail::check_fit(std::span(std::as_const(parameters)), file, options.check_values);
 
-  const auto usable = [](const TensorView& tensor) {
-    return tensor.dtype == detail::dtype_of<storage>() &&
+  const auto usable = [&](const TensorView& tensor) {
+    return file.keep_alive() != nullptr && tensor.dtype == detail::dtype_of<storage>() &&
            reinterpret_cast<std::uintptr_t>(tensor.bytes.data()) % alignof(storage) == 0;
   };
   Index converted = 0;
@@ -171,8 +176,14 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
     std::shared_ptr<const void> file;
     Memory<typename Net::backend> memory;
   };
-  std::shared_ptr<Owner> owner(
-      new Owner{file.keep_alive(), Memory<typename Net::backend>(backend, converted * Index{sizeof(storage)})});
+  const auto allocate = [&] {
+    try {
+      return Memory<typename Net::backend>(backend, converted * Index{sizeof(storage)});
+    } catch (const std::bad_alloc&) {
+      fail(detail::path_text(file.path()), ": no memory for ", converted, " converted weights");
+    }
+  };
+  std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), allocate()});
   storage* next = reinterpret_cast<storage*>(owner->memory.data());
   for (auto& parameter : parameters) {
     const TensorView& tensor = *file.find(parameter.name);
@@ -204,7 +215,9 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
   std::vector<TensorView> tensors;
   for (const auto& parameter : net.parameters()) {
     const auto shape = parameter.shape.span();
-    tensors.push_back({parameter.name, detail::dtype_of<typename Net::storage>(), {shape.begin(), shape.end()},
+    tensors.push_back({parameter.name,
+                       detail::dtype_of<typename Net::storage>(),
+                       {shape.begin(), shape.end()},
                        std::as_bytes(parameter.numbers())});
   }
   save_safetensors(path, tensors, metadata, files);

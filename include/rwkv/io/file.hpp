@@ -147,10 +147,8 @@ class FileWriter {
 
   void write(std::span<const std::byte> bytes) {
     if (bytes.size() > gathered_from - pending_.size()) flush();
-    if (bytes.size() >= gathered_from)
-      write_through(bytes);
-    else
-      pending_.insert(pending_.end(), bytes.begin(), bytes.end());
+    if (bytes.size() >= gathered_from) write_through(bytes);
+    else pending_.insert(pending_.end(), bytes.begin(), bytes.end());
   }
   void write(std::string_view text) { write(detail::as_bytes(text)); }
 

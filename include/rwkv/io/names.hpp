@@ -1,7 +1,10 @@
 #pragma once
 /// What the names and shapes of a checkpoint's tensors say about the model.
+#include <algorithm>
 #include <charconv>
 #include <optional>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "rwkv/core/dims.hpp"
@@ -47,14 +50,14 @@ inline ModelSizes sizes_of_model(const TensorFile& file) {
   ModelSizes sizes{.vocab = embedding->shape[0], .width = embedding->shape[1]};
   expects(sizes.vocab > 0 && sizes.width > 0, name, ": emb.weight is empty, with shape ", std::span(embedding->shape));
 
-  // A layer has two norms and two mixes, never fewer tensors than this: a large number in a small file is no depth.
-  constexpr Index fewest_per_layer = 8;
+  // The two norms of a layer alone have four tensors: a large number in a small file is no depth.
+  constexpr Index fewest_per_layer = 4;
   const Index deepest = std::ssize(file.tensors()) / fewest_per_layer;
   file.for_each([&](const TensorView& tensor) {
     const auto number = detail::block_number(tensor.name);
     if (!number) return;
-    expects(*number < deepest, name, ": ", tensor.name, " cannot be right in a file of ", file.tensors().size(),
-            " tensors");
+    expects(*number < deepest, name, ": ", detail::in_quotes(tensor.name), " cannot be right in a file of ",
+            file.tensors().size(), " tensors");
     sizes.depth = std::max(sizes.depth, *number + 1);
   });
   expects(sizes.depth > 0, name, ": this is no RWKV checkpoint: it holds no tensor blocks.0.…");

@@ -42,7 +42,8 @@ class StateDictPickle {
   /// `where` starts every error.
   StateDictPickle(std::span<const std::byte> pickle, std::string_view where)
       : where_(where), pickle_(as_text(pickle)), reader_(pickle, where) {
-    expects(pickle.size() <= max_pickle, where, ": ", pickle.size(), " bytes of pickle exceed the limit of ", max_pickle);
+    expects(pickle.size() <= max_pickle, where, ": ", pickle.size(), " bytes of pickle exceed the limit of ",
+            max_pickle);
   }
 
   /// The tensors in the order of the dictionary.

@@ -94,6 +94,7 @@ inline TensorTable read_pth(std::span<const std::byte> bytes, std::string_view f
 
   TensorTable table;
   PthStorages storages(archive, file);
+  Checked total = 0;
   for (PickledTensor& tensor : StateDictPickle(*pickle, file).read()) {
     const std::span<const Index> shape = tensor.shape;
     const std::span<const Index> strides = tensor.strides;
@@ -108,6 +109,11 @@ inline TensorTable read_pth(std::span<const std::byte> bytes, std::string_view f
     if (!(begin + size).at_most(storage.size())) {
       fail(file, ": tensor ", in_quotes(tensor.name), " of shape ", shape, " at element ", tensor.offset,
            " reaches past its storage of ", tensor.storage_size, " elements");
+    }
+    // Tensors may overlap, as tied weights do, but not without end: what they hold is copied and converted one by one.
+    total = total + size;
+    if (!total.at_most(2 * std::uint64_t{bytes.size()})) {
+      fail(file, ": tensor ", in_quotes(tensor.name), ": the tensors up to this one describe more than twice the file");
     }
     table.tensors.push_back(
         {std::string(tensor.name), tensor.dtype, std::move(tensor.shape), slice(storage, begin, size, file)});

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,6 +30,8 @@ namespace detail {
 
 inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
 inline constexpr std::string_view metadata_key = "__metadata__";
+/// An entry costs far more memory than its bytes in the file.
+inline constexpr std::size_t max_metadata = 1000;
 
 /// Receives the header as a stream of JSON events. It knows at every point which event may follow, so that nesting,
 /// types and duplicates are checked before anything is stored.
@@ -65,6 +66,8 @@ class SafetensorsHeader {
     if (place_ == Place::top) return begin_value(name);
     if (place_ == Place::metadata) {
       if (!is_clean_name(name)) fail(file_, ": the metadata key ", in_quotes(name), not_clean);
+      if (metadata.size() == max_metadata)
+        fail(file_, ": the header has more than ", max_metadata, " metadata entries");
       if (metadata.contains(name)) fail(file_, ": the metadata key ", in_quotes(name), " appears twice");
       metadata_key_ = name;
       return move_to(Place::metadata_text);

@@ -167,7 +167,13 @@ class PosixFile : public File {
                    count);
   }
   std::error_code map(std::size_t size, std::span<const std::byte>& bytes) override {
-    void* start = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor_, 0);
+    // Writable but private, so that a model may be changed in place; without reserve, a file may exceed the memory.
+#if defined(MAP_NORESERVE)
+    constexpr int flags = MAP_PRIVATE | MAP_NORESERVE;
+#else
+    constexpr int flags = MAP_PRIVATE;
+#endif
+    void* start = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, descriptor_, 0);
     if (start == MAP_FAILED) return last_error();
     bytes = map_ = {static_cast<const std::byte*>(start), size};
     return {};

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/extent.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/core/extent.hpp"
 #include "rwkv/io/byte_reader.hpp"
 #include "rwkv/io/checked.hpp"
 
@@ -86,10 +86,8 @@ inline Checked count_elements(std::span<const Index> shape) {
   Checked product = 1;
   bool empty = false;
   for (const Index size : shape) {
-    if (size == 0)
-      empty = true;
-    else
-      product = product * size;
+    if (size == 0) empty = true;
+    else product = product * size;
   }
   const bool fits = product.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
   return empty && fits ? Checked(0) : product;

@@ -34,11 +34,8 @@ struct OpenOptions {
 class TensorFile {
  public:
   TensorFile(Bytes bytes, std::filesystem::path path, detail::TensorTable table)
-      : bytes_(std::move(bytes)),
-        path_(std::move(path)),
-        tensors_(std::move(table.tensors)),
-        metadata_(std::move(table.metadata)),
-        by_name_(detail::order_by_name(tensors_)) {}
+      : bytes_(std::move(bytes)), path_(std::move(path)), tensors_(std::move(table.tensors)),
+        metadata_(std::move(table.metadata)), by_name_(detail::order_by_name(tensors_)) {}
 
   /// In the order of the data in a .safetensors, in the order of the dictionary in a .pth.
   std::span<const TensorView> tensors() const { return tensors_; }

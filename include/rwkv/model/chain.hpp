@@ -27,13 +27,15 @@ class Chain {
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-      std::get<I>(parts).forward(be, ws, I == 0 ? x : Seq<const compute, Width>(y), std::get<I>(state), y);
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      std::get<Nth>(parts).forward(be, ws, Nth == 0 ? x : Seq<const compute, Width>(y), std::get<Nth>(state), y);
     });
   }
 
   void reset(backend& be, State& state) const {
-    each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) { std::get<I>(parts).reset(be, std::get<I>(state)); });
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      std::get<Nth>(parts).reset(be, std::get<Nth>(state));
+    });
   }
 
   template <class Self, class Visitor>
@@ -44,30 +46,30 @@ class Chain {
 
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
-    each([&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-      std::get<I>(parts).visit_state(std::get<I>(state), prefix, visitor);
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      std::get<Nth>(parts).visit_state(std::get<Nth>(state), prefix, visitor);
     });
   }
 
  private:
   using order = std::index_sequence_for<First, Rest...>;
 
-  template <std::size_t... I>
-  Chain(const ModelSizes& sizes, Index layer, std::index_sequence<I...>)
-      : parts(std::tuple_element_t<I, std::tuple<First, Rest...>>(sizes, layer + before<I>())...) {}
+  template <std::size_t... Nth>
+  Chain(const ModelSizes& sizes, Index layer, std::index_sequence<Nth...>)
+      : parts(std::tuple_element_t<Nth, std::tuple<First, Rest...>>(sizes, layer + before<Nth>())...) {}
 
-  /// Layers in front of part I.
-  template <std::size_t I>
+  /// Layers in front of part Nth.
+  template <std::size_t Nth>
   static constexpr Index before() {
     constexpr Index counts[] = {First::layers, Rest::layers...};
     Index sum = 0;
-    for (std::size_t i = 0; i < I; ++i) sum += counts[i];
+    for (std::size_t i = 0; i < Nth; ++i) sum += counts[i];
     return sum;
   }
 
   template <class F>
   static void each(F&& call) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) { (call(std::integral_constant<std::size_t, I>{}), ...); }
+    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) { (call(std::integral_constant<std::size_t, Nth>{}), ...); }
     (order{});
   }
 };

@@ -32,6 +32,7 @@ class Context {
 
   Context(const M& model, const ContextOptions& options)
       : Context(model.parts, model.owner_, model.backend_, options, model.sizes_) {
+    expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
     reset();
   }
 
@@ -45,19 +46,19 @@ class Context {
 
   /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next call.
   /// Errors: a token outside the vocabulary, or a number of tokens other than `batch`; the state is left as it was.
-  std::span<const compute> step(std::span<const Token> tokens) {
+  std::span<const compute> step(std::span<const Token> tokens) & {
     expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
             " sequences of the context, not ", tokens.size());
     return prefill(tokens);
   }
-  std::span<const compute> step(Token token) { return step(std::span<const Token>(&token, 1)); }
+  std::span<const compute> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
 
   /// Advances every sequence by the same number of tokens, chunks of them in parallel over time, and returns the logits
   /// that follow the last, [batch, vocab], valid until the next call.
   /// Shapes    tokens: [batch, time]
   /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; the state is
   /// left as it was.
-  std::span<const compute> prefill(std::span<const Token> tokens) {
+  std::span<const compute> prefill(std::span<const Token> tokens) & {
     run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       if (begin + x.time == time) head_of_last(ws, x);
     });
@@ -78,6 +79,7 @@ class Context {
   }
 
   /// The state of all sequences as plain numbers; `restore` of a context of the same model and batch takes them back.
+  /// Errors: `restore` refuses another number of numbers and leaves the state as it was.
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
     backend be = backend_;
@@ -113,6 +115,9 @@ class Context {
         width_(sizes.width), state_(parts_.body.make_state()) {
     expects(options.batch > 0, "rwkv: a context needs a batch above zero, not ", options.batch);
     expects(options.chunk > 0, "rwkv: a context needs a chunk above zero, not ", options.chunk);
+    constexpr Index most_tokens = Index{1} << 31;
+    expects(options.batch <= most_tokens / options.chunk, "rwkv: a batch of ", options.batch, " with chunks of ",
+            options.chunk, " is more than ", most_tokens, " tokens at a time");
     state_memory_ = Memory<backend>(backend_, bind_state(nullptr));
     bind_state(state_memory_.data());
     scratch_memory_ = Memory<backend>(backend_, measure());
@@ -180,8 +185,8 @@ class Context {
       }
       Arena ws = scratch_memory_.arena();
       const auto x = take_chunk(ws, length);
-      parts_.embedding.forward(backend_, std::span<const Token>(tokens_).first(static_cast<std::size_t>(batch() * length)),
-                               x);
+      parts_.embedding.forward(backend_,
+                               std::span<const Token>(tokens_).first(static_cast<std::size_t>(batch() * length)), x);
       parts_.body.forward(backend_, ws, x, state_, x);
       each(ws, x, begin, time);
     }

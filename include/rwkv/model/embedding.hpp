@@ -2,8 +2,8 @@
 #include <span>
 
 #include "rwkv/block/layer_norm.hpp"
-#include "rwkv/fwd.hpp"
 #include "rwkv/core/token.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 

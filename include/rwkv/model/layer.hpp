@@ -1,6 +1,7 @@
 #pragma once
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/layer_norm.hpp"
+#include "rwkv/op/activation.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 

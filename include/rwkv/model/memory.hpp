@@ -15,7 +15,8 @@ class Memory {
     if (bytes > 0) block_ = backend_.template allocate<std::byte>(bytes);
   }
   Memory(Memory&& other) noexcept
-      : backend_(other.backend_), block_(std::exchange(other.block_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+      : backend_(other.backend_), block_(std::exchange(other.block_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {
+  }
   Memory& operator=(Memory&& other) noexcept {
     std::swap(backend_, other.backend_);
     std::swap(block_, other.block_);

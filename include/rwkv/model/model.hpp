@@ -26,9 +26,10 @@ class Model {
   using backend = typename Body::backend;
   using compute = typename Body::compute;
   using storage = typename E::storage;
-  static_assert(std::is_same_v<typename E::backend, backend> && std::is_same_v<typename H::backend, backend> &&
-                    std::is_same_v<typename E::compute, compute> && std::is_same_v<typename H::compute, compute>,
-                "rwkv: the embedding, the body and the head of a model must share one backend and one computing scalar");
+  static_assert(
+      std::is_same_v<typename E::backend, backend> && std::is_same_v<typename H::backend, backend> &&
+          std::is_same_v<typename E::compute, compute> && std::is_same_v<typename H::compute, compute>,
+      "rwkv: the embedding, the body and the head of a model must share one backend and one computing scalar");
 
   /// The parts: descriptors of the weights, cheap to copy.
   struct Parts {
@@ -54,14 +55,15 @@ class Model {
 
   /// A model whose parameters point nowhere yet: the caller binds each of `parameters()` and hands over what keeps their
   /// memory alive. For loaders.
-  static Model unbound(const ModelSizes& sizes, backend be) { return Model(Parts(checked(sizes)), std::move(be), sizes); }
+  static Model unbound(const ModelSizes& sizes, backend be) {
+    return Model(Parts(checked(sizes)), std::move(be), sizes);
+  }
   void adopt(std::shared_ptr<const void> owner) { owner_ = std::move(owner); }
 
   Model(Model&&) = default;
   Model& operator=(Model&&) = default;
 
   const ModelSizes& sizes() const { return sizes_; }
-  const backend& device() const { return backend_; }
 
   /// Every parameter, in the order of official checkpoints.
   std::vector<BindableParameter<storage>> parameters() {

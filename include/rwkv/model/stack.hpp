@@ -13,7 +13,8 @@ namespace rwkv::inline RWKV_ABI {
 template <class L, Index N>
 class Stack {
   template <class T>
-  using Repeated = std::conditional_t<N == dyn, std::vector<T>, std::array<T, static_cast<std::size_t>(N == dyn ? 0 : N)>>;
+  using Repeated =
+      std::conditional_t<N == dyn, std::vector<T>, std::array<T, static_cast<std::size_t>(N == dyn ? 0 : N)>>;
 
  public:
   using backend = typename L::backend;
@@ -56,9 +57,9 @@ class Stack {
   }
 
  private:
-  template <std::size_t... I>
-  static std::array<L, sizeof...(I)> repeat(const ModelSizes& sizes, Index first_layer, std::index_sequence<I...>) {
-    return {L(sizes, first_layer + static_cast<Index>(I) * L::layers)...};
+  template <std::size_t... Nth>
+  static std::array<L, sizeof...(Nth)> repeat(const ModelSizes& sizes, Index first_layer, std::index_sequence<Nth...>) {
+    return {L(sizes, first_layer + static_cast<Index>(Nth) * L::layers)...};
   }
   static Repeated<L> make(const ModelSizes& sizes, Index first_layer) {
     const Index repeats = sizes.depth / L::layers;

@@ -31,7 +31,7 @@ struct Normalise {
   RWKV_HD void finish(R* totals) const {
     const R n = R(per_channel);
     const R correction = totals[1] * n;
-    const R variance = totals[2] * n - correction * correction;
+    const R variance = max(totals[2] * n - correction * correction, R(0));  // rounding may leave less
     totals[0] = totals[0] * n + correction;
     totals[1] = R(1) / sqrt(variance + R(epsilon));
   }

@@ -10,8 +10,8 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/token.hpp"
+#include "rwkv/core/utf8.hpp"
 #include "rwkv/text/tokenizer.hpp"
-#include "rwkv/text/utf8.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -40,9 +40,9 @@ struct GenerateStats {
 /// logits for the next token, and `pick(logits)` chooses it. Throws an Error for an empty prompt; what the parts throw
 /// passes through.
 template <class Context, class Pick, class Emit>
-  requires std::predicate<Emit&, std::string_view>
-GenerateStats generate(Context& context, const Tokenizer& tokenizer, std::string_view prompt, Index max_tokens,
-                       Pick&& pick, Emit&& emit) {
+requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context& context, const Tokenizer& tokenizer,
+                                                                        std::string_view prompt, Index max_tokens,
+                                                                        Pick&& pick, Emit&& emit) {
   using Clock = std::chrono::steady_clock;
   const auto seconds_since = [](Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();

@@ -19,7 +19,7 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/token.hpp"
-#include "rwkv/text/utf8.hpp"
+#include "rwkv/core/utf8.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -206,10 +206,8 @@ class WorldReader {
       case '\'':
       case '"': vocabulary_.pool += c; return;
       case 'x':
-        if (is_bytes)
-          vocabulary_.pool += static_cast<char>(read_hex(2));
-        else
-          append_character(read_hex(2));
+        if (is_bytes) vocabulary_.pool += static_cast<char>(read_hex(2));
+        else append_character(read_hex(2));
         return;
       case 'u':
       case 'U':

@@ -87,7 +87,7 @@ RWKV_INLINE void store_sums(const One<T>* sums, T* to) {
 /// `waiting` unless the stretch is the first, and go back there unless it is the last.
 template <int X, int W, class T, class Stored>
 RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
-                       Widest<T>* waiting) {
+                           Widest<T>* waiting) {
   using R = Widest<T>;
   R sums[X][W];
   const T* xs[X];
@@ -112,9 +112,7 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
     }
   }
   if (end < x.cols) {
-    RWKV_UNROLL for (int i = 0; i < X; ++i) {
-      RWKV_UNROLL for (int j = 0; j < W; ++j) waiting[i * W + j] = sums[i][j];
-    }
+    RWKV_UNROLL for (int i = 0; i < X; ++i) { RWKV_UNROLL for (int j = 0; j < W; ++j) waiting[i * W + j] = sums[i][j]; }
     return;
   }
   if (const int left = static_cast<int>(end - k); left > 0) {

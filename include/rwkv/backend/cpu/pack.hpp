@@ -74,8 +74,7 @@ struct Pack {
   Pack() = default;
   RWKV_INLINE explicit Pack(native lanes) : v(lanes) {}
   template <class U>
-    requires std::is_arithmetic_v<U>
-  RWKV_INLINE explicit Pack(U all) : v(native{} + static_cast<T>(all)) {}
+  requires std::is_arithmetic_v<U> RWKV_INLINE explicit Pack(U all) : v(native{} + static_cast<T>(all)) {}
 
   /// N consecutive numbers, widened; no alignment is asked for.
   template <class U>

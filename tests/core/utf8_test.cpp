@@ -1,5 +1,5 @@
 // The laws of the UTF-8 stream: same text for any cut, whole characters only, one U+FFFD per maximal subpart.
-#include "rwkv/text/utf8.hpp"
+#include "rwkv/core/utf8.hpp"
 
 #include <doctest/doctest.h>
 

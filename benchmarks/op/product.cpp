@@ -1,0 +1,112 @@
+/// The products of official models, y = x w^T with w [outputs, inputs], at T rows of x. Weights come cold, as in a model:
+/// they rotate over a pool far larger than any cache.
+// g++ 12 mistakes the deliberately undefined registers of its own AVX-512 header, which Eigen's kernels use, for a fault.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <Eigen/Core>
+
+#include "../report.hpp"
+#include "../synthetic.hpp"
+
+namespace {
+
+using bench::Index;
+
+/// Weights of every type at once: each 16-bit word is a pattern that is an ordinary number as half of a float, as bf16 and
+/// as f16, so one pool serves all.
+class Pool {
+ public:
+  static constexpr std::size_t bytes = std::size_t{560} << 20;
+
+  static const Pool& shared() {
+    static const Pool pool;
+    return pool;
+  }
+
+  /// Copy number n of a matrix.
+  template <class W>
+  rwkv::Mat<const W> matrix(Index n, Index rows, Index cols) const {
+    const Index copies = static_cast<Index>(bytes / sizeof(W)) / (rows * cols);
+    return rwkv::matrix(memory_.as<const W>() + n % copies * rows * cols, rows, cols);
+  }
+
+ private:
+  Pool() {
+    const rwkv::Philox random{.key = 1};
+    auto* words = memory_.as<std::uint32_t>();
+    for (std::size_t n = 0; n < bytes / sizeof(rwkv::Philox::Block); ++n) {
+      const auto block = random.block(n);
+      for (std::size_t i = 0; i < 4; ++i) words[4 * n + i] = (block.words[i] & 0x87ff87ffu) | 0x30003000u;
+    }
+  }
+  bench::HugePages memory_{bytes};
+};
+
+struct Shape {
+  Index outputs, inputs;
+};
+
+template <class W>
+bench::Work work_of(const Shape& shape, Index time, int threads) {
+  const double weights = static_cast<double>(shape.outputs * shape.inputs);
+  const double activations = static_cast<double>(time * (shape.outputs + shape.inputs));
+  return {.bytes = weights * sizeof(W) + activations * sizeof(float),
+          .flops = 2 * weights * static_cast<double>(time),
+          .tokens = static_cast<double>(time),
+          .working_set = static_cast<double>(Pool::bytes),
+          .threads = threads};
+}
+
+template <class W>
+void library(benchmark::State& state, Shape shape, Index time, int threads) {
+  rwkv::Cpu cpu(threads);
+  const auto x = bench::uniform<float>(time * shape.inputs, -1, 1, 2);
+  std::vector<float> y(static_cast<std::size_t>(time * shape.outputs));
+  Index n = 0;
+  bench::measure(state, work_of<W>(shape, time, threads), [&] {
+    const auto w = Pool::shared().matrix<W>(n++, shape.outputs, shape.inputs);
+    cpu.gemm(rwkv::mul(rwkv::matrix(y.data(), time, shape.outputs), rwkv::matrix(x.data(), time, shape.inputs),
+                       rwkv::transposed(w)));
+  });
+}
+
+/// Eigen's own product on one thread, the comparison.
+void eigen(benchmark::State& state, Shape shape, Index time) {
+  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const auto numbers = bench::uniform<float>(time * shape.inputs, -1, 1, 2);
+  const Matrix x = Eigen::Map<const Matrix>(numbers.data(), time, shape.inputs);
+  Matrix y(time, shape.outputs);
+  Index n = 0;
+  bench::measure(state, work_of<float>(shape, time, 1), [&] {
+    const auto pool = Pool::shared().matrix<float>(n++, shape.outputs, shape.inputs);
+    const Eigen::Map<const Matrix> w(pool.data, shape.outputs, shape.inputs);
+    if (time == 1) {
+      y.row(0).transpose().noalias() = w * x.row(0).transpose();
+    } else {
+      y.noalias() = x * w.transpose();
+    }
+  });
+}
+
+const bool registered = [] {
+  for (const Shape& shape : {Shape{768, 768}, Shape{3072, 768}, Shape{768, 3072}, Shape{1024, 1024}, Shape{2048, 2048},
+                             Shape{8192, 2048}, Shape{2048, 8192}, Shape{50277, 768}, Shape{65536, 2048}}) {
+    const bool head = shape.outputs > 50'000;
+    for (const Index time : {1, 4, 16, 128, 512}) {
+      if (head && time > 16) continue;  // prefill takes the head for its last token only
+      const std::string name = rwkv::join("product/", shape.outputs, "x", shape.inputs, "/T", time, "/");
+      for (const int threads : {1, 2}) {
+        const std::string suffix = rwkv::join("/", threads, "threads");
+        bench::add(name + "fp32" + suffix, [=](auto& state) { library<float>(state, shape, time, threads); });
+        bench::add(name + "bf16" + suffix, [=](auto& state) { library<rwkv::bf16>(state, shape, time, threads); });
+        bench::add(name + "f16" + suffix, [=](auto& state) { library<rwkv::f16>(state, shape, time, threads); });
+      }
+      bench::add(name + "eigen_fp32/1threads", [=](auto& state) { eigen(state, shape, time); });
+    }
+  }
+  return true;
+}();
+
+}  // namespace

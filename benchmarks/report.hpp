@@ -1,0 +1,53 @@
+#pragma once
+/// The columns of every benchmark.
+#include <benchmark/benchmark.h>
+
+#include <string>
+
+#include "limits.hpp"
+
+namespace bench {
+
+/// What one iteration does, at the least: every operand read once, every result written once.
+struct Work {
+  double bytes = 0;
+  double flops = 0;
+  double tokens = 0;
+  double working_set = 0;  ///< bytes that one pass over the data touches; 0: `bytes`
+  int threads = 1;
+};
+
+/// Adds the columns: tokens/s, bytes/s, FLOP/s, and `fraction`, the share of the limit that binds: the time that this work
+/// takes at the measured bandwidth of its working set or at the measured FMA peak, whichever is longer, over the time it
+/// took. The label names that limit.
+inline void report(benchmark::State& state, double seconds, const Work& work) {
+  const double each = seconds / static_cast<double>(state.iterations());
+  const double at_bandwidth =
+      work.bytes / read_bandwidth(work.working_set > 0 ? work.working_set : work.bytes, work.threads);
+  const double at_peak = work.flops / fma_peak(work.threads);
+  state.counters["tokens/s"] = work.tokens / each;
+  state.counters["bytes/s"] = work.bytes / each;
+  state.counters["FLOP/s"] = work.flops / each;
+  state.counters["fraction"] = std::max(at_bandwidth, at_peak) / each;
+  state.SetLabel(at_bandwidth >= at_peak ? "of bandwidth" : "of FMA peak");
+}
+
+/// Times `body` as the one loop of a benchmark and reports it.
+template <class Body>
+void measure(benchmark::State& state, const Work& work, const Body& body) {
+  body();  // warms up
+  const auto start = Clock::now();
+  for (auto _ : state) {
+    body();
+    benchmark::ClobberMemory();
+  }
+  report(state, seconds_since(start), work);
+}
+
+/// Registers a benchmark under `name` that calls run(state).
+template <class Run>
+void add(const std::string& name, Run run) {
+  benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseRealTime();
+}
+
+}  // namespace bench

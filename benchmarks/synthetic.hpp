@@ -1,0 +1,99 @@
+#pragma once
+/// Data made in memory: random numbers that keep every intermediate value in an ordinary range.
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "rwkv/blocks.hpp"
+
+namespace bench {
+
+using rwkv::Index;
+
+/// Fills `to` with numbers uniform in [low, high): a function of the seed and the place only.
+template <class T>
+void fill_uniform(T* to, Index count, float low, float high, std::uint64_t seed) {
+  const Index blocks = (count + 3) / 4;
+  const rwkv::Philox random{.key = seed};
+  const auto part = [&](Index begin, Index end) {
+    for (Index n = begin; n < end; ++n) {
+      const auto block = random.block(static_cast<std::uint64_t>(n));
+      const int used = static_cast<int>(std::min<Index>(4, count - 4 * n));
+      for (int i = 0; i < used; ++i) to[4 * n + i] = rwkv::narrow<T>(low + (high - low) * block.uniform_float(i));
+    }
+  };
+  if (count < 1'000'000) return part(0, blocks);
+  std::jthread other([&] { part(0, blocks / 2); });
+  part(blocks / 2, blocks);
+}
+
+/// A block of uniform numbers in [low, high).
+template <class T>
+std::vector<T> uniform(Index count, float low, float high, std::uint64_t seed) {
+  std::vector<T> numbers(static_cast<std::size_t>(count));
+  fill_uniform(numbers.data(), count, low, high, seed);
+  return numbers;
+}
+
+/// Gives every parameter live values: activations stay near one in size through any number of layers, decays and mixes
+/// lie in the range of trained models.
+struct FillParameters {
+  std::uint64_t seed = 1;
+
+  template <class View>
+  void operator()(const rwkv::TensorSpec& spec, View& view) {
+    using rwkv::Role;
+    const Index count = spec.shape.count();
+    const Index inputs = spec.shape.sizes[spec.shape.rank - 1];
+    const float range = std::sqrt(3.0f / static_cast<float>(inputs));
+    ++seed;
+    switch (spec.role) {
+      case Role::embedding: return fill_uniform(view.data, count, -1.0f, 1.0f, seed);
+      case Role::head:
+      case Role::matrix: return fill_uniform(view.data, count, -range, range, seed);
+      case Role::norm_scale: return fill_uniform(view.data, count, 0.5f, 1.5f, seed);
+      case Role::norm_shift: return fill_uniform(view.data, count, -0.1f, 0.1f, seed);
+      case Role::mix: return fill_uniform(view.data, count, 0.0f, 1.0f, seed);
+      case Role::decay: return fill_uniform(view.data, count, -5.0f, 1.0f, seed);
+      case Role::bonus: return fill_uniform(view.data, count, -1.0f, 1.0f, seed);
+    }
+  }
+};
+
+/// A block with parameters and state of its own, as a model would bind them.
+template <class K>
+class OwnedBlock {
+ public:
+  using T = typename K::compute;
+  using Storage = typename K::storage;
+
+  K block;
+  typename K::State state{};
+
+  OwnedBlock(typename K::backend& be, const rwkv::ModelSizes& sizes, Index batch = 1) : block(sizes, 0) {
+    FillParameters fill;
+    K::visit(block, "", [&](const rwkv::TensorSpec& spec, auto& view) {
+      parameters_.emplace_back(static_cast<std::size_t>(spec.shape.count()));
+      rwkv::bind(view, parameters_.back().data(), spec.shape);
+      fill(spec, view);
+      bytes_ += spec.shape.count() * Index{sizeof(Storage)};
+    });
+    block.visit_state(state, "", [&](const std::string&, Index numbers, rwkv::Mat<T>& view) {
+      states_.emplace_back(static_cast<std::size_t>(batch * numbers));
+      view = rwkv::matrix(states_.back().data(), batch, numbers);
+    });
+    block.reset(be, state);
+  }
+
+  /// Bytes of all parameters.
+  Index bytes() const { return bytes_; }
+
+ private:
+  Index bytes_ = 0;
+  std::vector<std::vector<Storage>> parameters_;
+  std::vector<std::vector<T>> states_;
+};
+
+}  // namespace bench
