@@ -69,21 +69,21 @@ TEST_CASE("an overflow is never forgotten") {
 TEST_CASE("UTF-8: every code point and every pair of bytes") {
   for (std::uint32_t code = 0; code < 0x120000; ++code) {
     const std::string text = encode(code);
-    const bool right = rwkv::detail::is_utf8(text) == is_scalar_value(code);
+    const bool right = rwkv::is_utf8(text) == is_scalar_value(code);
     if (!right) FAIL("code point ", code);
-    if (text.size() > 1 && rwkv::detail::is_utf8(text.substr(0, text.size() - 1))) FAIL("cut code point ", code);
+    if (text.size() > 1 && rwkv::is_utf8(text.substr(0, text.size() - 1))) FAIL("cut code point ", code);
   }
   for (unsigned first = 0; first < 256; ++first) {
     for (unsigned second = 0; second < 256; ++second) {
       const std::string text{static_cast<char>(first), static_cast<char>(second)};
       const bool ascii = first < 0x80 && second < 0x80;
       const bool pair = first >= 0xc2 && first < 0xe0 && (second & 0xc0u) == 0x80u;
-      if (rwkv::detail::is_utf8(text) != (ascii || pair)) FAIL("bytes ", first, " ", second);
+      if (rwkv::is_utf8(text) != (ascii || pair)) FAIL("bytes ", first, " ", second);
     }
   }
-  CHECK_FALSE(rwkv::detail::is_utf8("\xc0\x80"));          // overlong NUL
-  CHECK_FALSE(rwkv::detail::is_utf8("\xe0\x80\xaf"));      // overlong slash
-  CHECK_FALSE(rwkv::detail::is_utf8("\xf0\x80\x80\xaf"));  // overlong slash
+  CHECK_FALSE(rwkv::is_utf8("\xc0\x80"));          // overlong NUL
+  CHECK_FALSE(rwkv::is_utf8("\xe0\x80\xaf"));      // overlong slash
+  CHECK_FALSE(rwkv::is_utf8("\xf0\x80\x80\xaf"));  // overlong slash
 }
 
 TEST_CASE("names from files are checked and shown harmlessly") {

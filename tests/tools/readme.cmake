@@ -1,6 +1,7 @@
 # Compiles every C++ block of a Markdown file as a program of its own and runs those that need no arguments.
 #   cmake -DREADME=README.md -DCOMPILER=g++ -DINCLUDES="include;/usr/include/eigen3" -DWORK=folder -P readme.cmake
 cmake_minimum_required(VERSION 3.24)
+list(REMOVE_ITEM INCLUDES /usr/include)  # a system folder by itself; named again it is searched too early
 list(TRANSFORM INCLUDES PREPEND "-isystem")
 file(READ "${README}" text)
 string(REPLACE ";" "\\;" text "${text}")

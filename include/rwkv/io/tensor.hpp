@@ -68,10 +68,17 @@ struct TensorView {
   std::span<const std::byte> bytes;
 };
 
+namespace detail {
+/// Stands for a visitor where only types matter.
+struct TensorVisitor {
+  void operator()(const TensorView&) const;
+};
+}  // namespace detail
+
 /// What hands out named tensors: a file, or memory.
 template <class S>
 concept TensorSource = requires(const S& source) {
-  source.for_each([](const TensorView&) {});
+  source.for_each(detail::TensorVisitor{});
 };
 
 namespace detail {
