@@ -1,6 +1,7 @@
 #pragma once
-/// What this machine can do at best, measured in the running process: the denominator of every `fraction` that a benchmark
-/// prints. Each limit is measured when it is first asked for, as the median of several short repetitions, and kept.
+/// What this machine can do at best, measured in the running process: the denominator of every `fraction` that a
+/// benchmark prints. Each limit is measured when it is first asked for, as the median of several short repetitions, and
+/// kept.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -72,8 +73,9 @@ inline void keep(float value) {
 /// Makes the compiler read memory again: without it the passes over one block would fold into one.
 inline void forget() { asm volatile("" ::: "memory"); }
 
-/// The median over the repetitions of the seconds from the moment that all threads are ready until the last has finished
-/// body(thread). The threads live through all repetitions: a new one may share a core until the system has moved it.
+/// The median over the repetitions of the seconds from the moment that all threads are ready until the last has
+/// finished body(thread). The threads live through all repetitions: a new one may share a core until the system has
+/// moved it.
 template <class Body>
 double time_together(int threads, const Body& body) {
   std::barrier<> line(threads);
@@ -151,8 +153,8 @@ inline double fma_rate(int threads) {
 /// Sets above this size read like this size: far beyond every cache.
 inline constexpr double largest_working_set = 1e9;
 
-/// Bytes per second that `threads` threads read together from a working set of `bytes`, each its own contiguous part, as
-/// one stream or as four, whichever is faster.
+/// Bytes per second that `threads` threads read together from a working set of `bytes`, each its own contiguous part,
+/// as one stream or as four, whichever is faster.
 inline double read_bandwidth(double bytes, int threads) {
   static std::map<std::pair<Index, int>, double> known;
   constexpr double grain = 16384;

@@ -16,7 +16,8 @@ using rwkv::Index;
 
 inline std::filesystem::path folder() { return RWKV_GOLDEN_DIR; }
 
-/// Whether this is the part of the golden data that travels with the repository; SUBSET.md there says what it leaves out.
+/// Whether this is the part of the golden data that travels with the repository; SUBSET.md there says what it leaves
+/// out.
 inline bool is_subset() { return std::filesystem::exists(folder() / "SUBSET.md"); }
 
 /// The files under `sub` whose names start with `prefix`, sorted; none is an error.

@@ -1,5 +1,5 @@
-/// Decode and prefill of RWKV-4 in the official sizes, with random weights made in memory. One model is alive at a time, so
-/// run them in order: each is made when its first benchmark starts.
+/// Decode and prefill of RWKV-4 in the official sizes, with random weights made in memory. One model is alive at a
+/// time, so run them in order: each is made when its first benchmark starts.
 #include "../report.hpp"
 #include "../synthetic.hpp"
 

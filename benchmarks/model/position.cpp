@@ -1,5 +1,5 @@
-/// Time per token and resident memory by position, 1 to 100000: RWKV remembers the past in a state of fixed size, so both
-/// must stay flat. Writes a CSV to the file named by the first argument, or to the console.
+/// Time per token and resident memory by position, 1 to 100000: RWKV remembers the past in a state of fixed size, so
+/// both must stay flat. Writes a CSV to the file named by the first argument, or to the console.
 #include <fstream>
 #include <iostream>
 #include <string>

@@ -1,6 +1,7 @@
-/// The products of official models, y = x w^T with w [outputs, inputs], at T rows of x. Weights come cold, as in a model:
-/// they rotate over a pool far larger than any cache.
-// g++ 12 mistakes the deliberately undefined registers of its own AVX-512 header, which Eigen's kernels use, for a fault.
+/// The products of official models, y = x w^T with w [outputs, inputs], at T rows of x. Weights come cold, as in a
+/// model: they rotate over a pool far larger than any cache.
+// g++ 12 mistakes the deliberately undefined registers of its own AVX-512 header, which Eigen's kernels use, for a
+// fault.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -14,8 +15,8 @@ namespace {
 
 using bench::Index;
 
-/// Weights of every type at once: each 16-bit word is a pattern that is an ordinary number as half of a float, as bf16 and
-/// as f16, so one pool serves all.
+/// Weights of every type at once: each 16-bit word is a pattern that is an ordinary number as half of a float, as bf16
+/// and as f16, so one pool serves all.
 class Pool {
  public:
   static constexpr std::size_t bytes = std::size_t{560} << 20;

@@ -115,13 +115,16 @@ void run() {
   net.context().sequence(text, sequence);
   std::printf("a model of %td layers and %td parameters, every second layer around the cell\n", sizes.depth,
               net.parameter_count());
-  std::printf("  step by step against sequence: largest difference of a logit %.1e\n\n",
-              largest_difference(steps, sequence));
+  const double apart = largest_difference(steps, sequence);
+  expects(apart < 1e-4, "steps and sequence differ by ", apart);
+  std::printf("  step by step against sequence: largest difference of a logit %.1e\n\n", apart);
 
   std::printf("the cell alone, 200 000 tokens of 16 channels, 2 threads\n");
   const auto plain = run_cell<LeakyGate>(Sequential{}, "step only: token after token");
   const auto scanned = run_cell<ScannableLeakyGate>(Scan{1024}, "with lift, compose, enter: a scan");
-  std::printf("  the two against each other: largest difference %.1e\n", largest_difference(plain, scanned));
+  const double rounding = largest_difference(plain, scanned);
+  expects(rounding < 1e-4, "scan and sequence differ by ", rounding);
+  std::printf("  the two against each other: largest difference %.1e\n", rounding);
 }
 
 }  // namespace

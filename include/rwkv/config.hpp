@@ -28,10 +28,10 @@
 #endif
 #endif
 
-/// The inline namespaces keep apart what is compiled differently: RWKV_ABI, around everything, names version and checks;
-/// RWKV_CPU_ABI, around the CPU backend, the vector width. So a translation unit for AVX-512 and one for SSE may meet in
-/// one program. Flags that leave the width as it is (-mfma) are not told apart: use the same for all that share a width.
-/// Types that know no backend are the same in a .cpp and a .cu.
+/// The inline namespaces keep apart what is compiled differently: RWKV_ABI, around everything, names version and
+/// checks; RWKV_CPU_ABI, around the CPU backend, the vector width. So a translation unit for AVX-512 and one for SSE
+/// may meet in one program. Flags that leave the width as it is (-mfma) are not told apart: use the same for all that
+/// share a width. Types that know no backend are the same in a .cpp and a .cu.
 #define RWKV_ABI_NAME_(major, minor, checked) v##major##_##minor##_##checked
 #define RWKV_ABI_NAME(major, minor, checked) RWKV_ABI_NAME_(major, minor, checked)
 #define RWKV_CPU_ABI_NAME_(bytes) simd##bytes
@@ -52,8 +52,8 @@
 #define RWKV_HD RWKV_INLINE
 #endif
 
-/// Unrolls the loop that follows; for loops over a compile-time count. clang unrolls those by itself, and would warn about
-/// each that it cannot.
+/// Unrolls the loop that follows; for loops over a compile-time count. clang unrolls those by itself, and would warn
+/// about each that it cannot.
 #if defined(__CUDA_ARCH__)
 #define RWKV_UNROLL _Pragma("unroll")
 #elif defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)

@@ -1,4 +1,5 @@
-// error: rwkv: the scalar parameter must be float, double, bf16, f16, Dual<double> or a Numerics<storage, compute> bundle
+// error: rwkv: the scalar parameter must be float, double, bf16, f16, Dual<double> or a Numerics<storage, compute>
+// bundle
 #include <rwkv/blocks.hpp>
 
 rwkv::LanguageModel<rwkv::V4, int, rwkv::Cpu> net({.vocab = 8, .width = 8, .depth = 1});

@@ -1,4 +1,5 @@
-// error: rwkv: recur takes one operand for each input of the recurrence, then one shared(...) for each shared vector, then out(...)
+// error: rwkv: recur takes one operand for each input of the recurrence, then one shared(...) for each shared vector,
+// then out(...)
 #include <rwkv/blocks.hpp>
 
 using namespace rwkv;

@@ -1,4 +1,5 @@
-// error: rwkv: a channel cell must set its state before the first token: template <class R> static void init(R (&state)[state_size])
+// error: rwkv: a channel cell must set its state before the first token: template <class R> static void init(R
+// (&state)[state_size])
 #include <rwkv/block/cell_mix.hpp>
 #include <rwkv/blocks.hpp>
 

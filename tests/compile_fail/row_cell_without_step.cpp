@@ -1,4 +1,5 @@
-// error: rwkv: a row cell must have template <class R, class State, class Head> static R step(State state, const R (&x)[inputs], const Head& head), in which head(vector, n) is component n of a shared vector
+// error: rwkv: a row cell must have template <class R, class State, class Head> static R step(State state, const R
+// (&x)[inputs], const Head& head), in which head(vector, n) is component n of a shared vector
 #include <rwkv/blocks.hpp>
 
 struct Retention {

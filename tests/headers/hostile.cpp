@@ -1,5 +1,5 @@
-// Every header, after macros that <windows.h>, the X Window System and Arduino are known to define. Not among them are the
-// min and max of <windows.h>, which programs turn off by NOMINMAX.
+// Every header, after macros that <windows.h>, the X Window System and Arduino are known to define. Not among them are
+// the min and max of <windows.h>, which programs turn off by NOMINMAX.
 #include "others.hpp"
 
 #define near

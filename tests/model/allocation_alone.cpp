@@ -1,5 +1,5 @@
-/// `step` allocates nothing: global operator new is replaced, and Eigen's guard against its own malloc is on. A program of
-/// its own, because a replaced operator new is everybody's.
+/// `step` allocates nothing: global operator new is replaced, and Eigen's guard against its own malloc is on. A program
+/// of its own, because a replaced operator new is everybody's.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #define EIGEN_RUNTIME_NO_MALLOC
 #include <doctest/doctest.h>

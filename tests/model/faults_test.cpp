@@ -1,6 +1,6 @@
-/// Can the suite fail? Every fault below is one that real ports of RWKV-4 have had or could have. Each is put in through a
-/// template parameter (a version policy, a recurrence, a block) or by exchanging two views, and the oracles of the suite
-/// must notice it.
+/// Can the suite fail? Every fault below is one that real ports of RWKV-4 have had or could have. Each is put in
+/// through a template parameter (a version policy, a recurrence, a block) or by exchanging two views, and the oracles
+/// of the suite must notice it.
 #include <doctest/doctest.h>
 
 #include <rwkv/rwkv.hpp>

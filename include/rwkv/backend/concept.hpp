@@ -74,8 +74,8 @@ concept HasRecur = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
 ///                                       and replaced after; the output overlaps no input
 ///     sync()                            returns when all of the above is done
 ///
-/// While the flag `dry` is set every verb returns without touching memory, after taking its scratch from the arena it was
-/// given. Shapes that disagree are an Error while RWKV_CHECKED is 1.
+/// While the flag `dry` is set every verb returns without touching memory, after taking its scratch from the arena it
+/// was given. Shapes that disagree are an Error while RWKV_CHECKED is 1.
 template <class B>
 concept Backend = std::copyable<B> && detail::HasMemory<B> && detail::HasCopies<B> && detail::HasGemm<B> &&
     detail::HasRows<B> && detail::HasRecur<B>;

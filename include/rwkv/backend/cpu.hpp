@@ -17,8 +17,8 @@ namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
 
 /// Several threads of this machine. Copies share their threads, also from several threads at a time.
 ///
-/// Every operation is cut into tiles by its sizes alone and each tile is computed by one thread, so results have the same
-/// bits for any number of threads.
+/// Every operation is cut into tiles by its sizes alone and each tile is computed by one thread, so results have the
+/// same bits for any number of threads.
 class Cpu {
  public:
   /// While set, verbs return at once: a forward pass then only measures its scratch.
@@ -105,7 +105,7 @@ class Cpu {
     const Index numbers = detail::lane_state_size<C>(length);
     using R = Widest<T>;
     constexpr int groups = RowCell<C> ? 2 : 4;
-    const Lanes tiles{head_lanes, groups * R::size};
+    const LaneTiles tiles{head_lanes, groups * R::size};
     const Index heads = y.width / head_lanes;
     over(y.batch * heads * tiles.count(), y.batch * y.time * y.width * numbers, state_updates_worth_a_fork,
          [&](Index tile) {
@@ -126,7 +126,7 @@ class Cpu {
   static constexpr Index weight_bytes_per_tile = 393'216;  // stays in a second-level cache while the rows of x pass
 
   /// The lanes of a head cut into tiles.
-  struct Lanes {
+  struct LaneTiles {
     Index lanes, per_tile;
     Index count() const { return (lanes + per_tile - 1) / per_tile; }
   };
@@ -205,7 +205,7 @@ class Cpu {
     using Stretch = decltype(summarise_lanes<R>(cell, 0, 0, detail::AllLanes{}, 0, 1, ops...));
     const auto y = detail::written(ops...);
     const Index chunks = (y.time + chunk - 1) / chunk;
-    const Lanes tiles{y.width, R::size};
+    const LaneTiles tiles{y.width, R::size};
     const Index columns = y.batch * tiles.count();
     Stretch* summaries = scratch.take<Stretch>(columns * chunks);
     T* starts = scratch.take<T>(chunks * y.batch * C::state_size * y.width);

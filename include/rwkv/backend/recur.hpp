@@ -1,7 +1,7 @@
 #pragma once
-/// Runs a recurrence over time for a few neighbouring lanes. State is component-major with the lane last,
-/// [batch, head, component, lane], so that neighbouring lanes load as one vector on every backend; a channel cell counts as
-/// one head that holds all lanes.
+/// Runs a recurrence over time for a few neighbouring lanes. State is component-major with the lane last, [batch, head,
+/// component, lane], so that neighbouring lanes load as one vector on every backend; a channel cell counts as one head
+/// that holds all lanes.
 #include <type_traits>
 #include <utility>
 
@@ -14,8 +14,9 @@ namespace rwkv::inline RWKV_ABI {
 struct Auto {};
 /// Token after token.
 struct Sequential {};
-/// Scannable cells: in chunks of `chunk` tokens side by side. Each chunk but the last is summarised, the summaries carry the
-/// state from chunk to chunk, then every chunk runs from its own start. Backends without parallelism may run it in sequence.
+/// Scannable cells: in chunks of `chunk` tokens side by side. Each chunk but the last is summarised, the summaries
+/// carry the state from chunk to chunk, then every chunk runs from its own start. Backends without parallelism may run
+/// it in sequence.
 struct Scan {
   Index chunk = 128;
 };
@@ -156,9 +157,9 @@ struct LanePlace {
   Index b, head, head_lanes, lane;
 };
 
-/// Advances Groups * R::size lanes (or `used` lanes, when used is a number) through the tokens [begin, end), writing each
-/// output. `head_state` points at the head's [component, lane] state: read before, replaced after. Several groups of
-/// lanes side by side hide the latency of a chain of dependent operations.
+/// Advances Groups * R::size lanes (or `used` lanes, when used is a number) through the tokens [begin, end), writing
+/// each output. `head_state` points at the head's [component, lane] state: read before, replaced after. Several groups
+/// of lanes side by side hide the latency of a chain of dependent operations.
 template <class R, int Groups, class Used, class C, Index N, class T, class... Op>
 RWKV_HD void advance_lanes(C, Extent<N> length, T* head_state, LanePlace at, Used used, Index begin, Index end,
                            const Op&... ops) {

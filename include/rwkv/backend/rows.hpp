@@ -9,9 +9,10 @@
 ///     template <class R> void reduce(Stage<0>, const R* totals, R* terms, R input, ...) const
 ///     template <class R> void reduce(Stage<1>, const R* totals, R* terms, R input, ...) const
 ///
-/// in which `terms` receives what the channel adds to the stage's totals and `totals` holds those of all earlier stages;
-/// its map takes `totals` first. Once they are complete, `template <class R> void finish(R* totals) const` may turn them
-/// into what map needs. A program may reduce over equal groups of channels; its member `groups` says how many.
+/// in which `terms` receives what the channel adds to the stage's totals and `totals` holds those of all earlier
+/// stages; its map takes `totals` first. Once they are complete, `template <class R> void finish(R* totals) const` may
+/// turn them into what map needs. A program may reduce over equal groups of channels; its member `groups` says how
+/// many.
 #include <utility>
 
 #include "rwkv/backend/operand.hpp"

@@ -5,8 +5,8 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default. Specialised
-/// for every version; see channel_mix_v4.hpp.
+/// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default.
+/// Specialised for every version; see channel_mix_v4.hpp.
 template <class V, class S, class B, class D>
 class ChannelMix {
   static_assert(sizeof(V) == 0,

@@ -15,8 +15,8 @@ struct VisitorArchetype {
 };
 }  // namespace detail
 
-/// A block maps a batch of sequences to one of the same shape and remembers what it needs of the past in its State. It is
-/// a descriptor, sizes and views of its parameters, and owns nothing.
+/// A block maps a batch of sequences to one of the same shape and remembers what it needs of the past in its State. It
+/// is a descriptor, sizes and views of its parameters, and owns nothing.
 ///
 ///     K(sizes, layer)                                        made from the model's sizes and the layer's number
 ///     void forward(B&, Arena, x, State&, y) const            x, y: [batch, time, width]; time 1 is a step

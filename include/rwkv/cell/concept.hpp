@@ -1,9 +1,9 @@
 #pragma once
 /// What a recurrence is, and what the library derives from it.
 ///
-/// A recurrence is written for one *lane* in a generic number R. In a channel cell (RWKV-4) a lane is a channel with a few
-/// numbers of state. In a row cell (RWKV-5 to 7) a lane is one row of a head's matrix state: its state is as long as the
-/// head, and the vectors along the key axis are shared by all lanes of the head.
+/// A recurrence is written for one *lane* in a generic number R. In a channel cell (RWKV-4) a lane is a channel with a
+/// few numbers of state. In a row cell (RWKV-5 to 7) a lane is one row of a head's matrix state: its state is as long
+/// as the head, and the vectors along the key axis are shared by all lanes of the head.
 #include <array>
 #include <cstddef>
 #include <string_view>
@@ -81,9 +81,9 @@ template <class C>
 concept Recurrence = detail::NamesInputs<C> &&
     (detail::RowSteps<C, One<double>> || detail::ChannelSteps<C, One<double>>);
 
-/// A channel cell whose stretches of time compose, so that time runs in parallel: `lift` makes the element of one token,
-/// `compose(earlier, later)` joins two stretches, `enter` advances a state by one. Law: enter(s, lift(x)) leaves the same
-/// state as step(s, x).
+/// A channel cell whose stretches of time compose, so that time runs in parallel: `lift` makes the element of one
+/// token, `compose(earlier, later)` joins two stretches, `enter` advances a state by one. Law: enter(s, lift(x)) leaves
+/// the same state as step(s, x).
 template <class C>
 concept Scannable = Recurrence<C> && !RowCell<C> && detail::Composes<C, One<double>>;
 

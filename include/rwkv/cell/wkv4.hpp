@@ -8,10 +8,10 @@ namespace rwkv::inline RWKV_ABI {
 ///
 ///     wkv_t = (sum_{i<t} e^{(t-1-i) w + k_i} v_i + e^{u+k_t} v_t) / (sum_{i<t} e^{(t-1-i) w + k_i} + e^{u+k_t})
 ///
-/// per channel, with w = -exp(time_decay) < 0 and u = time_first (Peng et al., "RWKV: Reinventing RNNs for the Transformer
-/// Era", eq. 16). Numerator and denominator are kept divided by e^p, p their largest exponent so far, so that no
-/// exponential ever overflows, for any key above -1e38, the exponent of an empty state. State: numerator a, denominator b,
-/// exponent p; the official aa, bb, pp.
+/// per channel, with w = -exp(time_decay) < 0 and u = time_first (Peng et al., "RWKV: Reinventing RNNs for the
+/// Transformer Era", eq. 16). Numerator and denominator are kept divided by e^p, p their largest exponent so far, so
+/// that no exponential ever overflows, for any key above -1e38, the exponent of an empty state. State: numerator a,
+/// denominator b, exponent p; the official aa, bb, pp.
 struct WKV4 {
   static constexpr auto inputs = Inputs{"decay", "bonus", "key", "value"};
   static constexpr int state_size = 3;

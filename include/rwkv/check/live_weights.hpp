@@ -1,6 +1,6 @@
 #pragma once
-/// Random weights under which every part of a model is alive: for tests and benchmarks, where a freshly initialised model
-/// would hide faults behind its zeros.
+/// Random weights under which every part of a model is alive: for tests and benchmarks, where a freshly initialised
+/// model would hide faults behind its zeros.
 #include <cmath>
 
 #include "rwkv/core/fields.hpp"

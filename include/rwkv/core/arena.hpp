@@ -10,9 +10,9 @@ namespace rwkv::inline RWKV_ABI {
 /// Every piece starts on a cache line.
 inline constexpr Index arena_alignment = 64;
 
-/// Hands out pieces of one block. Passed *by value* down the call tree: when a callee returns, its pieces vanish with its
-/// copy, so scoping is free. An arena without a block only measures: it hands out null pointers and records the peak, so
-/// the code that measures memory is the code that uses it.
+/// Hands out pieces of one block. Passed *by value* down the call tree: when a callee returns, its pieces vanish with
+/// its copy, so scoping is free. An arena without a block only measures: it hands out null pointers and records the
+/// peak, so the code that measures memory is the code that uses it.
 class Arena {
  public:
   /// Measures; `peak` receives the most bytes ever in use.

@@ -17,7 +17,8 @@ RWKV_HD constexpr To bits_as(From from) {
 }
 }  // namespace detail
 
-/// bfloat16: the upper half of an IEEE float. Storage only; convert to compute. Rounds to nearest even, keeps NaN quiet.
+/// bfloat16: the upper half of an IEEE float. Storage only; convert to compute. Rounds to nearest even, keeps NaN
+/// quiet.
 struct bf16 {
   std::uint16_t bits = 0;
 

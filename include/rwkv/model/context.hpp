@@ -44,7 +44,8 @@ class Context {
   /// Back to the state before the first token.
   void reset() { parts_.body.reset(backend_, state_); }
 
-  /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next call.
+  /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next
+  /// call.
   /// Errors: a token outside the vocabulary, or a number of tokens other than `batch`; the state is left as it was.
   std::span<const compute> step(std::span<const Token> tokens) & {
     expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
@@ -56,8 +57,8 @@ class Context {
   /// Advances every sequence by the same number of tokens, chunks of them in parallel over time, and returns the logits
   /// that follow the last, [batch, vocab], valid until the next call.
   /// Shapes    tokens: [batch, time]
-  /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; the state is
-  /// left as it was.
+  /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; the state
+  /// is left as it was.
   std::span<const compute> prefill(std::span<const Token> tokens) & {
     run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       if (begin + x.time == time) head_of_last(ws, x);

@@ -5,8 +5,8 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// The pre-norm residual pair of every RWKV: x += time_mix(ln1(x)), then x += channel_mix(ln2(x)). Any two blocks of one
-/// scalar and backend fit.
+/// The pre-norm residual pair of every RWKV: x += time_mix(ln1(x)), then x += channel_mix(ln2(x)). Any two blocks of
+/// one scalar and backend fit.
 template <class TimeMixing, class ChannelMixing>
 class Layer {
   static_assert(Block<TimeMixing> && Block<ChannelMixing>, "rwkv: a layer is made of two blocks; see rwkv::Block");

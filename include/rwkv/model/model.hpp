@@ -53,8 +53,8 @@ class Model {
     owner_ = std::move(memory);
   }
 
-  /// A model whose parameters point nowhere yet: the caller binds each of `parameters()` and hands over what keeps their
-  /// memory alive. For loaders.
+  /// A model whose parameters point nowhere yet: the caller binds each of `parameters()` and hands over what keeps
+  /// their memory alive. For loaders.
   static Model unbound(const ModelSizes& sizes, backend be) {
     return Model(Parts(checked(sizes)), std::move(be), sizes);
   }

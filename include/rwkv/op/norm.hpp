@@ -7,8 +7,8 @@ namespace rwkv::inline RWKV_ABI {
 /// The row program y = (x - mean) / sqrt(variance + epsilon) * scale + shift over equal groups of channels, with the
 /// population variance. Operands x, scale, shift, y.
 ///
-/// The variance is taken around a first mean and both are then corrected by the mean of the remainders, so rows far from
-/// zero keep their digits.
+/// The variance is taken around a first mean and both are then corrected by the mean of the remainders, so rows far
+/// from zero keep their digits.
 struct Normalise {
   Index groups;
   double per_channel;  ///< 1 / channels of a group

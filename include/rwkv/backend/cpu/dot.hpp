@@ -1,8 +1,8 @@
 #pragma once
-/// The product of a linear layer, y = x w^T, from dot products: both factors are contiguous along the axis they share, so
-/// nothing is repacked and nothing is allocated. Every output is one chain of fused multiply-adds whose order depends on
-/// the length and the vector width alone. So a token's result has the same bits whatever the batch, the chunk, the tile
-/// or the number of threads, and 16-bit weights give the bits of their widened copies.
+/// The product of a linear layer, y = x w^T, from dot products: both factors are contiguous along the axis they share,
+/// so nothing is repacked and nothing is allocated. Every output is one chain of fused multiply-adds whose order
+/// depends on the length and the vector width alone. So a token's result has the same bits whatever the batch, the
+/// chunk, the tile or the number of threads, and 16-bit weights give the bits of their widened copies.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
@@ -23,8 +23,8 @@ RWKV_INLINE void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] Index
 #endif
 }
 
-/// Keeps a number in a register. g++ would read it from memory again at each of its uses, and a processor reads about as
-/// often as it multiplies.
+/// Keeps a number in a register. g++ would read it from memory again at each of its uses, and a processor reads about
+/// as often as it multiplies.
 template <class R>
 RWKV_INLINE void keep_in_register(R&) {}
 #if RWKV_SIMD_BYTES > 0 && defined(__x86_64__) && !defined(__clang__)
@@ -34,8 +34,8 @@ RWKV_INLINE void keep_in_register(Pack<T, N>& x) {
 }
 #endif
 
-/// Rows of x and of w in one block of outputs: the sums and the factors fit 16 registers, and a number that is read serves
-/// several multiply-adds.
+/// Rows of x and of w in one block of outputs: the sums and the factors fit 16 registers, and a number that is read
+/// serves several multiply-adds.
 inline constexpr int dot_x_rows = 4;
 inline constexpr int dot_w_rows = 3;
 /// Outputs whose sums wait in memory while a long row is walked in stretches.
@@ -83,8 +83,8 @@ RWKV_INLINE void store_sums(const One<T>* sums, T* to) {
   RWKV_UNROLL for (int i = 0; i < Count; ++i) to[i] = sums[i].v;
 }
 
-/// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. The sums come from
-/// `waiting` unless the stretch is the first, and go back there unless it is the last.
+/// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. The sums come
+/// from `waiting` unless the stretch is the first, and go back there unless it is the last.
 template <int X, int W, class T, class Stored>
 RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
                            Widest<T>* waiting) {
@@ -126,7 +126,8 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
   RWKV_UNROLL for (int i = 0; i < X; ++i) store_sums<W>(sums[i], &y(row + i, out));
 }
 
-/// One row of x against the rows [first, last) of w, read in one stream from end to end: the fastest way to read memory.
+/// One row of x against the rows [first, last) of w, read in one stream from end to end: the fastest way to read
+/// memory.
 template <class T, class Stored>
 RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
   using R = Widest<T>;

@@ -21,8 +21,8 @@ class Threads {
 
   int count() const { return count_; }
 
-  /// Calls body(tile) once for every tile in [0, tiles), in any order, and returns when all are done. What a tile computes
-  /// must not depend on which thread runs it. Allocates nothing.
+  /// Calls body(tile) once for every tile in [0, tiles), in any order, and returns when all are done. What a tile
+  /// computes must not depend on which thread runs it, and it must not throw. Allocates nothing.
   template <class Body>
   void run(Index tiles, const Body& body) const {
     if (count_ == 1 || tiles <= 1) {
@@ -40,8 +40,8 @@ class Threads {
   }
 
  private:
-  /// Tiles in neighbouring runs, one for each thread: neighbours read neighbouring memory. A thread that has finished its
-  /// own run helps with the next.
+  /// Tiles in neighbouring runs, one for each thread: neighbours read neighbouring memory. A thread that has finished
+  /// its own run helps with the next.
   template <class Body>
   class Job {
    public:
