@@ -43,6 +43,7 @@ template <class Net>
 Net on_threads(const Net& net, int threads) {
   Net other = Net::unbound(net.sizes(), Cpu(threads));
   other.parts = net.parts;
+  other.adopt(alive.model);
   return other;
 }
 
