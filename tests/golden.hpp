@@ -20,13 +20,15 @@ inline std::filesystem::path folder() { return RWKV_GOLDEN_DIR; }
 /// out.
 inline bool is_subset() { return std::filesystem::exists(folder() / "SUBSET.md"); }
 
-/// The files under `sub` whose names start with `prefix`, sorted; none is an error.
-inline std::vector<std::filesystem::path> files(const std::string& sub, const std::string& prefix) {
+/// The files under `sub` whose names start with `prefix`, sorted. Another number of them than `count` is an error: a case
+/// that was lost is a failure.
+inline std::vector<std::filesystem::path> files(const std::string& sub, const std::string& prefix, std::size_t count) {
   std::vector<std::filesystem::path> found;
   for (const auto& entry : std::filesystem::directory_iterator(folder() / sub)) {
     if (entry.path().filename().string().starts_with(prefix)) found.push_back(entry.path());
   }
-  rwkv::expects(!found.empty(), "no golden file ", sub, "/", prefix, "* in ", folder().string());
+  rwkv::expects(found.size() == count, folder().string(), ": ", found.size(), " golden files ", sub, "/", prefix,
+                "*, there should be ", count);
   std::sort(found.begin(), found.end());
   return found;
 }

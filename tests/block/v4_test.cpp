@@ -29,7 +29,7 @@ std::vector<double> wkv_of(const golden::File& file, const std::string& prefix, 
 
 TEST_CASE_TEMPLATE("the RWKV-4 time mix reproduces the goldens", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "timemix_v4")) {
+  for (const auto& path : golden::files("ops", "timemix_v4", 3)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
@@ -55,7 +55,7 @@ TEST_CASE_TEMPLATE("the RWKV-4 time mix reproduces the goldens", C, RWKV_TEST_CO
 
 TEST_CASE_TEMPLATE("the RWKV-4 channel mix reproduces the goldens", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "channelmix_v4v5")) {
+  for (const auto& path : golden::files("ops", "channelmix_v4v5", 2)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
@@ -71,7 +71,7 @@ TEST_CASE_TEMPLATE("the RWKV-4 channel mix reproduces the goldens", C, RWKV_TEST
 
 TEST_CASE_TEMPLATE("token shift and both mixing rules reproduce the goldens", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "tokenshift_")) {
+  for (const auto& path : golden::files("ops", "tokenshift_", 2)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);

@@ -61,18 +61,18 @@ void check_wkv4(const std::filesystem::path& path, Schedule schedule) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("WKV4 reproduces the official recurrence in sequence", C, RWKV_TEST_CONFIGS) {
-  for (const auto& path : golden::files("ops", "wkv4_")) check_wkv4<C>(path, Sequential{});
+  for (const auto& path : golden::files("ops", "wkv4_", 6)) check_wkv4<C>(path, Sequential{});
 }
 
 TEST_CASE_TEMPLATE("WKV4 reproduces the official recurrence as a scan", C, RWKV_CPU_CONFIGS) {
-  for (const auto& path : golden::files("ops", "wkv4_")) {
+  for (const auto& path : golden::files("ops", "wkv4_", 6)) {
     for (const Index chunk : {1, 2, 3, 5, 8}) check_wkv4<C>(path, Scan{chunk});
   }
 }
 
 TEST_CASE_TEMPLATE("WKV7 reproduces the official recurrence through the same verb", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "wkv7_")) {
+  for (const auto& path : golden::files("ops", "wkv7_", 6)) {
     const golden::File file(path);
     CAPTURE(path.filename().string());
     const auto r = file["in.r"];

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
+#include "rwkv/core/byte_reader.hpp"
+#include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
-#include "rwkv/io/byte_reader.hpp"
-#include "rwkv/io/checked.hpp"
 #include "rwkv/io/pickle.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/io/zip.hpp"

@@ -18,11 +18,11 @@
 #include <nlohmann/json.hpp>
 
 #include "rwkv/config.hpp"
+#include "rwkv/core/byte_reader.hpp"
+#include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
-#include "rwkv/io/byte_reader.hpp"
-#include "rwkv/io/checked.hpp"
-#include "rwkv/io/file.hpp"
+#include "rwkv/core/file.hpp"
 #include "rwkv/io/tensor.hpp"
 
 namespace rwkv::inline RWKV_ABI {

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
+#include "rwkv/core/byte_reader.hpp"
 #include "rwkv/core/error.hpp"
-#include "rwkv/io/byte_reader.hpp"
-#include "rwkv/io/file.hpp"
+#include "rwkv/core/file.hpp"
 #include "rwkv/io/pth.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor.hpp"

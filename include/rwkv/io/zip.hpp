@@ -15,9 +15,9 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
+#include "rwkv/core/byte_reader.hpp"
+#include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
-#include "rwkv/io/byte_reader.hpp"
-#include "rwkv/io/checked.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 namespace detail {

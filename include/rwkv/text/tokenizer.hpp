@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <span>
@@ -18,6 +17,7 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/core/file.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/core/utf8.hpp"
 
@@ -331,19 +331,9 @@ class Tokenizer {
   }
 
   /// The World tokenizer from its vocabulary file.
-  static Tokenizer open(const std::filesystem::path& path) {
-    const std::string name = path.string();
-    std::ifstream file(path, std::ios::binary);
-    expects(file.is_open(), name, ": the vocabulary cannot be opened");
-    std::string text;
-    std::vector<char> chunk(std::size_t{1} << 16);
-    // One byte over the limit is enough for the reader to refuse, so an endless file does not fill the memory.
-    while (text.size() <= detail::WorldReader::max_file && !file.eof()) {
-      file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-      expects(!file.bad(), name, ": the vocabulary cannot be read");
-      text.append(chunk.data(), static_cast<std::size_t>(file.gcount()));
-    }
-    return world(text, name);
+  static Tokenizer open(const std::filesystem::path& path, FileSystem& files = system_files()) {
+    const Bytes bytes = read_file(path, Access::automatic, files);
+    return world(detail::as_text(bytes.view()), bytes.name());
   }
 
   /// The tokens of any bytes.

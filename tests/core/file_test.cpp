@@ -1,5 +1,5 @@
 // Reading files as bytes and replacing files in one step, also when any call to the system fails.
-#include "rwkv/io/file.hpp"
+#include "rwkv/core/file.hpp"
 
 #include <doctest/doctest.h>
 
@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "checks.hpp"
+#include "../io/checks.hpp"
 #include "rwkv/io/tensor_file.hpp"
 
 #if !defined(_WIN32)

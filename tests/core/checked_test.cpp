@@ -1,5 +1,5 @@
 // The checked integer against 128-bit arithmetic, and the UTF-8 check against the definition.
-#include "rwkv/io/checked.hpp"
+#include "rwkv/core/checked.hpp"
 
 #include <doctest/doctest.h>
 
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "rwkv/io/byte_reader.hpp"
+#include "rwkv/core/byte_reader.hpp"
 
 using rwkv::Checked;
 

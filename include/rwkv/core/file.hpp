@@ -15,11 +15,11 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
+#include "rwkv/core/byte_reader.hpp"
+#include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
-#include "rwkv/io/byte_reader.hpp"
-#include "rwkv/io/checked.hpp"
-#include "rwkv/io/file_system.hpp"
-#include "rwkv/io/system_files.hpp"
+#include "rwkv/core/file_system.hpp"
+#include "rwkv/core/system_files.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 

@@ -8,9 +8,9 @@
 #include <string_view>
 
 #include "rwkv/config.hpp"
+#include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/utf8.hpp"
-#include "rwkv/io/checked.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 namespace detail {

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "rwkv/config.hpp"
-#include "rwkv/io/file_system.hpp"
+#include "rwkv/core/file_system.hpp"
 
 #if !defined(_WIN32)
 #include <cerrno>
