@@ -4,7 +4,8 @@
 template <class S>
 double first_logit(const char* file, std::span<const rwkv::Token> prompt) {
   auto net = rwkv::load_checkpoint<rwkv::LanguageModel<rwkv::V4, S, rwkv::Cpu>>(file);
-  return static_cast<double>(net.context().prefill(prompt)[0]);
+  auto context = net.context();
+  return static_cast<double>(context.prefill(prompt)[0]);
 }
 
 double sum_of_logits(const char* file, std::span<const rwkv::Token> prompt) {

@@ -10,6 +10,7 @@ set y2tics
 set yrange [0:*]
 set y2range [0:*]
 set key bottom right
+set xtics 25000
 set grid ytics
 plot table using ($0 * 4000 + 2000):2 skip 1 with linespoints pointtype 7 title "median time per token", \
      table using ($0 * 4000 + 2000):($4 / 1024) skip 1 axes x1y2 with lines linewidth 2 title "resident memory"
