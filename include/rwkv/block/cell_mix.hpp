@@ -89,9 +89,9 @@ class CellMix {
       visitor(TensorSpec{prefix + "time_mix_" + name, channel, Role::mix}, p.mixes[i]);
       visitor(TensorSpec{prefix + name + ".weight", square, Role::matrix}, p.matrices[i]);
     }
-    visitor(TensorSpec{prefix + "time_mix_receptance", channel, Role::mix}, p.mix_receptance);
+    visitor(TensorSpec{prefix + "time_mix_receptance", channel, Role::mix, {.scale = 0.5}}, p.mix_receptance);
     visitor(TensorSpec{prefix + "receptance.weight", square, Role::matrix}, p.receptance);
-    visitor(TensorSpec{prefix + "output.weight", square, Role::matrix}, p.output);
+    visitor(TensorSpec{prefix + "output.weight", square, Role::matrix, {.scale = 0}}, p.output);
   }
 
   template <class Visitor>

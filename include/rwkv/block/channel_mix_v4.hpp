@@ -32,8 +32,9 @@ class ChannelMix<V, S, B, D> {
       return table(field("time_mix_k", &Params::mix_k, mix, Role::mix),
                    field("time_mix_r", &Params::mix_r, mix, Role::mix),
                    field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), Role::matrix),
-                   field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), Role::matrix),
-                   field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), Role::matrix));
+                   field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), Role::matrix,
+                         {.scale = 0}),
+                   field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), Role::matrix, {.scale = 0}));
     }
   };
 

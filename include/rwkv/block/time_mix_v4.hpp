@@ -34,11 +34,13 @@ class TimeMix<V, S, B, D> {
       return table(
           field("time_decay", &Params::decay, channel, Role::decay),
           field("time_first", &Params::first, channel, Role::bonus),
-          field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_v", &Params::mix_v, mix, Role::mix),
-          field("time_mix_r", &Params::mix_r, mix, Role::mix), field("key.weight", &Params::key, square, Role::matrix),
+          field("time_mix_k", &Params::mix_k, mix, Role::mix),
+          field("time_mix_v", &Params::mix_v, mix, Role::mix, {.lift = 0.3}),
+          field("time_mix_r", &Params::mix_r, mix, Role::mix, {.scale = 0.5}),
+          field("key.weight", &Params::key, square, Role::matrix, {.scale = 0.1}),
           field("value.weight", &Params::value, square, Role::matrix),
           field("receptance.weight", &Params::receptance, square, Role::matrix),
-          field("output.weight", &Params::output, square, Role::matrix));
+          field("output.weight", &Params::output, square, Role::matrix, {.scale = 0}));
     }
   };
 

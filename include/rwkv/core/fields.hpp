@@ -19,6 +19,12 @@ namespace rwkv::inline RWKV_ABI {
 /// What a parameter is for. Initialisation, weight decay and learning rates follow from it.
 enum class Role : unsigned char { embedding, head, matrix, norm_scale, norm_shift, mix, decay, bonus };
 
+/// How a parameter starts, as far as its role does not say it already; see initialize().
+struct Start {
+  double scale = 1;  ///< matrices: gain, 0 for a matrix of zeros; mixes: factor of the exponent
+  double lift = 0;   ///< mixes: what is added in the last layer, less in the layers before it
+};
+
 /// The sizes of one tensor, rank at most 4.
 struct Shape {
   std::array<Index, 4> sizes{};
@@ -62,11 +68,13 @@ struct Field {
   Access access;
   Axes axes;
   Role role;
+  Start start;
 };
 
 template <class Access>
-constexpr Field<std::string_view, Access> field(std::string_view name, Access access, Axes axes, Role role) {
-  return {name, access, axes, role};
+constexpr Field<std::string_view, Access> field(std::string_view name, Access access, Axes axes, Role role,
+                                                Start start = {}) {
+  return {name, access, axes, role, start};
 }
 
 template <class... F>
@@ -79,6 +87,8 @@ struct TensorSpec {
   std::string name;  ///< official name, `blocks.3.att.key.weight`
   Shape shape;       ///< as in the checkpoint
   Role role = Role::matrix;
+  Start start{};
+  Index layer = 0;  ///< number of the layer it belongs to; 0 outside layers
 };
 
 /// A struct with a static `fields()` table.
@@ -92,7 +102,8 @@ template <Fields Params, class Sizes, class Visitor>
 void visit_fields(Params& params, const Sizes& dims, const std::string& prefix, Visitor&& visitor) {
   std::apply(
       [&](const auto&... row) {
-        (visitor(TensorSpec{prefix + std::string(row.name), row.axes(dims), row.role}, std::invoke(row.access, params)),
+        (visitor(TensorSpec{prefix + std::string(row.name), row.axes(dims), row.role, row.start},
+                 std::invoke(row.access, params)),
          ...);
       },
       Params::fields());

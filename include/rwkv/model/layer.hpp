@@ -54,10 +54,14 @@ class Layer {
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     const std::string block = self.name(prefix);
-    Norm::visit(self.ln1, block + "ln1.", visitor);
-    TimeMixing::visit(self.att, block + "att.", visitor);
-    Norm::visit(self.ln2, block + "ln2.", visitor);
-    ChannelMixing::visit(self.ffn, block + "ffn.", visitor);
+    const auto numbered = [&](TensorSpec spec, auto& view) {
+      spec.layer = self.index;
+      visitor(std::move(spec), view);
+    };
+    Norm::visit(self.ln1, block + "ln1.", numbered);
+    TimeMixing::visit(self.att, block + "att.", numbered);
+    Norm::visit(self.ln2, block + "ln2.", numbered);
+    ChannelMixing::visit(self.ffn, block + "ffn.", numbered);
   }
 
   template <class Visitor>
