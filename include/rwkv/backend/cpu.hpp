@@ -2,13 +2,17 @@
 /// The CPU backend: functors on packs of native vectors, several threads, Eigen underneath.
 #include <algorithm>
 #include <new>
+#include <numeric>
 #include <span>
 #include <utility>
 
 #include "rwkv/backend/cpu/dot.hpp"
+#include "rwkv/backend/cpu/recur_back.hpp"
 #include "rwkv/backend/cpu/threads.hpp"
+#include "rwkv/backend/cross_entropy.hpp"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/backend/recur.hpp"
+#include "rwkv/backend/recur_back.hpp"
 #include "rwkv/backend/rows.hpp"
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/token.hpp"
@@ -60,6 +64,54 @@ class Cpu {
     }
   }
 
+  /// Rows are added in their order, whatever the number of threads.
+  template <class T, class W, Index N, Index M>
+  void scatter_add_rows(Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
+    if (dry) return;
+    detail::check_gather(table, rows, from);
+    constexpr Index per_tile = 128;
+    over((from.cols + per_tile - 1) / per_tile, from.rows * from.cols, elements_worth_a_fork, [&](Index tile) {
+      const Index end = std::min<Index>(from.cols, (tile + 1) * per_tile);
+      for (Index r = 0; r < from.rows; ++r) {
+        W* to = table.row(rows[static_cast<std::size_t>(r)]);
+        for (Index c = tile * per_tile; c < end; ++c) to[c] += from(r, c);
+      }
+    });
+  }
+
+  template <class T>
+  void cross_entropy(Mat<T> logits, std::span<const Token> targets, const CrossEntropyWeights& weights,
+                     std::span<T> losses) {
+    if (dry) return;
+    detail::check_cross_entropy(logits, targets, losses);
+    over(logits.rows, logits.rows * logits.cols, elements_worth_a_fork, [&](Index r) {
+      const auto row = static_cast<std::size_t>(r);
+      losses[row] = cross_entropy_row<Widest<T>>(logits.row(r), logits.cols, targets[row], weights);
+    });
+  }
+
+  template <class T, Index N>
+  double sum_of_squares(Arena scratch, Mat<T, N> x) {
+    using U = std::remove_const_t<T>;
+    const Index per_tile = std::max<Index>(1, elements_per_tile / std::max<Index>(1, x.cols));
+    const Index tiles = (x.rows + per_tile - 1) / per_tile;
+    double* sums = scratch.take<double>(tiles);
+    if (dry) return 0;
+    over(tiles, x.rows * x.cols, elements_worth_a_fork, [&](Index tile) {
+      double sum = 0;
+      for (Index r = tile * per_tile; r < std::min(x.rows, (tile + 1) * per_tile); ++r) {
+        Widest<U> squares(0);
+        detail::each_pack<Widest<U>>(x.cols, [&](Index c, int lanes) {
+          const auto number = Widest<U>::load(x.row(r) + c, lanes);
+          squares += number * number;
+        });
+        sum += static_cast<double>(sum_lanes(squares));
+      }
+      sums[tile] = sum;
+    });
+    return std::accumulate(sums, sums + tiles, 0.0);
+  }
+
   template <class... P>
   void gemm(const P&... products) {
     if (dry) return;
@@ -73,18 +125,31 @@ class Cpu {
 
   template <class P, class... Op>
   void rows(const P& program, const Op&... ops) {
-    if (dry) return;
+    static_assert((!detail::is_sum<Op> && ...), "rwkv: rows with a sum(...) needs scratch as its first argument");
+    rows(Arena(nullptr, 0), program, ops...);
+  }
+  /// Each tile of tokens has sums of its own, which are then added in the order of the tiles.
+  template <class P, class... Op>
+  void rows(Arena scratch, const P& program, const Op&... ops) {
+    using T = detail::element_t<Op...>;
     const auto y = detail::written(ops...);
-    using R = Widest<typename decltype(y)::element>;
-    (detail::check_operand(ops, y.batch, y.time, y.width), ...);
     const Index tokens = y.batch * y.time;
     const Index per_tile = std::max<Index>(1, elements_per_tile / std::max<Index>(1, y.width));
-    over((tokens + per_tile - 1) / per_tile, tokens * y.width, elements_worth_a_fork, [&](Index tile) {
+    const Index tiles = (tokens + per_tile - 1) / per_tile;
+    const Index sums = Index{detail::sum_count<Op...>} * y.width;
+    T* partial = scratch.take<T>(tiles * sums);
+    if (dry) return;
+    (detail::check_operand(ops, y.batch, y.time, y.width), ...);
+    over(tiles, tokens * y.width, elements_worth_a_fork, [&](Index tile) {
       const Index end = std::min(tokens, (tile + 1) * per_tile);
-      for (Index token = tile * per_tile; token < end; ++token) {
-        apply_row<R>(program, token / y.time, token % y.time, ops...);
-      }
+      std::fill_n(partial + tile * sums, sums, T(0));
+      partial_sums::with(partial + tile * sums, std::index_sequence_for<Op...>(), [&](const auto&... tile_ops) {
+        for (Index token = tile * per_tile; token < end; ++token) {
+          apply_row<Widest<T>>(program, token / y.time, token % y.time, tile_ops...);
+        }
+      }, ops...);
     });
+    if constexpr (detail::sum_count<Op...> > 0) partial_sums::add(partial, tiles, ops...);
   }
 
   template <class Schedule, class C, Index N, class T, Index M, class... Op>
@@ -115,6 +180,22 @@ class Cpu {
            T* head_state = state.row(b) + head * numbers * head_lanes;
            advance_tile<R, groups>(cell, length, head_state, LanePlace{b, head, head_lanes, lane}, 0, y.time, ops...);
          });
+  }
+
+  template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
+  void recur_back(Arena scratch, Schedule schedule, C cell, Extent<N>, Mat<const T, F> first, Mat<const T, L> dlast,
+                  Mat<T, M> dfirst, const Op&... ops) {
+    static_assert(detail::explain_recur_back<Schedule, C, Op...>());
+    if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+    Index chunk = detail::written(ops...).time;
+    if constexpr (std::is_same_v<Schedule, Scan>) {
+      expects(schedule.chunk > 0, "rwkv: a scan needs chunks of at least one token, not ", schedule.chunk);
+      chunk = schedule.chunk;
+    }
+    const auto run = [this](Index tiles, Index work, const auto& body) {
+      over(tiles, work, state_updates_worth_a_fork, body);
+    };
+    recur_back_in_chunks(run, scratch, dry, chunk, cell, first, dlast, dfirst, ops...);
   }
 
  private:

@@ -2,6 +2,7 @@
 /// Operands of row programs and recurrences: a view, and how it is read or written at token (batch b, time t).
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
@@ -53,6 +54,31 @@ struct Add {
   RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
 };
 
+/// The cotangent of an output; for adjoints.
+template <class T, Index W>
+struct Cot {
+  Seq<const T, W> x;
+  RWKV_HD const T* row(Index b, Index t) const { return x.row(b, t); }
+};
+
+/// Added to, summed over all tokens of all sequences: the gradient of a per-channel parameter. One without memory is
+/// left out.
+template <class T, Index W>
+struct Sum {
+  Vec<T, W> p;
+  RWKV_HD T* row(Index, Index) const { return p.data; }
+};
+
+/// The adjoint of `prev`: what the token before receives is added to dx[t-1], at t = 0 it is the cotangent `dfirst` of
+/// the state before; dx[time-1] receives `dlast`, the cotangent of the state after.
+template <class T, Index W>
+struct Back {
+  Seq<T, W> y;
+  Mat<const T> dlast;
+  Mat<T> dfirst;
+  RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
+};
+
 template <class T, Index W>
 constexpr In<std::remove_const_t<T>, W> in(Seq<T, W> x) {
   return {{x.data, x.batch, x.time, x.width}};
@@ -77,6 +103,20 @@ template <class T, Index W>
 constexpr Add<T, W> add(Seq<T, W> y) {
   return {y};
 }
+template <class T, Index W>
+constexpr Cot<std::remove_const_t<T>, W> cot(Seq<T, W> dy) {
+  return {{dy.data, dy.batch, dy.time, dy.width}};
+}
+template <class T, Index W>
+constexpr Sum<T, W> sum(Vec<T, W> dp) {
+  return {dp};
+}
+template <class T, Index W, class U, Index C, Index M>
+constexpr Back<T, W> back(Seq<T, W> dx, Mat<U, C> dlast, Mat<T, M> dfirst) {
+  return {dx,
+          {dlast.data, dlast.rows, Index(dlast.cols), dlast.stride},
+          {dfirst.data, dfirst.rows, Index(dfirst.cols), dfirst.stride}};
+}
 
 }  // namespace arg
 
@@ -88,18 +128,46 @@ template <class T, Index W>
 inline constexpr bool is_output<arg::Out<T, W>> = true;
 template <class T, Index W>
 inline constexpr bool is_output<arg::Add<T, W>> = true;
+template <class T, Index W>
+inline constexpr bool is_output<arg::Sum<T, W>> = true;
+template <class T, Index W>
+inline constexpr bool is_output<arg::Back<T, W>> = true;
 
 template <class Op>
 inline constexpr bool is_add = false;
 template <class T, Index W>
 inline constexpr bool is_add<arg::Add<T, W>> = true;
+template <class T, Index W>
+inline constexpr bool is_add<arg::Sum<T, W>> = true;
+template <class T, Index W>
+inline constexpr bool is_add<arg::Back<T, W>> = true;
 
-/// The sequence that the first output writes: its batch, time and width are those of the whole operation.
+template <class Op>
+inline constexpr bool is_sum = false;
+template <class T, Index W>
+inline constexpr bool is_sum<arg::Sum<T, W>> = true;
+
+template <class Op>
+inline constexpr bool is_cot = false;
+template <class T, Index W>
+inline constexpr bool is_cot<arg::Cot<T, W>> = true;
+
+template <class Op>
+inline constexpr bool is_prev = false;
+template <class T, Index W>
+inline constexpr bool is_prev<arg::Prev<T, W>> = true;
+
+/// The sequence that the first output writes, or the first cotangent when only sums are written: its batch, time and
+/// width are those of the whole operation.
 template <class First, class... Rest>
 RWKV_HD constexpr auto written(const First& first, const Rest&... rest) {
-  if constexpr (is_output<First>) return first.y;
+  if constexpr (is_cot<First>) return first.x;
+  else if constexpr (is_output<First> && !is_sum<First>) return first.y;
   else return written(rest...);
 }
+/// The computing scalar of an operation.
+template <class... Op>
+using element_t = std::remove_const_t<typename decltype(written(std::declval<const Op&>()...))::element>;
 
 /// All lanes of a number are in use; the tail of a row passes their count instead.
 struct AllLanes {};
@@ -135,6 +203,9 @@ struct Slot {
     if constexpr (!is_output<Op>) value = load<R>(op.row(b, t) + c, lanes);
   }
   RWKV_HD void finish() {
+    if constexpr (is_sum<Op>) {
+      if (op.p.data == nullptr) return;
+    }
     if constexpr (is_add<Op>) value = load<R>(op.row(b, t) + c, lanes) + value;
     if constexpr (is_output<Op>) store(value, op.row(b, t) + c, lanes);
   }
@@ -146,7 +217,8 @@ void check_operand(const Op& op, Index batch, Index time, Index width) {
   if constexpr (requires { op.operand; }) {
     check_operand(op.operand, batch, time, width);
   } else if constexpr (requires { op.p; }) {
-    asserts(op.p.size == width, "rwkv: a per-channel operand has ", Index(op.p.size), " channels, the output ", width);
+    asserts(op.p.size == width || (is_sum<Op> && op.p.data == nullptr), "rwkv: a per-channel operand has ",
+            Index(op.p.size), " channels, the output ", width);
   } else {
     const auto& view = [&]() -> const auto& {
       if constexpr (is_output<Op>) return op.y;
@@ -156,10 +228,15 @@ void check_operand(const Op& op, Index batch, Index time, Index width) {
     const Index got[] = {view.batch, view.time, view.width}, want[] = {batch, time, width};
     asserts(got[0] == want[0] && got[1] == want[1] && got[2] == want[2], "rwkv: an operand has shape ", std::span(got),
             ", the output ", std::span(want));
-    if constexpr (requires { op.before; }) {
-      const Index state[] = {op.before.rows, op.before.cols}, expected[] = {batch, width};
+    const auto check_shift = [&](const auto& shift) {
+      const Index state[] = {shift.rows, shift.cols}, expected[] = {batch, width};
       asserts(state[0] == expected[0] && state[1] == expected[1], "rwkv: a token-shift state has shape ",
               std::span(state), ", the sequence needs ", std::span(expected));
+    };
+    if constexpr (requires { op.before; }) check_shift(op.before);
+    if constexpr (requires { op.dlast; }) {
+      check_shift(op.dlast);
+      check_shift(op.dfirst);
     }
   }
 }
@@ -180,6 +257,17 @@ void check_gather(const Mat<W, M>& table, std::span<const Token> rows, const Mat
           std::span(want));
   for (const Token row : rows) {
     asserts(row >= 0 && row < table.rows, "rwkv: row ", row, " is outside a table of ", table.rows, " rows");
+  }
+}
+
+/// Checks that every row of logits has a target and a place for its loss.
+template <class T>
+void check_cross_entropy(const Mat<T>& logits, std::span<const Token> targets, std::span<T> losses) {
+  asserts(std::ssize(targets) == logits.rows && std::ssize(losses) == logits.rows, "rwkv: the cross entropy of ",
+          logits.rows, " positions has ", targets.size(), " targets and room for ", losses.size(), " losses");
+  for (const Token target : targets) {
+    asserts(target >= -1 && target < logits.cols, "rwkv: target ", target, " is outside the vocabulary of ",
+            Index(logits.cols));
   }
 }
 

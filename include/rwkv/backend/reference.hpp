@@ -1,10 +1,15 @@
 #pragma once
 /// The oracle: every verb as the plainest loop that is right. Also the smallest example of a backend.
+#include <algorithm>
+#include <array>
 #include <new>
 #include <span>
+#include <utility>
 
+#include "rwkv/backend/cross_entropy.hpp"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/backend/recur.hpp"
+#include "rwkv/backend/recur_back.hpp"
 #include "rwkv/backend/rows.hpp"
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/token.hpp"
@@ -51,6 +56,34 @@ class Reference {
     }
   }
 
+  template <class T, class W, Index N, Index M>
+  void scatter_add_rows(Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
+    if (dry) return;
+    detail::check_gather(table, rows, from);
+    for (Index r = 0; r < from.rows; ++r) {
+      for (Index c = 0; c < from.cols; ++c) table(rows[static_cast<std::size_t>(r)], c) += from(r, c);
+    }
+  }
+
+  template <class T>
+  void cross_entropy(Mat<T> logits, std::span<const Token> targets, const CrossEntropyWeights& weights,
+                     std::span<T> losses) {
+    if (dry) return;
+    detail::check_cross_entropy(logits, targets, losses);
+    for (std::size_t r = 0; r < targets.size(); ++r) {
+      losses[r] = cross_entropy_row<One<T>>(logits.row(static_cast<Index>(r)), logits.cols, targets[r], weights);
+    }
+  }
+
+  template <class T, Index N>
+  double sum_of_squares(Arena, Mat<T, N> x) {
+    double sum = 0;
+    for (Index r = 0; r < x.rows && !dry; ++r) {
+      for (Index c = 0; c < x.cols; ++c) sum += static_cast<double>(x(r, c)) * static_cast<double>(x(r, c));
+    }
+    return sum;
+  }
+
   template <class... P>
   void gemm(const P&... products) {
     if (dry) return;
@@ -63,8 +96,12 @@ class Reference {
     const auto y = detail::written(ops...);
     (detail::check_operand(ops, y.batch, y.time, y.width), ...);
     for (Index b = 0; b < y.batch; ++b) {
-      for (Index t = 0; t < y.time; ++t) apply_row<One<element<Op...>>>(program, b, t, ops...);
+      for (Index t = 0; t < y.time; ++t) apply_row<One<detail::element_t<Op...>>>(program, b, t, ops...);
     }
+  }
+  template <class P, class... Op>
+  void rows(Arena, const P& program, const Op&... ops) {
+    rows(program, ops...);
   }
 
   template <class Schedule, class C, Index N, class T, Index M, class... Op>
@@ -85,9 +122,53 @@ class Reference {
     }
   }
 
+  /// The adjoint by dual numbers even where the cell brings its own, from the states of the whole sequence.
+  template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
+  void recur_back(Arena scratch, Schedule, C, Extent<N>, Mat<const T, F> first, Mat<const T, L> dlast,
+                  Mat<T, M> dfirst, const Op&... ops) {
+    static_assert(detail::explain_recur_back<Schedule, C, Op...>());
+    using R = One<T>;
+    constexpr auto states = static_cast<std::size_t>(C::state_size);
+    const auto y = detail::written(ops...);
+    auto* before = scratch.take<std::array<R, states>>(y.time + 1);
+    if (dry) return;
+    detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+    for (Index b = 0; b < y.batch; ++b) {
+      for (Index lane = 0; lane < y.width; ++lane) {
+        R state[states], dstate[states], x[input_count<C>], sums[detail::sum_count<Op...> + 1];
+        detail::load_lanes(state, first.row(b) + lane, y.width, detail::AllLanes{});
+        detail::load_lanes(dstate, dlast.row(b) + lane, y.width, detail::AllLanes{});
+        for (Index t = 0; t < y.time; ++t) {
+          std::copy(state, state + states, before[t].begin());
+          detail::load_inputs<C>(x, std::index_sequence_for<Op...>(), b, t, lane, detail::AllLanes{}, ops...);
+          advance<C>(state, x);
+        }
+        for (auto& sum : sums) sum = R(0);
+        for (Index t = y.time; t-- > 0;) {
+          std::copy(before[t].begin(), before[t].end(), state);
+          retreat_lanes<R>(Derived<C>{}, b, lane, detail::AllLanes{}, t, t + 1, state, dstate, sums, ops...);
+        }
+        detail::store_lanes(dstate, dfirst.row(b) + lane, y.width, detail::AllLanes{});
+        detail::add_sums(sums, lane, detail::AllLanes{}, ops...);
+      }
+    }
+  }
+
  private:
-  template <class... Op>
-  using element = typename decltype(detail::written(std::declval<Op>()...))::element;
+  /// A cell without the adjoint it brings.
+  template <class C>
+  struct Derived {
+    static constexpr auto inputs = C::inputs;
+    static constexpr int state_size = C::state_size;
+    template <class R>
+    static void init(R (&state)[state_size]) {
+      C::init(state);
+    }
+    template <class R>
+    static R step(R (&state)[state_size], const R (&x)[input_count<C>]) {
+      return C::step(state, x);
+    }
+  };
 
   template <class T, class W, class Epilogue>
   static void multiply(const Product<T, W, Epilogue>& product) {

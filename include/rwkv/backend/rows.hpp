@@ -10,9 +10,9 @@
 ///     template <class R> void reduce(Stage<1>, const R* totals, R* terms, R input, ...) const
 ///
 /// in which `terms` receives what the channel adds to the stage's totals and `totals` holds those of all earlier
-/// stages; its map takes `totals` first. Once they are complete, `template <class R> void finish(R* totals) const` may
-/// turn them into what map needs. A program may reduce over equal groups of channels; its member `groups` says how
-/// many.
+/// stages; its map takes `totals` first. Once a stage is complete, `template <class R> void finish(Stage<1>, R* totals)
+/// const` may turn its totals into what follows needs. A program may reduce over equal groups of channels; its member
+/// `groups` says how many.
 #include <utility>
 
 #include "rwkv/backend/operand.hpp"
@@ -75,6 +75,7 @@ RWKV_HD void run_stage(const P& program, R* totals, Index b, Index t, Index begi
     reduce_slots<Nth, terms>(program, totals, sums, left, Slot<R, Op, int>(ops, b, t, c, left)...);
   }
   RWKV_UNROLL for (int k = 0; k < terms; ++k) totals[stages::before(Nth) + k] = R(sum_lanes(sums[k]));
+  if constexpr (requires { program.finish(Stage<Nth>{}, totals); }) program.finish(Stage<Nth>{}, totals);
 }
 
 template <class R, class P, class... Op, int... Nth>
@@ -106,7 +107,6 @@ RWKV_HD void apply_row(const P& program, Index b, Index t, const Op&... ops) {
     R totals[stages::total + 1];
     detail::run_stages(std::make_integer_sequence<int, stages::count>(), program, totals, b, t, begin, begin + group,
                        ops...);
-    if constexpr (requires { program.finish(totals); }) program.finish(totals);
     Index c = begin;
     for (; c + R::size <= begin + group; c += R::size) {
       detail::map_slots(program, totals, detail::Slot<R, Op, detail::AllLanes>(ops, b, t, c, {})...);

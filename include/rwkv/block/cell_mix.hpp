@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/concept.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/linear.hpp"
@@ -45,6 +46,12 @@ class CellMix {
     Mat<compute> shift;  // [batch, width], the last x
     Mat<compute> cell;   // [batch, state_size * width]
   };
+  /// What forward computes on its way.
+  struct Tape {
+    Seq<const compute, Width> x;
+    std::array<Seq<compute, Width>, inputs> mixed, projected;
+    Seq<compute, Width> xr, r, out, gated;
+  };
 
   D dims;
   Params params{};
@@ -53,25 +60,51 @@ class CellMix {
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x
-  /// Cost      inputs + 2 products of width x width; scratch of 2 inputs + 3 sequences
+  /// Cost      inputs + 2 products of width x width; scratch of 2 inputs + 4 sequences
   void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    std::array<Seq<compute, Width>, inputs> mixed, projected;
-    for (std::size_t i = 0; i < inputs; ++i) {
-      mixed[i] = ws.like<compute>(x, dims.width);
-      projected[i] = ws.like<compute>(x, dims.width);
-      mix(be, x, state, params.mixes[i], mixed[i]);
-    }
-    auto xr = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width),
-         out = ws.like<compute>(x, dims.width);
-    mix(be, x, state, params.mix_receptance, xr);
-    remember_last(be, x, state.shift);
-    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) {
-      be.gemm(linear(mixed[Nth], params.matrices[Nth], projected[Nth])..., linear(xr, params.receptance, r));
-      be.recur(ws, Auto{}, Cell{}, Extent<Cell::state_size>{}, state.cell, arg::in(projected[Nth])..., arg::out(out));
-    }
-    (std::make_index_sequence<inputs>());
-    be.rows(SigmoidGate{}, arg::in(r), arg::in(out), arg::out(r));
-    be.gemm(linear(r, params.output, y));
+    Tape tape;
+    forward(be, ws, x, state, y, tape);
+  }
+  void forward(B& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y, Tape& tape) const {
+    tape.x = x;
+    for (auto& sequence : tape.mixed) sequence = ws.like<compute>(x, dims.width);
+    for (auto& sequence : tape.projected) sequence = ws.like<compute>(x, dims.width);
+    for (auto* sequence : {&tape.xr, &tape.r, &tape.out, &tape.gated}) *sequence = ws.like<compute>(x, dims.width);
+    with_inputs([&](auto... nth) {
+      be.rows(Mix<MixCurrent>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(params.mixes[nth])...,
+              arg::chan(params.mix_receptance), arg::out(tape.mixed[nth])..., arg::out(tape.xr));
+      remember_last(be, x, state.shift);
+      be.gemm(linear(tape.mixed[nth], params.matrices[nth], tape.projected[nth])...,
+              linear(tape.xr, params.receptance, tape.r));
+      be.recur(ws, Auto{}, Cell{}, Extent<Cell::state_size>{}, state.cell, arg::in(tape.projected[nth])...,
+               arg::out(tape.out));
+    });
+    be.rows(SigmoidGate{}, arg::in(tape.r), arg::in(tape.out), arg::out(tape.gated));
+    be.gemm(linear(tape.gated, params.output, y));
+  }
+
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
+                const State& dlast, Seq<compute, Width> dx, CellMix& grad, State& dfirst) const {
+    auto dgated = ws.like<compute>(dy, dims.width), dr = ws.like<compute>(dy, dims.width),
+         dout = ws.like<compute>(dy, dims.width), dxr = ws.like<compute>(dy, dims.width);
+    std::array<Seq<compute, Width>, inputs> dmixed, dprojected;
+    for (auto& sequence : dmixed) sequence = ws.like<compute>(dy, dims.width);
+    for (auto& sequence : dprojected) sequence = ws.like<compute>(dy, dims.width);
+    be.gemm(linear_back(dy, params.output, dgated), linear_back_weights(dy, tape.gated, grad.params.output));
+    rows_back(be, ws, SigmoidGate{}, arg::in(tape.r), arg::in(tape.out), arg::cot(dgated), arg::out(dr),
+              arg::out(dout));
+    with_inputs([&](auto... nth) {
+      be.recur_back(ws, Auto{}, Cell{}, Extent<Cell::state_size>{}, Mat<const compute>(first.cell),
+                    Mat<const compute>(dlast.cell), dfirst.cell, arg::in(tape.projected[nth])..., arg::cot(dout),
+                    arg::out(dprojected[nth])...);
+      be.gemm(linear_back(dprojected[nth], params.matrices[nth], dmixed[nth])...,
+              linear_back_weights(dprojected[nth], tape.mixed[nth], grad.params.matrices[nth])...,
+              linear_back(dr, params.receptance, dxr), linear_back_weights(dr, tape.xr, grad.params.receptance));
+      rows_back(be, ws, Mix<MixCurrent>{}, arg::in(tape.x), arg::prev(tape.x, first.shift),
+                arg::chan(params.mixes[nth])..., arg::chan(params.mix_receptance), arg::cot(dmixed[nth])...,
+                arg::cot(dxr), arg::out(dx), arg::back(dx, dlast.shift, dfirst.shift),
+                arg::sum(grad.params.mixes[nth])..., arg::sum(grad.params.mix_receptance));
+    });
   }
 
   void reset(B& be, State& state) const {
@@ -101,9 +134,11 @@ class CellMix {
   }
 
  private:
-  static void mix(B& be, Seq<const compute, Width> x, const State& state, Vec<storage, Width> weights,
-                  Seq<compute, Width> y) {
-    be.rows(Mix<MixCurrent>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(weights), arg::out(y));
+  /// Calls f(0, 1, ...) with the number of every input.
+  template <class F>
+  static void with_inputs(const F& f) {
+    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) { f(Nth...); }
+    (std::make_index_sequence<inputs>());
   }
 };
 

@@ -1,4 +1,5 @@
 #pragma once
+#include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/channel_mix.hpp"
 #include "rwkv/op/linear.hpp"
 
@@ -42,6 +43,13 @@ class ChannelMix<V, S, B, D> {
     Mat<compute> shift;  // [batch, width], the last x
   };
 
+  /// What forward computes on its way.
+  struct Tape {
+    Seq<const compute, Width> x;
+    Seq<compute, Width> xk, xr, r, v;
+    Seq<compute, Ffn> k;
+  };
+
   D dims;
   Params params{};
 
@@ -49,18 +57,40 @@ class ChannelMix<V, S, B, D> {
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x
-  /// Cost      two width x ffn products and one width x width; scratch of three sequences and one of width ffn
+  /// Cost      two width x ffn products and one width x width; scratch of four sequences and one of width ffn
   void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    auto xk = ws.like<compute>(x, dims.width), xr = ws.like<compute>(x, dims.width),
-         r = ws.like<compute>(x, dims.width);
-    auto k = ws.like<compute>(x, dims.ffn);
+    Tape tape;
+    forward(be, ws, x, state, y, tape);
+  }
+  void forward(B& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y, Tape& tape) const {
+    tape.x = x;
+    for (auto* sequence : {&tape.xk, &tape.xr, &tape.r, &tape.v}) *sequence = ws.like<compute>(x, dims.width);
+    tape.k = ws.like<compute>(x, dims.ffn);
+    const auto& [_, xk, xr, r, v, k] = tape;
 
     be.rows(Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(params.mix_k),
             arg::chan(params.mix_r), arg::out(xk), arg::out(xr));
     remember_last(be, x, state.shift);
     be.gemm(linear(xk, params.key, k, typename V::Activation{}), linear(xr, params.receptance, r));
-    be.gemm(linear(k, params.value, y));
-    be.rows(typename V::Gate{}, arg::in(r), arg::in(y), arg::out(y));
+    be.gemm(linear(k, params.value, v));
+    be.rows(typename V::Gate{}, arg::in(r), arg::in(v), arg::out(y));
+  }
+
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
+                const State& dlast, Seq<compute, Width> dx, ChannelMix& grad, State& dfirst) const {
+    const auto& [x, xk, xr, r, v, k] = tape;
+    auto dr = ws.like<compute>(x, dims.width), dv = ws.like<compute>(x, dims.width);
+    auto dxk = ws.like<compute>(x, dims.width), dxr = ws.like<compute>(x, dims.width);
+    auto dk = ws.like<compute>(x, dims.ffn);
+
+    rows_back(be, ws, typename V::Gate{}, arg::in(r), arg::in(v), arg::cot(dy), arg::out(dr), arg::out(dv));
+    be.gemm(linear_back(dv, params.value, dk), linear_back_weights(dv, k, grad.params.value));
+    be.rows(EpilogueBack<typename V::Activation>{}, arg::in(k), arg::in(dk), arg::out(dk));
+    be.gemm(linear_back(dk, params.key, dxk), linear_back(dr, params.receptance, dxr),
+            linear_back_weights(dk, xk, grad.params.key), linear_back_weights(dr, xr, grad.params.receptance));
+    rows_back(be, ws, Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, first.shift), arg::chan(params.mix_k),
+              arg::chan(params.mix_r), arg::cot(dxk), arg::cot(dxr), arg::out(dx),
+              arg::back(dx, dlast.shift, dfirst.shift), arg::sum(grad.params.mix_k), arg::sum(grad.params.mix_r));
   }
 
   void reset(B& be, State& state) const { be.fill(state.shift, compute(0)); }

@@ -20,9 +20,17 @@ struct VisitorArchetype {
 ///
 ///     K(sizes, layer)                                        made from the model's sizes and the layer's number
 ///     void forward(B&, Arena, x, State&, y) const            x, y: [batch, time, width]; time 1 is a step
+///     void forward(B&, Arena&, x, State&, y, Tape&) const    the same, keeping in the arena what backward needs
+///     void backward(B&, Arena, dy, tape, first, dlast, dx, K& grad, dfirst) const
 ///     void reset(B&, State&) const                           the state before the first token
 ///     static void visit(self, prefix, visitor)               visitor(TensorSpec, view) for every parameter
 ///     void visit_state(State&, prefix, visitor) const        visitor(name, numbers per sequence, view) for every state
+///
+/// backward is the adjoint of the forward that filled the tape from the state `first`: from the cotangents of y and of
+/// the state after, dy and dlast, it writes those of x and of the state before, dx and dfirst, and adds those of the
+/// parameters to `grad`, a block of the same type whose views point to gradients. x and y must still be what they were;
+/// dx must not overlap dy, dfirst must not be dlast, because it is written while the other is still to be read. Only
+/// blocks that are trained need it.
 template <class K>
 concept Block = requires(K& block, const K& fixed, typename K::backend& be, Arena ws,
                          Seq<const typename K::compute, K::Width> x, Seq<typename K::compute, K::Width> y,

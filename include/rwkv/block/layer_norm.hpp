@@ -39,6 +39,13 @@ class LayerNorm {
   }
   void forward(B& be, Arena, Seq<const compute, Width> x, State&, Seq<compute, Width> y) const { forward(be, x, y); }
 
+  /// The adjoint; see layer_norm_back.
+  template <class Dx>
+  void backward(B& be, Arena ws, Seq<const compute, Width> x, Seq<const compute, Width> dy, Dx dx,
+                LayerNorm& grad) const {
+    layer_norm_back(be, ws, x, params.scale, epsilon, dy, dx, grad.params.scale, grad.params.shift);
+  }
+
   void reset(B&, State&) const {}
 
   template <class Self, class Visitor>

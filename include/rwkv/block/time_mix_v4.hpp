@@ -1,4 +1,5 @@
 #pragma once
+#include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/time_mix.hpp"
 #include "rwkv/block/wkv_state.hpp"
 #include "rwkv/op/linear.hpp"
@@ -49,6 +50,13 @@ class TimeMix<V, S, B, D> {
     WKVState<V, S, B> wkv;
   };
 
+  /// What forward computes on its way.
+  struct Tape {
+    Seq<const compute, Width> x;
+    Seq<compute, Width> xk, xv, xr, k, v, r, wkv, gated;
+    Seq<compute, Width> w;  // [1, 1, width], the log decay
+  };
+
   D dims;
   Params params{};
 
@@ -58,11 +66,16 @@ class TimeMix<V, S, B, D> {
   /// Aliasing  y must not overlap x
   /// Cost      four width x width products; scratch of eight sequences
   void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    auto xk = ws.like<compute>(x, dims.width), xv = ws.like<compute>(x, dims.width),
-         xr = ws.like<compute>(x, dims.width);
-    auto k = ws.like<compute>(x, dims.width), v = ws.like<compute>(x, dims.width), r = ws.like<compute>(x, dims.width);
-    auto wkv = ws.like<compute>(x, dims.width);
-    const Seq<compute, Width> w{ws.take<compute>(dims.width), 1, 1, dims.width};
+    Tape tape;
+    forward(be, ws, x, state, y, tape);
+  }
+  void forward(B& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y, Tape& tape) const {
+    tape.x = x;
+    for (auto* sequence : {&tape.xk, &tape.xv, &tape.xr, &tape.k, &tape.v, &tape.r, &tape.wkv, &tape.gated}) {
+      *sequence = ws.like<compute>(x, dims.width);
+    }
+    tape.w = {ws.take<compute>(dims.width), 1, 1, dims.width};
+    const auto& [_, xk, xv, xr, k, v, r, wkv, gated, w] = tape;
 
     be.rows(Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(params.mix_k),
             arg::chan(params.mix_v), arg::chan(params.mix_r), arg::out(xk), arg::out(xv), arg::out(xr));
@@ -70,10 +83,37 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(xk, params.key, k), linear(xv, params.value, v), linear(xr, params.receptance, r));
     be.rows(typename V::Decay{}, arg::chan(params.decay), arg::out(w));
     be.recur(ws, typename V::Schedule{}, typename V::Cell{}, Extent<V::Cell::state_size>{}, state.wkv.numbers,
-             arg::chan(Vec<const compute, Width>{w.data, dims.width}), arg::chan(params.first), arg::in(k), arg::in(v),
-             arg::out(wkv));
-    be.rows(typename V::Gate{}, arg::in(r), arg::in(wkv), arg::out(r));
-    be.gemm(linear(r, params.output, y));
+             arg::chan(log_decay(tape)), arg::chan(params.first), arg::in(k), arg::in(v), arg::out(wkv));
+    be.rows(typename V::Gate{}, arg::in(r), arg::in(wkv), arg::out(gated));
+    be.gemm(linear(gated, params.output, y));
+  }
+
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
+                const State& dlast, Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
+    const auto& [x, xk, xv, xr, k, v, r, wkv, gated, w] = tape;
+    auto dgated = ws.like<compute>(x, dims.width), dwkv = ws.like<compute>(x, dims.width);
+    auto dk = ws.like<compute>(x, dims.width), dv = ws.like<compute>(x, dims.width),
+         dr = ws.like<compute>(x, dims.width);
+    auto dxk = ws.like<compute>(x, dims.width), dxv = ws.like<compute>(x, dims.width),
+         dxr = ws.like<compute>(x, dims.width);
+    const Seq<compute, Width> dw{ws.take<compute>(dims.width), 1, 1, dims.width};
+
+    be.gemm(linear_back(dy, params.output, dgated), linear_back_weights(dy, gated, grad.params.output));
+    rows_back(be, ws, typename V::Gate{}, arg::in(r), arg::in(wkv), arg::cot(dgated), arg::out(dr), arg::out(dwkv));
+    be.fill(dw.flat(), compute(0));
+    be.recur_back(ws, typename V::Schedule{}, typename V::Cell{}, Extent<V::Cell::state_size>{},
+                  Mat<const compute>(first.wkv.numbers), Mat<const compute>(dlast.wkv.numbers), dfirst.wkv.numbers,
+                  arg::chan(log_decay(tape)), arg::chan(params.first), arg::in(k), arg::in(v), arg::cot(dwkv),
+                  arg::sum(Vec<compute, Width>{dw.data, dims.width}), arg::sum(grad.params.first), arg::out(dk),
+                  arg::out(dv));
+    rows_back(be, ws, typename V::Decay{}, arg::chan(params.decay), arg::cot(dw), arg::sum(grad.params.decay));
+    be.gemm(linear_back(dk, params.key, dxk), linear_back(dv, params.value, dxv),
+            linear_back(dr, params.receptance, dxr), linear_back_weights(dk, xk, grad.params.key),
+            linear_back_weights(dv, xv, grad.params.value), linear_back_weights(dr, xr, grad.params.receptance));
+    rows_back(be, ws, Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, first.shift), arg::chan(params.mix_k),
+              arg::chan(params.mix_v), arg::chan(params.mix_r), arg::cot(dxk), arg::cot(dxv), arg::cot(dxr),
+              arg::out(dx), arg::back(dx, dlast.shift, dfirst.shift), arg::sum(grad.params.mix_k),
+              arg::sum(grad.params.mix_v), arg::sum(grad.params.mix_r));
   }
 
   void reset(B& be, State& state) const {
@@ -91,6 +131,9 @@ class TimeMix<V, S, B, D> {
     visitor(prefix + "shift", Index(dims.width), state.shift);
     visitor(prefix + "wkv", state.wkv.components * dims.width, state.wkv.numbers);
   }
+
+ private:
+  Vec<const compute, Width> log_decay(const Tape& tape) const { return {tape.w.data, dims.width}; }
 };
 
 }  // namespace rwkv::inline RWKV_ABI

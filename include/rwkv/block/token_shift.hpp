@@ -1,4 +1,5 @@
 #pragma once
+#include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/concept.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/op/activation.hpp"
@@ -32,6 +33,16 @@ class TokenShift {
   void forward(B& be, Arena, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
     be.rows(Copy{}, arg::prev(x, state.shift), arg::out(y));
     remember_last(be, x, state.shift);
+  }
+
+  struct Tape {};
+  void forward(B& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y, Tape&) const {
+    forward(be, Arena(ws), x, state, y);
+  }
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape&, const State& first, const State& dlast,
+                Seq<compute, Width> dx, TokenShift&, State& dfirst) const {
+    be.fill(dx.flat(), compute(0));
+    rows_back(be, ws, Copy{}, arg::prev(dx, first.shift), arg::cot(dy), arg::back(dx, dlast.shift, dfirst.shift));
   }
 
   void reset(B& be, State& state) const { be.fill(state.shift, compute(0)); }

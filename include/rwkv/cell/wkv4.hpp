@@ -38,6 +38,27 @@ struct WKV4 {
     return wkv;
   }
 
+  /// The adjoint of a step. The exponent p only scales, so its derivative is zero except that of the state before, by
+  /// which the numerator a e^p and the denominator b e^p depend on it. No exponential here exceeds 1.
+  template <class R>
+  RWKV_HD static void step_back(const R (&before)[3], const R (&x)[4], R dy, R (&dstate)[3], R (&dx)[4]) {
+    const R a = before[0], b = before[1], p = before[2];
+    const R w = x[0], u = x[1], k = x[2], v = x[3];
+    const ExpPair<R> out = exp_pair(p, u + k);  // of the readout
+    const ExpPair<R> up = exp_pair(p + w, k);   // of the update
+    const R inverse = R(1) / (out.first * b + out.second);
+    const R y = (out.first * a + out.second * v) * inverse;
+    const R g = dy * inverse;
+    const R da = dstate[0], db = dstate[1];
+    dx[0] = up.first * (a * da + b * db);
+    dx[1] = out.second * g * (v - y);
+    dx[2] = dx[1] + up.second * (v * da + db);
+    dx[3] = out.second * g + up.second * da;
+    dstate[0] = out.first * g + up.first * da;
+    dstate[1] = up.first * db - out.first * g * y;
+    dstate[2] = a * dstate[0] + b * dstate[1];
+  }
+
   template <class R>
   RWKV_HD static Stretch<R> lift(const R (&x)[4]) {
     return {x[0], x[3], R(1), x[2]};

@@ -34,6 +34,13 @@ struct Dual {
       : value(static_cast<R>(constant)) {
     RWKV_UNROLL for (int k = 0; k < K; ++k) direction[k] = R(0);
   }
+  /// The variable of direction k at a value.
+  RWKV_HD static Dual variable(R value, int k) {
+    Dual x;
+    x.value = value;
+    RWKV_UNROLL for (int i = 0; i < K; ++i) x.direction[i] = R(i == k ? 1 : 0);
+    return x;
+  }
   /// f(x) from its value and its derivative f'(x).
   RWKV_HD static Dual chain(R value, R slope, const Dual& x) {
     Dual y;

@@ -4,12 +4,31 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// max(x, 0)^2, the activation of every channel mix. An epilogue of products.
+/// max(x, 0)^2, the activation of every channel mix. An epilogue of products; to be trained, an epilogue has a `slope`,
+/// its derivative as a function of its own value, so that what it was applied to need not be kept.
 struct SquaredRelu {
   template <class R>
   RWKV_HD R operator()(R x) const {
     const R positive = max(x, R(0));
     return positive * positive;
+  }
+  template <class R>
+  RWKV_HD R slope(R y) const {
+    return R(2) * sqrt(y);
+  }
+};
+
+/// dx = dy * slope(y), the adjoint of an epilogue. A row program; dx may be dy.
+template <class Epilogue>
+struct EpilogueBack {
+  Epilogue epilogue{};
+
+  template <class R>
+  RWKV_HD void map(R y, R dy, R& dx) const {
+    static_assert(requires { epilogue.slope(y); },
+                  "rwkv: to be trained an epilogue needs template <class R> R slope(R y) const, its derivative as a "
+                  "function of its value");
+    dx = dy * epilogue.slope(y);
   }
 };
 

@@ -13,4 +13,26 @@ auto linear(Seq<X, In> x, Mat<W, WIn> w, Seq<T, Out> y, Epilogue epilogue = {}) 
   return mul(y.flat(), x.flat(), transposed(w), epilogue);
 }
 
+/// The product dx = dy w, the adjoint of a linear layer in its input.
+/// Shapes    dy: [batch, time, out]   w: [out, in]   dx: [batch, time, in]
+/// Aliasing  dx must not overlap dy
+template <class Y, class W, class T, Index In, Index Out, Index WIn>
+auto linear_back(Seq<Y, Out> dy, Mat<W, WIn> w, Seq<T, In> dx) {
+  return mul(dx.flat(), dy.flat(), w);
+}
+
+/// The product dw += dy^T x, the adjoint of a linear layer in its weights, summed over all tokens. One without memory
+/// is not computed.
+/// Shapes    dy: [batch, time, out]   x: [batch, time, in]   dw: [out, in]
+template <class Y, class X, class T, Index In, Index Out, Index WIn>
+auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {
+  Mat<Y> outputs = dy.flat();
+  Mat<T> weights = dw;
+  if (weights.data == nullptr) {
+    outputs.cols = 0;
+    weights = {nullptr, 0, x.width, x.width};
+  }
+  return mul(plus(weights), transposed(outputs), x.flat());
+}
+
 }  // namespace rwkv::inline RWKV_ABI

@@ -1,5 +1,7 @@
 #pragma once
 /// Token shift: the mix of each token with the one before.
+#include <concepts>
+
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/core/math.hpp"
 
@@ -21,23 +23,15 @@ struct MixPrevious {
   }
 };
 
-/// The row program of several mixes of one x and its predecessor p in one pass: operands x, p, the mixes, the outputs.
+/// The row program of any number of mixes of one x and its predecessor p in one pass: operands x, p, the mixes, the
+/// outputs.
 template <class Rule>
 struct Mix {
-  template <class R>
-  RWKV_HD void map(R x, R p, R m, R& y) const {
-    y = Rule::mix(x, p, m);
-  }
-  template <class R>
-  RWKV_HD void map(R x, R p, R m0, R m1, R& y0, R& y1) const {
-    y0 = Rule::mix(x, p, m0);
-    y1 = Rule::mix(x, p, m1);
-  }
-  template <class R>
-  RWKV_HD void map(R x, R p, R m0, R m1, R m2, R& y0, R& y1, R& y2) const {
-    y0 = Rule::mix(x, p, m0);
-    y1 = Rule::mix(x, p, m1);
-    y2 = Rule::mix(x, p, m2);
+  template <class R, std::same_as<R>... Rest>
+  RWKV_HD void map(R x, R p, Rest&... mixes_then_outputs) const {
+    constexpr int count = sizeof...(Rest) / 2;
+    R* const each[] = {&mixes_then_outputs...};
+    RWKV_UNROLL for (int i = 0; i < count; ++i) *each[count + i] = Rule::mix(x, p, *each[i]);
   }
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 /// Layer norm and group norm.
 #include "rwkv/backend/rows.hpp"
+#include "rwkv/core/arena.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -28,7 +29,7 @@ struct Normalise {
   }
   /// From the sums of x, of its remainders and of their squares to mean and 1 / standard deviation.
   template <class R>
-  RWKV_HD void finish(R* totals) const {
+  RWKV_HD void finish(Stage<1>, R* totals) const {
     const R n = R(per_channel);
     const R correction = totals[1] * n;
     const R variance = max(totals[2] * n - correction * correction, R(0));  // rounding may leave less
@@ -38,6 +39,30 @@ struct Normalise {
   template <class R>
   RWKV_HD void map(const R* totals, R x, R scale, R shift, R& y) const {
     y = (x - totals[0]) * totals[1] * scale + shift;
+  }
+};
+
+/// The adjoint of Normalise, with x^ = (x - mean) / deviation and g = dy * scale:
+///
+///     dx = (g - mean(g) - x^ mean(g x^)) / deviation,   dscale = dy x^,   dshift = dy
+///
+/// Operands x, scale, dy, dx, dscale, dshift.
+struct NormaliseBack : Normalise {
+  using stages = Stages<1, 2, 2>;
+  using Normalise::reduce;
+
+  template <class R, class... Rest>
+  RWKV_HD void reduce(Stage<2>, const R* totals, R* terms, R x, R scale, R dy, const Rest&...) const {
+    terms[0] = dy * scale;
+    terms[1] = terms[0] * ((x - totals[0]) * totals[1]);
+  }
+  template <class R>
+  RWKV_HD void map(const R* totals, R x, R scale, R dy, R& dx, R& dscale, R& dshift) const {
+    const R n = R(per_channel);
+    const R normed = (x - totals[0]) * totals[1];
+    dx = (dy * scale - totals[3] * n - normed * (totals[4] * n)) * totals[1];
+    dscale = dy * normed;
+    dshift = dy;
   }
 };
 
@@ -51,6 +76,17 @@ void layer_norm(B& backend, Seq<X, W> x, Vec<P, W> scale, Vec<P, W> shift, doubl
                arg::chan(shift), arg::out(y));
 }
 
+/// The adjoint of layer_norm: writes or adds the cotangent of x as the operand `dx` says, arg::out or arg::add, and adds
+/// those of scale and shift.
+/// Shapes    x, dy, dx: [batch, time, width]   scale, dscale, dshift: [width]
+/// Aliasing  dx may be dy
+template <class B, class X, class Y, class P, Index W, class Dx>
+void layer_norm_back(B& backend, Arena scratch, Seq<X, W> x, Vec<P, W> scale, double epsilon, Seq<Y, W> dy, Dx dx,
+                     Vec<P, W> dscale, Vec<P, W> dshift) {
+  backend.rows(scratch, NormaliseBack{{1, 1.0 / static_cast<double>(Index(x.width)), epsilon}}, arg::in(x),
+               arg::chan(scale), arg::in(dy), dx, arg::sum(dscale), arg::sum(dshift));
+}
+
 /// Normalises every token over each of `groups` equal groups of channels.
 /// Shapes    x, y: [batch, time, width]   scale, shift: [width]
 /// Aliasing  y may be x
@@ -61,6 +97,14 @@ void group_norm(B& backend, Seq<X, W> x, Index groups, Vec<P, W> scale, Vec<P, W
           " equal groups");
   backend.rows(Normalise{groups, 1.0 / static_cast<double>(group), epsilon}, arg::in(x), arg::chan(scale),
                arg::chan(shift), arg::out(y));
+}
+
+/// The adjoint of group_norm; see layer_norm_back.
+template <class B, class X, class Y, class P, Index W, class Dx>
+void group_norm_back(B& backend, Arena scratch, Seq<X, W> x, Index groups, Vec<P, W> scale, double epsilon,
+                     Seq<Y, W> dy, Dx dx, Vec<P, W> dscale, Vec<P, W> dshift) {
+  backend.rows(scratch, NormaliseBack{{groups, static_cast<double>(groups) / static_cast<double>(Index(x.width)), epsilon}},
+               arg::in(x), arg::chan(scale), arg::in(dy), dx, arg::sum(dscale), arg::sum(dshift));
 }
 
 }  // namespace rwkv::inline RWKV_ABI

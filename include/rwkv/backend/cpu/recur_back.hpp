@@ -1,0 +1,183 @@
+#pragma once
+/// The adjoint of a recurrence on the CPU: packs of lanes, tiles of packs, and time in chunks.
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "rwkv/backend/cpu/pack.hpp"
+#include "rwkv/backend/recur_back.hpp"
+#include "rwkv/core/arena.hpp"
+
+namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
+
+/// Sums over tokens that each tile keeps for itself until all are done.
+namespace partial_sums {
+
+/// The operand, or in place of a sum one into `partial`.
+template <class T, class Op>
+RWKV_INLINE auto redirected([[maybe_unused]] T* partial, const Op& op) {
+  if constexpr (detail::is_sum<Op>) return op.p.data == nullptr ? op : arg::sum(decltype(op.p){partial, op.p.size});
+  else return op;
+}
+
+/// Calls body(operands...) with the sums going to `partial`, one width of numbers after the other.
+template <class T, std::size_t... Nth, class Body, class... Op>
+RWKV_INLINE void with(T* partial, std::index_sequence<Nth...>, const Body& body, const Op&... ops) {
+  [[maybe_unused]] const Index width = detail::written(ops...).width;
+  body(redirected(partial + static_cast<Index>(detail::sums_before<Op...>(Nth)) * width, ops)...);
+}
+
+/// Adds `count` groups of partial sums, in their order, to where they belong.
+template <class T, class... Op>
+void add(const T* partial, Index count, const Op&... ops) {
+  const Index width = detail::written(ops...).width, stride = static_cast<Index>(detail::sum_count<Op...>) * width;
+  constexpr Index block = 256;  // channels whose totals fit the first-level cache
+  Index nth = 0;
+  const auto add = [&](const auto& op) {
+    if constexpr (detail::is_sum<std::remove_cvref_t<decltype(op)>>) {
+      const T* from = partial + nth++ * width;
+      for (Index begin = 0; begin < width && op.p.data != nullptr; begin += block) {
+        const Index end = std::min(width, begin + block);
+        T totals[block];
+        std::fill_n(totals, block, T(0));
+        for (Index i = 0; i < count; ++i) {
+          for (Index c = begin; c < end; ++c) totals[c - begin] += from[i * stride + c];
+        }
+        for (Index c = begin; c < end; ++c) op.p.data[c] += totals[c - begin];
+      }
+    }
+  };
+  (add(ops), ...);
+}
+
+}  // namespace partial_sums
+
+/// Runs the adjoint of a channel cell with time cut into chunks of about `chunk` tokens side by side; a single chunk is
+/// the plain way back. Each chunk needs the state in front of it and the cotangent of the state behind it: summaries of
+/// the chunks carry the one forwards, their linear maps the other backwards.
+///
+/// `run(tiles, work, body)` runs body(tile) for all tiles, on several threads.
+template <class Run, class C, class T, Index F, Index L, Index M, class... Op>
+void recur_back_in_chunks(const Run& run, Arena scratch, bool dry, Index chunk, C cell, Mat<const T, F> first,
+                          Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
+  using R = Widest<T>;
+  using Lanes = R[C::state_size];
+  using Map = StretchBack<R, C::state_size>;
+  constexpr auto order = std::index_sequence_for<Op...>();
+  constexpr Index lanes_per_tile = 4 * R::size;
+  const auto y = detail::written(ops...);
+  const Index batch = y.batch, time = y.time, width = y.width;
+  // Whole stretches, so that no chunk starts inside one.
+  const Index per_chunk = std::max<Index>(1, (std::min(chunk, time) + back_stretch - 1) / back_stretch);
+  const Index stretches = (time + back_stretch - 1) / back_stretch;
+  const Index chunks = std::max<Index>(1, (stretches + per_chunk - 1) / per_chunk);
+  const Index tiles = (width + lanes_per_tile - 1) / lanes_per_tile, packs = (width + R::size - 1) / R::size;
+  const Index numbers = C::state_size * width, sums = static_cast<Index>(detail::sum_count<Op...>) * width;
+
+  T* states = scratch.take<T>((stretches + 1) * batch * numbers);  // in front of each stretch
+  T* cotangents = scratch.take<T>(chunks * batch * numbers);       // behind each chunk, then moving to its front
+  T* partial = scratch.take<T>(chunks * batch * sums);
+  Map* maps = scratch.take<Map>(chunks > 1 ? chunks * batch * packs : 0);
+  if (dry) return;
+  const auto state = [&](Index stretch, Index b) { return states + (stretch * batch + b) * numbers; };
+  const auto cotangent = [&](Index c, Index b) { return cotangents + (c * batch + b) * numbers; };
+  const Index work = batch * time * width * C::state_size;
+
+  // Calls visit(lane, used, pack number) for the packs of a tile.
+  const auto each_lane_pack = [&](Index tile, const auto& visit) {
+    const Index end = std::min(width, (tile + 1) * lanes_per_tile);
+    Index lane = tile * lanes_per_tile;
+    for (; lane + R::size <= end; lane += R::size) visit(lane, detail::AllLanes{}, lane / R::size);
+    if (lane < end) visit(lane, static_cast<int>(end - lane), lane / R::size);
+  };
+  const auto begin_of = [&](Index stretch) { return std::min(time, stretch * back_stretch); };
+  const auto last_of = [&](Index c) { return std::min(stretches, (c + 1) * per_chunk); };
+
+  /// The state in front of each stretch of a chunk but the first, and of the next chunk when that is not known yet.
+  const auto mark = [&](Index c, Index b, Index tile) {
+    for (Index s = c * per_chunk; s + 1 < last_of(c); ++s) {
+      each_lane_pack(tile, [&](Index lane, auto used, Index) {
+        Lanes now;
+        R x[input_count<C>];
+        detail::load_lanes(now, state(s, b) + lane, width, used);
+        for (Index t = begin_of(s); t < begin_of(s + 1); ++t) {
+          detail::load_inputs<C>(x, order, b, t, lane, used, ops...);
+          advance<C>(now, x);
+        }
+        detail::store_lanes(now, state(s + 1, b) + lane, width, used);
+      });
+    }
+  };
+  const auto retreat = [&](Index c, Index b, Index tile) {
+    for (Index s = last_of(c); s-- > c * per_chunk;) {
+      each_lane_pack(tile, [&](Index lane, auto used, Index) {
+        Lanes start, dstate;
+        R totals[detail::sum_count<Op...> + 1];
+        for (auto& total : totals) total = R(0);
+        detail::load_lanes(start, state(s, b) + lane, width, used);
+        detail::load_lanes(dstate, cotangent(c, b) + lane, width, used);
+        retreat_lanes<R>(cell, b, lane, used, begin_of(s), begin_of(s + 1), start, dstate, totals, ops...);
+        detail::store_lanes(dstate, cotangent(c, b) + lane, width, used);
+        partial_sums::with(partial + (c * batch + b) * sums, order,
+                                  [&](const auto&... to) { detail::add_sums(totals, lane, used, to...); }, ops...);
+      });
+    }
+  };
+
+  std::fill_n(partial, chunks * batch * sums, T(0));
+  for (Index b = 0; b < batch; ++b) {
+    std::copy_n(first.row(b), numbers, state(0, b));
+    std::copy_n(dlast.row(b), numbers, cotangent(chunks - 1, b));
+  }
+  if (chunks == 1) {
+    run(batch * tiles, work, [&](Index tile) {
+      mark(0, tile / tiles, tile % tiles);
+      retreat(0, tile / tiles, tile % tiles);
+    });
+  } else if constexpr (Scannable<C>) {
+    // Forwards from chunk to chunk: the states in front.
+    run(batch * tiles, work, [&](Index job) {
+      const Index b = job / tiles;
+      each_lane_pack(job % tiles, [&](Index lane, auto used, Index) {
+        Lanes now;
+        detail::load_lanes(now, first.row(b) + lane, width, used);
+        for (Index c = 0; c + 1 < chunks; ++c) {
+          C::enter(now, summarise_lanes<R>(cell, b, lane, used, begin_of(c * per_chunk), begin_of((c + 1) * per_chunk), ops...));
+          detail::store_lanes(now, state((c + 1) * per_chunk, b) + lane, width, used);
+        }
+      });
+    });
+    // Backwards: the linear map of every chunk.
+    run(chunks * batch * tiles, work, [&](Index job) {
+      const Index c = job / (batch * tiles), b = job / tiles % batch, tile = job % tiles;
+      mark(c, b, tile);
+      each_lane_pack(tile, [&](Index lane, auto used, Index pack) {
+        Map map = Map::identity();
+        for (Index s = last_of(c); s-- > c * per_chunk;) {
+          Lanes start;
+          detail::load_lanes(start, state(s, b) + lane, width, used);
+          extend_back(cell, map, b, lane, used, begin_of(s), begin_of(s + 1), start, ops...);
+        }
+        maps[(c * batch + b) * packs + pack] = map;
+      });
+    });
+    for (Index b = 0; b < batch; ++b) {
+      for (Index tile = 0; tile < tiles; ++tile) {
+        each_lane_pack(tile, [&](Index lane, auto used, Index pack) {
+          Lanes dstate;
+          detail::load_lanes(dstate, dlast.row(b) + lane, width, used);
+          for (Index c = chunks - 1; c > 0; --c) {
+            maps[(c * batch + b) * packs + pack](dstate);
+            detail::store_lanes(dstate, cotangent(c - 1, b) + lane, width, used);
+          }
+        });
+      }
+    }
+    run(chunks * batch * tiles, work,
+        [&](Index job) { retreat(job / (batch * tiles), job / tiles % batch, job % tiles); });
+  }
+  for (Index b = 0; b < batch; ++b) std::copy_n(cotangent(0, b), numbers, dfirst.row(b));
+  if constexpr (detail::sum_count<Op...> > 0) partial_sums::add(partial, chunks * batch, ops...);
+}
+
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI

@@ -1,0 +1,196 @@
+#pragma once
+/// Runs the adjoint of a recurrence backwards over time for a few neighbouring lanes; see recur.hpp for the layout.
+#include <cstddef>
+#include <utility>
+
+#include "rwkv/backend/recur.hpp"
+#include "rwkv/cell/derive.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Tokens whose states are held at a time on the way back; in front of each such stretch a state is kept.
+inline constexpr Index back_stretch = 64;
+
+namespace detail {
+
+template <class C, class... Op, std::size_t... Nth>
+consteval bool back_operands_in_order(std::index_sequence<Nth...>) {
+  constexpr std::size_t inputs = input_count<C>;
+  return ((Nth < inputs ? !is_output<Op> && !is_cot<Op> : Nth == inputs ? is_cot<Op> : is_output<Op>)&&...);
+}
+template <class Schedule, class C, class... Op>
+consteval bool explain_recur_back() {
+  static_assert(explain_recurrence<C>());
+  static_assert(!RowCell<C>, "rwkv: recur_back takes channel cells; a row cell has no adjoint yet");
+  static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
+                "rwkv: Scan needs a recurrence with lift, compose and enter");
+  static_assert(sizeof...(Op) == 2 * input_count<C> + 1,
+                "rwkv: recur_back takes one operand for each input of the recurrence, then cot(...) of its output, then "
+                "one output for each input");
+  static_assert(back_operands_in_order<C, Op...>(std::index_sequence_for<Op...>()),
+                "rwkv: the operands of recur_back are the recurrence's inputs, then cot(...), then the outputs");
+  return true;
+}
+
+template <class C, class T, class U, class V, Index N, Index M, Index K, class... Op>
+void check_recur_back(const Mat<T, N>& first, const Mat<U, M>& dlast, const Mat<V, K>& dfirst, const Op&... ops) {
+  const auto y = written(ops...);
+  const Index want[] = {y.batch, C::state_size * y.width};
+  const auto check = [&](const auto& state) {
+    const Index got[] = {state.rows, state.cols};
+    asserts(got[0] == want[0] && got[1] == want[1], "rwkv: the state of a recurrence has shape ", std::span(got),
+            ", the sequence needs ", std::span(want));
+  };
+  check(first);
+  check(dlast);
+  check(dfirst);
+  (check_operand(ops, y.batch, y.time, y.width), ...);
+}
+
+/// The position of the outputs that are summed over tokens among themselves.
+template <class... Op>
+constexpr std::size_t sums_before(std::size_t nth) {
+  constexpr bool sums[] = {is_sum<Op>...};
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < nth; ++i) count += sums[i];
+  return count;
+}
+template <class... Op>
+inline constexpr std::size_t sum_count = (std::size_t{is_sum<Op>} + ... + 0);
+
+/// Loads and stores the state of R::size neighbouring channels (or of `used`) from and to [component, lane] memory.
+template <class R, std::size_t States, class T, class Used>
+RWKV_HD void load_lanes(R (&state)[States], const T* from, Index lanes, Used used) {
+  RWKV_UNROLL for (std::size_t n = 0; n < States; ++n) {
+    state[n] = load<R>(from + static_cast<Index>(n) * lanes, used);
+  }
+}
+template <class R, std::size_t States, class T, class Used>
+RWKV_HD void store_lanes(const R (&state)[States], T* to, Index lanes, Used used) {
+  RWKV_UNROLL for (std::size_t n = 0; n < States; ++n) store(state[n], to + static_cast<Index>(n) * lanes, used);
+}
+
+/// The inputs of a channel cell at one token.
+template <class C, class R, class Used, std::size_t... Nth, class... Op>
+RWKV_HD void load_inputs(R (&x)[input_count<C>], std::index_sequence<Nth...>, Index b, Index t, Index lane, Used used,
+                         const Op&... ops) {
+  const auto read = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, const auto& op) {
+    if constexpr (N < input_count<C>) x[N] = load<R>(op.row(b, t) + lane, used);
+  };
+  (read(std::integral_constant<std::size_t, Nth>{}, ops), ...);
+}
+
+/// The states in front of each of the tokens [begin, end), at most back_stretch of them.
+template <class C, class R, class Used, class... Op>
+RWKV_HD void states_of_stretch(R (&states)[back_stretch][C::state_size], const R (&start)[C::state_size], Index b,
+                               Index lane, Used used, Index begin, Index end, const Op&... ops) {
+  R state[C::state_size];
+  RWKV_UNROLL for (int n = 0; n < C::state_size; ++n) state[n] = start[n];
+  for (Index t = begin; t < end; ++t) {
+    RWKV_UNROLL for (int n = 0; n < C::state_size; ++n) states[t - begin][n] = state[n];
+    R x[input_count<C>];
+    load_inputs<C>(x, std::index_sequence_for<Op...>(), b, t, lane, used, ops...);
+    advance<C>(state, x);
+  }
+}
+
+template <class C, class R, class Used, std::size_t Sums, std::size_t... Nth, class... Op>
+RWKV_HD void retreat(std::index_sequence<Nth...> order, Index b, Index lane, Used used, Index begin, Index end,
+                     const R (&start)[C::state_size], R (&dstate)[C::state_size], R (&sums)[Sums], const Op&... ops) {
+  constexpr std::size_t inputs = input_count<C>;
+  R states[back_stretch][C::state_size];
+  states_of_stretch<C>(states, start, b, lane, used, begin, end, ops...);
+  for (Index t = end; t-- > begin;) {
+    R x[inputs], dx[inputs], dy[1];
+    load_inputs<C>(x, order, b, t, lane, used, ops...);
+    const auto read = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, const auto& op) {
+      if constexpr (N == inputs) dy[0] = load<R>(op.row(b, t) + lane, used);
+    };
+    (read(std::integral_constant<std::size_t, Nth>{}, ops), ...);
+    step_back<C>(states[t - begin], x, dy[0], dstate, dx);
+    const auto write = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, const auto& op) {
+      using Operand = std::remove_cvref_t<decltype(op)>;
+      if constexpr (is_sum<Operand>) {
+        sums[sums_before<Op...>(N)] += dx[N - inputs - 1];
+      } else if constexpr (N > inputs) {
+        Slot<R, Operand, Used> slot(op, b, t, lane, used);
+        slot.value = dx[N - inputs - 1];
+        slot.finish();
+      }
+    };
+    (write(std::integral_constant<std::size_t, Nth>{}, ops), ...);
+  }
+}
+
+/// Adds what retreat_lanes summed to where the outputs say.
+template <class R, std::size_t Sums, class Used, class... Op>
+RWKV_HD void add_sums(const R (&sums)[Sums], Index lane, Used used, const Op&... ops) {
+  std::size_t nth = 0;
+  const auto write = [&](const auto& op) {
+    using Operand = std::remove_cvref_t<decltype(op)>;
+    if constexpr (is_sum<Operand>) {
+      Slot<R, Operand, Used> slot(op, 0, 0, lane, used);
+      slot.value = sums[nth++];
+      slot.finish();
+    }
+  };
+  (write(ops), ...);
+}
+
+}  // namespace detail
+
+/// Goes back through the tokens [begin, end), at most back_stretch of them, for R::size channels from `lane` on (or
+/// `used`, when used is a number): `start` is the state in front of them, dstate goes from the cotangent of the state
+/// behind them to that of `start`. The outputs of the inputs are written; those that are summed are added to `sums`, in
+/// their order.
+template <class R, class C, class Used, std::size_t Sums, class... Op>
+RWKV_HD void retreat_lanes(C, Index b, Index lane, Used used, Index begin, Index end, const R (&start)[C::state_size],
+                           R (&dstate)[C::state_size], R (&sums)[Sums], const Op&... ops) {
+  detail::retreat<C>(std::index_sequence_for<Op...>(), b, lane, used, begin, end, start, dstate, sums, ops...);
+}
+
+/// How the cotangent of the state behind a stretch of time becomes that of the state in front of it: through the linear
+/// map of the stretch, plus what its outputs add. Stretches compose, so the way back is a scan over time as well.
+template <class R, int States>
+struct StretchBack {
+  R map[States][States];  ///< map[n]: the cotangent in front when component n behind has cotangent 1
+  R added[States];
+
+  RWKV_HD static StretchBack identity() {
+    StretchBack back;
+    RWKV_UNROLL for (int n = 0; n < States; ++n) {
+      back.added[n] = R(0);
+      RWKV_UNROLL for (int m = 0; m < States; ++m) back.map[n][m] = R(n == m ? 1 : 0);
+    }
+    return back;
+  }
+  RWKV_HD void operator()(R (&dstate)[States]) const {
+    R front[States];
+    RWKV_UNROLL for (int m = 0; m < States; ++m) {
+      front[m] = added[m];
+      RWKV_UNROLL for (int n = 0; n < States; ++n) front[m] += dstate[n] * map[n][m];
+    }
+    RWKV_UNROLL for (int m = 0; m < States; ++m) dstate[m] = front[m];
+  }
+};
+
+/// The same stretch as retreat_lanes, as a map: extends `back`, which describes what lies behind it, to the front.
+template <class R, class C, class Used, class... Op>
+RWKV_HD void extend_back(C, StretchBack<R, C::state_size>& back, Index b, Index lane, Used used, Index begin, Index end,
+                         const R (&start)[C::state_size], const Op&... ops) {
+  constexpr auto order = std::index_sequence_for<Op...>();
+  R states[back_stretch][C::state_size];
+  detail::states_of_stretch<C>(states, start, b, lane, used, begin, end, ops...);
+  for (Index t = end; t-- > begin;) {
+    R x[input_count<C>], dx[input_count<C>], dy(0);
+    detail::load_inputs<C>(x, order, b, t, lane, used, ops...);
+    const auto read = [&](const auto& op) {
+      if constexpr (detail::is_cot<std::remove_cvref_t<decltype(op)>>) dy = detail::load<R>(op.row(b, t) + lane, used);
+    };
+    (read(ops), ...);
+    step_back<C>(states[t - begin], x, dy, back.added, dx);
+    RWKV_UNROLL for (int n = 0; n < C::state_size; ++n) step_back<C>(states[t - begin], x, R(0), back.map[n], dx);
+  }
+}
+
+}  // namespace rwkv::inline RWKV_ABI

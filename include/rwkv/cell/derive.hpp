@@ -1,0 +1,54 @@
+#pragma once
+/// What the library derives from a recurrence: the adjoint of a step, from dual numbers.
+#include "rwkv/cell/concept.hpp"
+#include "rwkv/core/dual.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// A channel cell that brings the adjoint of its step:
+///
+///     template <class R> static void step_back(const R (&before)[state_size], const R (&x)[inputs], R dy,
+///                                              R (&dstate)[state_size], R (&dx)[inputs])
+///
+/// `before` is the state that the step started from and dy the cotangent of its output; dstate goes from the cotangent
+/// of the state after to that of the state before, dx receives those of the inputs.
+template <class C, class R = One<double>>
+concept HasAdjoint = !RowCell<C> &&
+    requires(const R (&before)[C::state_size], const R (&x)[C::inputs.size()], R dy, R (&dstate)[C::state_size],
+             R (&dx)[C::inputs.size()]) {
+  C::step_back(before, x, dy, dstate, dx);
+};
+
+/// The adjoint of a step from one evaluation on dual numbers, with a direction for every number of state and input.
+template <class C, class R, int States, int Inputs>
+RWKV_HD void derived_step_back(const R (&before)[States], const R (&x)[Inputs], R dy, R (&dstate)[States],
+                               R (&dx)[Inputs]) {
+  using D = Dual<R, States + Inputs>;
+  D state[States], inputs[Inputs];
+  RWKV_UNROLL for (int n = 0; n < States; ++n) state[n] = D::variable(before[n], n);
+  RWKV_UNROLL for (int i = 0; i < Inputs; ++i) inputs[i] = D::variable(x[i], States + i);
+  const D y = C::step(state, static_cast<const D(&)[Inputs]>(inputs));
+  R along[States + Inputs];
+  RWKV_UNROLL for (int k = 0; k < States + Inputs; ++k) {
+    along[k] = dy * y.direction[k];
+    RWKV_UNROLL for (int n = 0; n < States; ++n) along[k] += dstate[n] * state[n].direction[k];
+  }
+  RWKV_UNROLL for (int n = 0; n < States; ++n) dstate[n] = along[n];
+  RWKV_UNROLL for (int i = 0; i < Inputs; ++i) dx[i] = along[States + i];
+}
+
+/// The adjoint of a step: the cell's own, or the derived one.
+template <class C, class R, int States, int Inputs>
+RWKV_HD void step_back(const R (&before)[States], const R (&x)[Inputs], R dy, R (&dstate)[States], R (&dx)[Inputs]) {
+  if constexpr (HasAdjoint<C, R>) C::step_back(before, x, dy, dstate, dx);
+  else derived_step_back<C>(before, x, dy, dstate, dx);
+}
+
+/// Advances the state by one token, without the output where the cell can.
+template <class C, class R, int States, int Inputs>
+RWKV_HD void advance(R (&state)[States], const R (&x)[Inputs]) {
+  if constexpr (Scannable<C>) C::enter(state, C::lift(x));
+  else static_cast<void>(C::step(state, x));
+}
+
+}  // namespace rwkv::inline RWKV_ABI
