@@ -49,6 +49,7 @@ concept HasCopies = requires(B& be, Mat<float> m, Mat<const float> from, std::sp
 template <class B>
 concept HasGemm = requires(B& be, Mat<float> m) {
   be.gemm(mul(m, m, transposed(m)));
+  be.gemm(mul(m, m, m), mul(plus(m), transposed(m), m));
 };
 template <class B>
 concept HasRows = requires(B& be, Seq<float> x) {
@@ -66,7 +67,9 @@ concept HasRecur = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
 ///     copy(from, to)                    to = from; both [rows, cols], not overlapping
 ///     fill(to, value)                   every element of to [rows, cols]
 ///     gather_rows(table, tokens, to)    to[i] = widened table[tokens[i]]; table [vocab, width], to [tokens, width]
-///     gemm(products...)                 independent products, see mul(); no output may overlap a factor
+///     gemm(products...)                 independent products in any mixture, no output overlapping a factor or another
+///                                       output: mul(y, x, transposed(w), epilogue), mul(dx, dy, w) and
+///                                       mul(dw, transposed(dy), x); plus(dx) and plus(dw) are added to
 ///     rows(program, operands...)        a row program at every token, inputs before outputs; an output may be an `in`,
 ///                                       never a `prev`, because tokens run in any order
 ///     recur(scratch, schedule, cell, length, state, operands...)
@@ -89,7 +92,10 @@ consteval bool explain_backend() {
   static_assert(detail::HasCopies<B>,
                 "rwkv: a backend must have copy(from, to), fill(to, value) and gather_rows(table, "
                 "tokens, to)");
-  static_assert(detail::HasGemm<B>, "rwkv: a backend must have gemm(products...)");
+  static_assert(
+      detail::HasGemm<B>,
+      "rwkv: a backend must have gemm(products...) for mul(y, x, transposed(w), epilogue), mul(dx, dy, w) and "
+      "mul(dw, transposed(dy), x), the latter two also with plus(output)");
   static_assert(detail::HasRows<B>, "rwkv: a backend must have rows(program, operands...)");
   static_assert(detail::HasRecur<B>,
                 "rwkv: a backend must have recur(scratch, schedule, cell, length, state, operands...)");

@@ -8,6 +8,7 @@
 
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/recur_back.hpp"
+#include "rwkv/backend/cpu/outer.hpp"
 #include "rwkv/backend/cpu/threads.hpp"
 #include "rwkv/backend/cross_entropy.hpp"
 #include "rwkv/backend/product.hpp"
@@ -236,6 +237,15 @@ class Cpu {
     return product.y.rows * product.y.cols * product.x.cols;
   }
 
+  template <class T, class W>
+  static Index tile_count(const PlainProduct<T, W>& product) {
+    return outer::Tiles<T>(product.y.rows, product.y.cols).count();
+  }
+  template <class T, class W>
+  static Index multiplications(const PlainProduct<T, W>& product) {
+    return product.y.rows * product.y.cols * product.depth();
+  }
+
   /// Computes the tile when it is one of this product's; otherwise counts it down to the next product's.
   template <class T, class W, class E>
   static bool multiply_tile(const Product<T, W, E>& product, Index& tile) {
@@ -256,6 +266,15 @@ class Cpu {
         if (const int left = static_cast<int>(end - n); left > 0) epilogue(R::load(row + n, left)).store(row + n, left);
       }
     }
+    return true;
+  }
+  template <class T, class W>
+  static bool multiply_tile(const PlainProduct<T, W>& product, Index& tile) {
+    if (const Index count = tile_count(product); tile >= count) {
+      tile -= count;
+      return false;
+    }
+    outer::outer_tile(product, tile);
     return true;
   }
 

@@ -181,6 +181,17 @@ class Reference {
       }
     }
   }
+  template <class T, class W>
+  static void multiply(const PlainProduct<T, W>& product) {
+    const auto& [y, x, w, transposed, added] = product;
+    for (Index r = 0; r < y.rows; ++r) {
+      for (Index c = 0; c < y.cols; ++c) {
+        T sum = T(0);
+        for (Index k = 0; k < w.rows; ++k) sum = sum + (transposed ? x(k, r) : x(r, k)) * widen<T>(w(k, c));
+        y(r, c) = added ? y(r, c) + sum : sum;
+      }
+    }
+  }
 };
 
 }  // namespace rwkv::inline RWKV_ABI

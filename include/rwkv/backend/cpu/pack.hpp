@@ -73,8 +73,9 @@ struct Pack {
 
   Pack() = default;
   RWKV_INLINE explicit Pack(native lanes) : v(lanes) {}
+  /// The same number in all lanes. Less zero is no operation, where plus zero would turn a negative zero.
   template <class U>
-  requires std::is_arithmetic_v<U> RWKV_INLINE explicit Pack(U all) : v(native{} + static_cast<T>(all)) {}
+  requires std::is_arithmetic_v<U> RWKV_INLINE explicit Pack(U all) : v(static_cast<T>(all) - native{}) {}
 
   /// N consecutive numbers, widened; no alignment is asked for.
   template <class U>
