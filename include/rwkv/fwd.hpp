@@ -63,6 +63,9 @@ template <class E, class Body, class H>
 class Model;
 template <class M>
 class Context;
+struct Keep;
+template <class M, class P = Keep>
+class Gradient;
 
 /// The standard stack of one version: embedding with ln0, layers of its time mix and channel mix, head. Depth and sizes
 /// come from the file unless D fixes them.

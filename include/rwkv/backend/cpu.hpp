@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "rwkv/backend/cpu/dot.hpp"
-#include "rwkv/backend/cpu/recur_back.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
+#include "rwkv/backend/cpu/recur_back.hpp"
 #include "rwkv/backend/cpu/threads.hpp"
 #include "rwkv/backend/cross_entropy.hpp"
 #include "rwkv/backend/product.hpp"

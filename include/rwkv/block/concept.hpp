@@ -28,7 +28,7 @@ struct VisitorArchetype {
 ///
 /// backward is the adjoint of the forward that filled the tape from the state `first`: from the cotangents of y and of
 /// the state after, dy and dlast, it writes those of x and of the state before, dx and dfirst, and adds those of the
-/// parameters to `grad`, a block of the same type whose views point to gradients. x and y must still be what they were;
+/// parameters to `grad`, a block of the same type whose views point to gradients. x must still be what it was;
 /// dx must not overlap dy, dfirst must not be dlast, because it is written while the other is still to be read. Only
 /// blocks that are trained need it.
 template <class K>

@@ -20,6 +20,9 @@ class Arena {
   /// Hands out pieces of `block`, `capacity` bytes aligned to arena_alignment.
   Arena(std::byte* block, Index capacity) : base_(block), capacity_(capacity) {}
 
+  /// Bytes in use.
+  Index used() const { return used_; }
+
   bool measuring() const { return peak_ != nullptr; }
 
   template <class T>

@@ -32,6 +32,33 @@ class Chain {
     });
   }
 
+  template <class P>
+  struct Tape {
+    std::tuple<typename First::template Tape<P>, typename Rest::template Tape<P>...> parts;
+  };
+
+  /// The same for training, with y apart from x: what passes between the parts is kept.
+  template <class P>
+  void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+               Tape<P>& tape) const {
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      const auto out = Nth == sizeof...(Rest) ? y : ws.like<compute>(x, x.width);
+      std::get<Nth>(parts).forward(be, ws, x, std::get<Nth>(state), out, std::get<Nth>(tape.parts));
+      x = out;
+    });
+  }
+
+  /// The adjoint, in place: d is the cotangent of y, then that of x.
+  template <class P>
+  void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
+                const State& dlast, Chain& grad, State& dfirst) const {
+    each([&]<std::size_t Back>(std::integral_constant<std::size_t, Back>) {
+      constexpr std::size_t nth = sizeof...(Rest) - Back;
+      std::get<nth>(parts).backward(be, ws, d, std::get<nth>(tape.parts), std::get<nth>(first), std::get<nth>(dlast),
+                                    std::get<nth>(grad.parts), std::get<nth>(dfirst));
+    });
+  }
+
   void reset(backend& be, State& state) const {
     each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
       std::get<Nth>(parts).reset(be, std::get<Nth>(state));

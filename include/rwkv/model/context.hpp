@@ -12,6 +12,7 @@
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/memory.hpp"
+#include "rwkv/model/state.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
@@ -38,11 +39,11 @@ class Context {
 
   Index batch() const { return options_.batch; }
   Index vocab() const { return vocab_; }
-  Index state_bytes() const { return state_memory_.bytes(); }
+  Index state_bytes() const { return state_.bytes(); }
   Index scratch_bytes() const { return scratch_memory_.bytes(); }
 
   /// Back to the state before the first token.
-  void reset() { parts_.body.reset(backend_, state_); }
+  void reset() { parts_.body.reset(backend_, state_.views); }
 
   /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next
   /// call.
@@ -84,12 +85,12 @@ class Context {
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
     backend be = backend_;
-    be.copy(as_numbers<const compute>(), matrix(numbers.data(), 1, std::ssize(numbers)));
+    be.copy(Mat<const compute>(state_.numbers()), matrix(numbers.data(), 1, std::ssize(numbers)));
     be.sync();
     return numbers;
   }
   void restore(std::span<const compute> numbers) {
-    const auto state = as_numbers<compute>();
+    const auto state = state_.numbers();
     expects(std::ssize(numbers) == state.cols, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a context whose state has ", Index(state.cols));
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
@@ -98,49 +99,35 @@ class Context {
   /// A second context that goes on from the state of this one.
   Context fork() const {
     Context other(parts_, owner_, backend_, options_, sizes_);
-    other.backend_.copy(as_numbers<const compute>(), other.template as_numbers<compute>());
+    other.backend_.copy(Mat<const compute>(state_.numbers()), other.state_.numbers());
     return other;
   }
 
   /// Calls visitor(name, view) for every state tensor, view [batch, numbers per sequence].
   template <class Visitor>
   void visit_state(Visitor&& visitor) {
-    parts_.body.visit_state(state_, std::string(),
+    parts_.body.visit_state(state_.views, std::string(),
                             [&](const std::string& name, Index, Mat<compute>& view) { visitor(name, view); });
   }
 
  private:
   Context(const typename M::Parts& parts, std::shared_ptr<const void> owner, const backend& be,
           const ContextOptions& options, const ModelSizes& sizes)
-      : parts_(parts), owner_(std::move(owner)), backend_(be), options_(options), sizes_(sizes), vocab_(sizes.vocab),
-        width_(sizes.width), state_(parts_.body.make_state()) {
-    expects(options.batch > 0, "rwkv: a context needs a batch above zero, not ", options.batch);
-    expects(options.chunk > 0, "rwkv: a context needs a chunk above zero, not ", options.chunk);
-    constexpr Index most_tokens = Index{1} << 31;
-    expects(options.batch <= most_tokens / options.chunk, "rwkv: a batch of ", options.batch, " with chunks of ",
-            options.chunk, " is more than ", most_tokens, " tokens at a time");
-    state_memory_ = Memory<backend>(backend_, bind_state(nullptr));
-    bind_state(state_memory_.data());
+      : parts_(parts), owner_(std::move(owner)), backend_(be), options_(checked(options)), sizes_(sizes), vocab_(sizes.vocab),
+        width_(sizes.width), state_(backend_, parts_.body, options.batch) {
     scratch_memory_ = Memory<backend>(backend_, measure());
     logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());
     tokens_.resize(static_cast<std::size_t>(options.batch * options.chunk));
   }
 
-  template <class T>
-  Mat<T> as_numbers() const {
-    return matrix(reinterpret_cast<T*>(state_memory_.data()), 1, state_bytes() / Index{sizeof(T)});
-  }
-
-  /// Points the state views into `block`, one after the other without gaps, and returns the bytes they take.
-  Index bind_state(std::byte* block) {
-    Index bytes = 0;
-    parts_.body.visit_state(state_, std::string(), [&](const std::string&, Index numbers, Mat<compute>& view) {
-      const Index count = options_.batch * numbers;
-      view = matrix(block == nullptr ? nullptr : reinterpret_cast<compute*>(block + bytes), options_.batch, numbers);
-      bytes += count * Index{sizeof(compute)};
-    });
-    return bytes;
+  static const ContextOptions& checked(const ContextOptions& options) {
+    expects(options.batch > 0, "rwkv: a context needs a batch above zero, not ", options.batch);
+    expects(options.chunk > 0, "rwkv: a context needs a chunk above zero, not ", options.chunk);
+    constexpr Index most_tokens = Index{1} << 31;
+    expects(options.batch <= most_tokens / options.chunk, "rwkv: a batch of ", options.batch, " with chunks of ",
+            options.chunk, " is more than ", most_tokens, " tokens at a time");
+    return options;
   }
 
   /// The scratch that the largest run takes, found by running it without memory.
@@ -152,7 +139,7 @@ class Context {
     std::swap(dry, backend_);
     const auto x = take_chunk(ws, options_.chunk);
     parts_.embedding.forward(backend_, {}, x);
-    parts_.body.forward(backend_, ws, x, state_, x);
+    parts_.body.forward(backend_, ws, x, state_.views, x);
     head_of_last(ws, x);
     parts_.head.forward(backend_, ws, x, Seq<compute>{nullptr, x.batch, x.time, vocab_});
     std::swap(dry, backend_);
@@ -188,7 +175,7 @@ class Context {
       const auto x = take_chunk(ws, length);
       parts_.embedding.forward(backend_,
                                std::span<const Token>(tokens_).first(static_cast<std::size_t>(batch() * length)), x);
-      parts_.body.forward(backend_, ws, x, state_, x);
+      parts_.body.forward(backend_, ws, x, state_.views, x);
       each(ws, x, begin, time);
     }
     backend_.sync();
@@ -207,8 +194,8 @@ class Context {
   ModelSizes sizes_;
   Index vocab_;
   Index width_;
-  typename decltype(M::Parts::body)::State state_;
-  Memory<backend> state_memory_, scratch_memory_, logits_memory_;
+  BodyState<decltype(M::Parts::body)> state_;
+  Memory<backend> scratch_memory_, logits_memory_;
   compute* logits_ = nullptr;
   std::vector<Token> tokens_;
 };

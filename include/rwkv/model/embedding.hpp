@@ -38,6 +38,24 @@ class Embedding {
     ln0.forward(be, y, y);
   }
 
+  /// The same for training: keeps the rows before their norm.
+  struct Tape {
+    Seq<compute, Width> rows;
+  };
+  void forward(B& be, Arena& ws, std::span<const Token> tokens, Seq<compute, Width> y, Tape& tape) const {
+    tape.rows = ws.like<compute>(y, y.width);
+    be.gather_rows(params.table, tokens, tape.rows.flat());
+    ln0.forward(be, tape.rows, y);
+  }
+
+  /// The adjoint: adds to the gradients of the rows that were read. A table without memory is left out.
+  void backward(B& be, Arena ws, std::span<const Token> tokens, Seq<compute, Width> dy, const Tape& tape,
+                Embedding& grad) const {
+    auto drows = ws.like<compute>(dy, dy.width);
+    ln0.backward(be, ws, tape.rows, dy, arg::out(drows), grad.ln0);
+    if (grad.params.table.data != nullptr) be.scatter_add_rows(drows.flat(), tokens, grad.params.table);
+  }
+
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     visit_fields(self.params, self.dims, prefix, visitor);

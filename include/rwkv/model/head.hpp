@@ -1,4 +1,7 @@
 #pragma once
+#include <algorithm>
+#include <span>
+
 #include "rwkv/block/layer_norm.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/op/linear.hpp"
@@ -36,6 +39,30 @@ class Head {
     auto normed = ws.like<compute>(x, dims.width);
     ln_out.forward(be, x, normed);
     be.gemm(linear(normed, params.table, logits));
+  }
+
+  /// The cross entropy of every position, and with it the adjoint of the head; positions are taken `chunk` at a time, so
+  /// that the logits of a long batch are never all in memory.
+  /// Shapes    x, dx: [positions, width]   targets, losses: [positions]; a position without target has loss 0
+  /// Aliasing  dx may be x
+  void loss(B& be, Arena ws, Mat<const compute, Width> x, std::span<const Token> targets,
+            const CrossEntropyWeights& weights, Index chunk, std::span<compute> losses, Mat<compute, Width> dx,
+            Head& grad) const {
+    for (Index begin = 0; begin < x.rows; begin += chunk) {
+      Arena scratch = ws;
+      const Index count = std::min(chunk, x.rows - begin);
+      const auto part = [&](auto sequence) { return sequence.subspan(std::size_t(begin), std::size_t(count)); };
+      const Seq<const compute, Width> in{x.row(begin), 1, count, x.cols};
+      const Seq<compute, Width> out{dx.row(begin), 1, count, x.cols};
+      auto normed = scratch.like<compute>(in, in.width), dnormed = scratch.like<compute>(in, in.width);
+      auto logits = scratch.like<compute>(in, dims.vocab);
+      ln_out.forward(be, in, normed);
+      be.gemm(linear(normed, params.table, logits));
+      be.cross_entropy(Mat<compute>(logits.flat()), part(targets), weights, part(losses));
+      be.gemm(linear_back(logits, params.table, dnormed), linear_back_weights(logits, normed, grad.params.table));
+      ln_out.backward(be, scratch, in, dnormed, arg::out(out), grad.ln_out);
+      if (ws.measuring()) break;  // no chunk takes more than the first
+    }
   }
 
   template <class Self, class Visitor>

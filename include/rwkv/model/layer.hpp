@@ -1,6 +1,7 @@
 #pragma once
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/layer_norm.hpp"
+#include "rwkv/model/tape.hpp"
 #include "rwkv/op/activation.hpp"
 
 namespace rwkv::inline RWKV_ABI {
@@ -26,6 +27,15 @@ class Layer {
     typename ChannelMixing::State ffn;
   };
 
+  /// What a pass of training keeps; P is Keep or Recompute.
+  template <class P>
+  struct Tape {
+    Seq<const compute, Width> x;
+    Seq<compute, Width> middle, normed_att, normed_ffn;
+    typename TimeMixing::Tape att;
+    typename ChannelMixing::Tape ffn;
+  };
+
   Index index;  ///< number of the layer in the model
   Norm ln1, ln2;
   TimeMixing att;
@@ -44,6 +54,37 @@ class Layer {
     ln2.forward(be, y, normed);
     ffn.forward(be, ws, normed, state.ffn, mixed);
     be.rows(Copy{}, arg::in(mixed), arg::add(y));
+  }
+
+  /// The same for training, with y apart from x.
+  template <class P>
+  void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+               Tape<P>& tape) const {
+    if constexpr (std::is_same_v<P, Recompute>) {
+      tape.x = x;
+      forward(be, Arena(ws), x, state, y);
+    } else {
+      keep(be, ws, x, state, y, tape);
+    }
+  }
+
+  /// The adjoint, in place: d is the cotangent of y, then that of x.
+  template <class P>
+  void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
+                const State& dlast, Layer& grad, State& dfirst) const {
+    if constexpr (std::is_same_v<P, Recompute>) {
+      Tape<Keep> again;
+      // Forward replaces the state it starts from; the cotangents of that state are not needed yet, so it starts there.
+      copy_state(be, first, dfirst);
+      keep(be, ws, tape.x, dfirst, ws.like<compute>(d, d.width), again);
+      backward(be, ws, d, again, first, dlast, grad, dfirst);
+    } else {
+      auto dnormed = ws.like<compute>(d, d.width);
+      ffn.backward(be, ws, d, tape.ffn, first.ffn, dlast.ffn, dnormed, grad.ffn, dfirst.ffn);
+      ln2.backward(be, ws, tape.middle, dnormed, arg::add(d), grad.ln2);
+      att.backward(be, ws, d, tape.att, first.att, dlast.att, dnormed, grad.att, dfirst.att);
+      ln1.backward(be, ws, tape.x, dnormed, arg::add(d), grad.ln1);
+    }
   }
 
   void reset(backend& be, State& state) const {
@@ -71,6 +112,29 @@ class Layer {
   }
 
  private:
+  void keep(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+            Tape<Keep>& tape) const {
+    tape.x = x;
+    for (auto* sequence : {&tape.middle, &tape.normed_att, &tape.normed_ffn}) {
+      *sequence = ws.like<compute>(x, x.width);
+    }
+    ln1.forward(be, x, tape.normed_att);
+    att.forward(be, ws, tape.normed_att, state.att, y, tape.att);
+    be.rows(Sum{}, arg::in(x), arg::in(y), arg::out(tape.middle));
+    ln2.forward(be, tape.middle, tape.normed_ffn);
+    ffn.forward(be, ws, tape.normed_ffn, state.ffn, y, tape.ffn);
+    be.rows(Sum{}, arg::in(tape.middle), arg::in(y), arg::out(y));
+  }
+
+  void copy_state(backend& be, const State& from, State& to) const {
+    std::vector<Mat<compute>> views;
+    State source = from;
+    visit_state(source, std::string(), [&](const std::string&, Index, Mat<compute>& view) { views.push_back(view); });
+    std::size_t nth = 0;
+    visit_state(to, std::string(),
+                [&](const std::string&, Index, Mat<compute>& view) { be.copy(views[nth++], view); });
+  }
+
   std::string name(const std::string& prefix) const { return join(prefix, "blocks.", index, "."); }
 };
 

@@ -96,6 +96,8 @@ class Model {
 
  private:
   friend class Context<Model>;
+  template <class M, class P>
+  friend class Gradient;
 
   Model(Parts made, backend be, const ModelSizes& sizes)
       : parts(std::move(made)), backend_(std::move(be)), sizes_(sizes) {}

@@ -42,6 +42,37 @@ class Stack {
     }
   }
 
+  template <class P>
+  struct Tape {
+    Repeated<typename L::template Tape<P>> parts;
+  };
+  template <class P>
+  Tape<P> make_tape() const {
+    Tape<P> tape{};
+    if constexpr (N == dyn) tape.parts.resize(parts.size());
+    return tape;
+  }
+
+  /// The same for training, with y apart from x: what passes between the parts is kept.
+  template <class P>
+  void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+               Tape<P>& tape) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const auto out = i + 1 == parts.size() ? y : ws.like<compute>(x, x.width);
+      parts[i].forward(be, ws, x, state[i], out, tape.parts[i]);
+      x = out;
+    }
+  }
+
+  /// The adjoint, in place: d is the cotangent of y, then that of x.
+  template <class P>
+  void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
+                const State& dlast, Stack& grad, State& dfirst) const {
+    for (std::size_t i = parts.size(); i-- > 0;) {
+      parts[i].backward(be, ws, d, tape.parts[i], first[i], dlast[i], grad.parts[i], dfirst[i]);
+    }
+  }
+
   void reset(backend& be, State& state) const {
     for (std::size_t i = 0; i < parts.size(); ++i) parts[i].reset(be, state[i]);
   }

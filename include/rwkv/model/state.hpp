@@ -1,0 +1,45 @@
+#pragma once
+#include <string>
+
+#include "rwkv/core/view.hpp"
+#include "rwkv/model/memory.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The state of `batch` sequences in the body of a model, with memory of its own: one block without gaps, so that all of
+/// it is copied, kept and restored as plain numbers.
+template <class Body>
+class BodyState {
+ public:
+  using backend = typename Body::backend;
+  using compute = typename Body::compute;
+
+  BodyState(const backend& be, const Body& body, Index batch) : views(body.make_state()) {
+    memory_ = Memory<backend>(be, bind(body, batch, nullptr));
+    bind(body, batch, memory_.data());
+  }
+
+  typename Body::State views;
+
+  Index bytes() const { return memory_.bytes(); }
+
+  /// All numbers as one row.
+  Mat<compute> numbers() const {
+    return matrix(reinterpret_cast<compute*>(memory_.data()), 1, bytes() / Index{sizeof(compute)});
+  }
+
+ private:
+  /// Points the views into `block`, one after the other, and returns the bytes they take.
+  Index bind(const Body& body, Index batch, std::byte* block) {
+    Index bytes = 0;
+    body.visit_state(views, std::string(), [&](const std::string&, Index numbers, Mat<compute>& view) {
+      view = matrix(block == nullptr ? nullptr : reinterpret_cast<compute*>(block + bytes), batch, numbers);
+      bytes += batch * numbers * Index{sizeof(compute)};
+    });
+    return bytes;
+  }
+
+  Memory<backend> memory_;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

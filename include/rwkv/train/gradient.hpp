@@ -1,0 +1,192 @@
+#pragma once
+/// The loss of a model on a batch of text, and its gradient in every parameter and in the initial state.
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/token.hpp"
+#include "rwkv/fwd.hpp"
+#include "rwkv/model/memory.hpp"
+#include "rwkv/model/state.hpp"
+#include "rwkv/model/tape.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The shape of a batch, and how its loss is taken.
+struct GradientOptions {
+  Index batch = 1;         ///< sequences side by side
+  Index length = 1;        ///< tokens of each
+  Index head_chunk = 256;  ///< positions whose logits are in memory at a time
+  bool l2_wrap = false;    ///< the official term that keeps the largest logit of every position from drifting away:
+                           ///< 1e-4 / positions times that logit, added to its gradient
+};
+
+/// A parameter of a model and its gradient.
+template <class T>
+struct TrainedParameter : TensorSpec {
+  std::span<T> values, gradient;
+};
+
+/// Computes mean cross entropy and gradients for batches of one shape. All memory is taken when it is made. The state
+/// is carried from one batch to the next, unless it is reset; gradients stop at the batch, so this is truncated
+/// back-propagation through time.
+///
+/// P says what a pass keeps: Keep or Recompute. The scalar of the model must compute as it stores.
+template <class Net, class P>
+class Gradient {
+  using Body = decltype(Net::Parts::body);
+  using backend = typename Net::backend;
+
+ public:
+  using scalar = typename Net::compute;
+  static_assert(std::is_same_v<scalar, typename Net::storage>,
+                "rwkv: a model is trained in float or double; 16 bits would round small updates away");
+
+  /// Gradients of the parameters for which wanted(TensorSpec) holds; the products of the others are left out.
+  template <class Wanted>
+  Gradient(Net& net, const GradientOptions& options, const Wanted& wanted)
+      : parts_(net.parts), owner_(net.owner_), backend_(net.backend_), options_(checked(options)),
+        vocab_(net.sizes().vocab), grad_(net.sizes()), state_(backend_, parts_.body, options.batch),
+        first_(backend_, parts_.body, options.batch), dlast_(backend_, parts_.body, options.batch),
+        dfirst_(backend_, parts_.body, options.batch), tape_(parts_.body.template make_tape<P>()),
+        losses_(positions()) {
+    expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
+    bind_gradients(net, wanted);
+    backend_.fill(dlast_.numbers(), scalar(0));
+    measure();
+    reset_state();
+    clear();
+  }
+  Gradient(Net& net, const GradientOptions& options)
+      : Gradient(net, options, [](const TensorSpec&) { return true; }) {}
+
+  /// The wanted parameters with their gradients, in the model's order.
+  std::span<const TrainedParameter<scalar>> parameters() const { return parameters_; }
+
+  /// Sets all gradients to zero.
+  void clear() { backend_.fill(as_row(gradient_memory_), scalar(0)); }
+
+  /// Adds `share` times the gradient of the mean cross entropy over the positions that have a target, and returns that
+  /// mean. Goes on from the state that the batch before left.
+  /// Shapes    tokens, targets: [batch, length]; no_target where a position does not count
+  /// Errors    another number of tokens, a token or target outside the vocabulary, no target at all: nothing changes
+  double add(std::span<const Token> tokens, std::span<const Token> targets, double share = 1) {
+    const std::size_t counted = check(tokens, targets);
+    const double mean = 1 / static_cast<double>(counted);
+    backend_.copy(Mat<const scalar>(state_.numbers()), first_.numbers());
+    pass(memory_.arena(), tokens, targets, {share * mean, options_.l2_wrap ? share * mean * 1e-4 : 0});
+    backend_.sync();
+    return mean * std::accumulate(losses_.begin(), losses_.end(), 0.0);
+  }
+
+  /// The state that the next batch starts from, and its gradient in the last: that of the state it started from.
+  BodyState<Body>& state() { return state_; }
+  const BodyState<Body>& state_gradient() const { return dfirst_; }
+  void reset_state() { parts_.body.reset(backend_, state_.views); }
+
+  const GradientOptions& options() const { return options_; }
+  /// Bytes that live from the way forwards to the way back, and all of both.
+  Index tape_bytes() const { return tape_bytes_; }
+  Index working_bytes() const { return memory_.bytes(); }
+  Index gradient_bytes() const { return gradient_memory_.bytes(); }
+
+ private:
+  static const GradientOptions& checked(const GradientOptions& options) {
+    expects(options.batch > 0 && options.length > 0, "rwkv: a batch of ", options.batch, " sequences of ",
+            options.length, " tokens has nothing to learn from");
+    expects(options.head_chunk > 0, "rwkv: the head needs chunks of at least one position, not ", options.head_chunk);
+    constexpr Index most_tokens = Index{1} << 31;
+    expects(options.batch <= most_tokens / options.length, "rwkv: a batch of ", options.batch, " sequences of ",
+            options.length, " tokens is more than ", most_tokens, " tokens at a time");
+    return options;
+  }
+
+  std::size_t positions() const { return static_cast<std::size_t>(options_.batch * options_.length); }
+
+  static Mat<scalar> as_row(const Memory<backend>& memory) {
+    return matrix(reinterpret_cast<scalar*>(memory.data()), 1, memory.bytes() / Index{sizeof(scalar)});
+  }
+
+  template <class Wanted>
+  void bind_gradients(Net& net, const Wanted& wanted) {
+    std::vector<BindableParameter<scalar>> views;
+    const ListParameters<scalar> collect{views};
+    decltype(grad_.embedding)::visit(grad_.embedding, std::string(), collect);
+    Body::visit(grad_.body, std::string(), collect);
+    decltype(grad_.head)::visit(grad_.head, std::string(), collect);
+    Index count = 0;
+    for (const auto& view : views) count += wanted(static_cast<const TensorSpec&>(view)) ? view.shape.count() : 0;
+    gradient_memory_ = Memory<backend>(backend_, count * Index{sizeof(scalar)});
+    scalar* next = reinterpret_cast<scalar*>(gradient_memory_.data());
+    const auto values = net.parameters();
+    for (std::size_t i = 0; i < views.size(); ++i) {
+      if (!wanted(static_cast<const TensorSpec&>(views[i]))) continue;
+      views[i].bind(next);
+      next += views[i].shape.count();
+      parameters_.push_back({values[i], values[i].numbers(), views[i].numbers()});
+    }
+  }
+
+  std::size_t check(std::span<const Token> tokens, std::span<const Token> targets) const {
+    expects(tokens.size() == positions() && targets.size() == positions(), "rwkv: a batch of ", options_.batch,
+            " sequences of ", options_.length, " tokens has ", positions(), " tokens and as many targets, not ",
+            tokens.size(), " and ", targets.size());
+    std::size_t counted = 0;
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      expects(tokens[i] >= 0 && tokens[i] < vocab_, "rwkv: token ", tokens[i], " at position ", i,
+              " is outside the vocabulary of ", vocab_);
+      expects(targets[i] == no_target || (targets[i] >= 0 && targets[i] < vocab_), "rwkv: target ", targets[i],
+              " at position ", i, " is outside the vocabulary of ", vocab_);
+      counted += targets[i] != no_target;
+    }
+    expects(counted > 0, "rwkv: no position of the batch has a target");
+    return counted;
+  }
+
+  void pass(Arena ws, std::span<const Token> tokens, std::span<const Token> targets,
+            const CrossEntropyWeights& weights) {
+    const auto x = sequence(ws), y = sequence(ws);
+    typename decltype(parts_.embedding)::Tape rows;
+    parts_.embedding.forward(backend_, ws, tokens, x, rows);
+    parts_.body.forward(backend_, ws, x, state_.views, y, tape_);
+    tape_bytes_ = ws.used();
+    // From here on y holds cotangents.
+    parts_.head.loss(backend_, ws, Mat<const scalar, Body::Width>(y.flat()), targets, weights, options_.head_chunk,
+                     losses_, y.flat(), grad_.head);
+    parts_.body.backward(backend_, ws, y, tape_, first_.views, dlast_.views, grad_.body, dfirst_.views);
+    parts_.embedding.backward(backend_, ws, tokens, y, rows, grad_.embedding);
+  }
+
+  Seq<scalar, Body::Width> sequence(Arena& ws) const {
+    const auto width = parts_.embedding.dims.width;
+    return {ws.take<scalar>(options_.batch * options_.length * width), options_.batch, options_.length, width};
+  }
+
+  void measure() {
+    Index peak = 0;
+    const std::vector<Token> tokens(positions());
+    backend_.dry = true;
+    pass(Arena(peak), tokens, tokens, {});
+    backend_.dry = false;
+    memory_ = Memory<backend>(backend_, peak);
+  }
+
+  typename Net::Parts parts_;
+  std::shared_ptr<const void> owner_;
+  backend backend_;
+  GradientOptions options_;
+  Index vocab_;
+  typename Net::Parts grad_;
+  std::vector<TrainedParameter<scalar>> parameters_;
+  BodyState<Body> state_, first_, dlast_, dfirst_;
+  typename Body::template Tape<P> tape_;
+  std::vector<scalar> losses_;
+  Memory<backend> gradient_memory_, memory_;
+  Index tape_bytes_ = 0;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

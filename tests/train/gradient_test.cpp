@@ -1,0 +1,34 @@
+/// Oracle: the training goldens, which hold the gradients of the official model in every parameter.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+#include <rwkv/train/gradient.hpp>
+
+#include "../configs.hpp"
+#include "../golden.hpp"
+
+using namespace rwkv;
+
+TEST_CASE_TEMPLATE("the gradient of every parameter is that of the golden", C, RWKV_TEST_CONFIGS) {
+  using T = typename C::scalar;
+  using Net = LanguageModel<V4, T, typename C::Backend>;
+  const golden::File want(golden::folder() / "training/rwkv4-rand-l2-d32-f32.grads.safetensors");
+  auto net = load_checkpoint<Net>(golden::folder() / "models/rwkv4-rand-l2-d32-f32.safetensors", {}, C::backend());
+  const auto tokens = want["tokens"];
+  const auto run = [&](auto policy) {
+    for (const Index chunk : {256, 7}) {
+      Gradient<Net, decltype(policy)> gradient(
+          net, {.batch = tokens.size(0), .length = tokens.size(1), .head_chunk = chunk});
+      const double loss = gradient.add(tokens.as<Token>(), want["targets"].as<Token>());
+      CHECK(std::abs(loss - want["loss"].values[0]) < (std::is_same_v<T, double> ? 1e-9 : 2e-6));
+      CHECK(gradient.parameters().size() == net.parameters().size());
+      for (const auto& parameter : gradient.parameters()) {
+        CAPTURE(parameter.name);
+        CHECK(golden::relative_error(parameter.gradient, want["grad." + parameter.name].values) <
+              (std::is_same_v<T, double> ? 1e-6 : 2e-5));
+      }
+    }
+  };
+  run(Keep{});
+  run(Recompute{});
+}
