@@ -180,9 +180,10 @@ void initialize(Net& net, Seed seed) {
   std::vector<double> numbers;
   for (const auto& parameter : net.parameters()) {
     expects(parameter.data != nullptr, parameter.name, ": the parameter is not bound to memory");
-    numbers.resize(parameter.numbers().size());
+    const auto to = parameter.numbers();
+    numbers.resize(to.size());
     initial_numbers(parameter, net.sizes().depth, seed, numbers);
-    std::transform(numbers.begin(), numbers.end(), parameter.numbers().begin(), narrow<typename Net::storage, double>);
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = narrow<typename Net::storage>(numbers[i]);
   }
 }
 
