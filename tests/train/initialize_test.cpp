@@ -53,7 +53,8 @@ double defect(const std::vector<double>& w, Index rows, Index cols, double gain)
 TEST_CASE("initialize: matrices are orthogonal in either direction, with their gain") {
   const std::pair<Index, Index> shapes[] = {{1, 1},   {1, 7},   {7, 1},   {2, 2},    {3, 2},    {8, 8},   {9, 9},
                                             {16, 17}, {17, 16}, {64, 64}, {200, 33}, {33, 200}, {129, 65}};
-  for (const auto& [rows, cols] : shapes) {
+  for (const auto& shape : shapes) {
+    const Index rows = shape.first, cols = shape.second;
     for (const double gain : {1.0, 0.1}) {
       CAPTURE(rows);
       CAPTURE(cols);
