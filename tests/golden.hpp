@@ -1,5 +1,6 @@
 #pragma once
 /// Golden numbers: files made once with the official code; see the README beside them.
+#include <rwkv/core/number.hpp>
 #include <rwkv/io/tensor_file.hpp>
 
 #include <algorithm>

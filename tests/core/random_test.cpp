@@ -25,6 +25,13 @@ TEST_CASE("Philox gives the known answers") {
   static_assert(Philox{}.block(0).words[0] == 0x6627e8d5u);
 }
 
+// Three of the published test vectors of FNV-1a.
+TEST_CASE("a name gives the stream of its FNV-1a hash") {
+  static_assert(rwkv::stream_of("") == 0xcbf29ce484222325u);
+  static_assert(rwkv::stream_of("a") == 0xaf63dc4c8601ec8cu);
+  static_assert(rwkv::stream_of("foobar") == 0x85944171f73967e8u);
+}
+
 TEST_CASE("uniform numbers use the upper bits and stay below one") {
   constexpr Philox::Block block{{0xffffffffu, 0xffffffffu, 0x80000000u, 0x00000800u}};
   CHECK(block.uniform_float(0) == 1.0f - 0x1p-24f);

@@ -1,4 +1,7 @@
-# Holds the headers to the order of the layers: a header includes its own folder or a lower layer, never upwards.
+# Holds the headers to the order of the layers: a header includes its own folder or a lower layer, never upwards and
+# never a sibling.
+#
+#   config < core < cell < backend < op < block < model < {io, text, check} < train < umbrellas
 #
 #   cmake -DINCLUDE=include -P layers.cmake
 cmake_minimum_required(VERSION 3.24)
@@ -10,10 +13,11 @@ set(layer_backend 3)
 set(layer_op 4)
 set(layer_block 5)
 set(layer_model 6)
-foreach(sibling io train text check)
+foreach(sibling io text check)
   set(layer_${sibling} 7)
 endforeach()
-set(umbrella 8)
+set(layer_train 8)  # reads checkpoints and text
+set(umbrella 9)
 
 # The folder that decides about a header.
 function(folder_of header result)

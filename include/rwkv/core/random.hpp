@@ -2,10 +2,24 @@
 /// A counter-based random generator: the n-th block of numbers is a pure function of the key and n, so every thread and
 /// every backend can compute its own part of one sequence.
 #include <cstdint>
+#include <string_view>
 
 #include "rwkv/config.hpp"
 
 namespace rwkv::inline RWKV_ABI {
+
+/// The one number that decides everything random in what it is given to.
+struct Seed {
+  std::uint64_t value = 0;
+};
+
+/// The stream of what has a name, so that its random numbers depend on nothing beside it: the 64-bit FNV-1a hash of
+/// Fowler, Noll and Vo.
+constexpr std::uint64_t stream_of(std::string_view name) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return hash;
+}
 
 /// Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
 struct Philox {

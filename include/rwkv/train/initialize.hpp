@@ -1,0 +1,190 @@
+#pragma once
+/// The numbers a model starts training with.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <span>
+#include <vector>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/number.hpp"
+#include "rwkv/core/random.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace detail {
+
+/// Uniform in [-bound, bound).
+inline void fill_uniform(const Philox& source, double bound, std::span<double> numbers) {
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    numbers[i] = bound * (2 * source.block(i / 2).uniform_double(static_cast<int>(i % 2)) - 1);
+  }
+}
+
+/// Standard normal numbers, two from each block of the source starting at `block` (Box and Muller, 1958). The first of
+/// them is never zero.
+inline void fill_normal(const Philox& source, std::uint64_t block, std::span<double> numbers) {
+  for (std::size_t i = 0; i < numbers.size(); i += 2) {
+    const Philox::Block uniform = source.block(block + i / 2);
+    const double radius = std::sqrt(-2 * std::log(std::max(uniform.uniform_double(0), 0x1p-54)));
+    const double angle = 2 * std::numbers::pi * uniform.uniform_double(1);
+    numbers[i] = radius * std::cos(angle);
+    if (i + 1 < numbers.size()) numbers[i + 1] = radius * std::sin(angle);
+  }
+}
+
+/// sum_i a_i b_i, in eight partial sums that do not wait for each other.
+inline double dot(const double* a, const double* b, Index size) {
+  double sums[8] = {};
+  Index i = 0;
+  for (; i + 8 <= size; i += 8) {
+    for (Index lane = 0; lane < 8; ++lane) sums[lane] += a[i + lane] * b[i + lane];
+  }
+  for (; i < size; ++i) sums[i % 8] += a[i] * b[i];
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+/// Fills the rows of a [count, size] matrix, count <= size, with orthonormal vectors of uniform direction: what the QR
+/// decomposition of a normal matrix gives, without the decomposition (Stewart, "The efficient generation of random
+/// orthogonal matrices", 1980). With x_j a random unit vector that is zero in front of coordinate j, and H_k the
+/// reflection that takes coordinate axis k to x_k or -x_k,
+///
+///     row j = H_0 H_1 ... H_{j-1} x_j
+///
+/// Cost      2 count^2 size - 2/3 count^3 operations
+inline void fill_orthonormal(const Philox& source, Index count, Index size, double* rows) {
+  const Index blocks = (size + 1) / 2;  // of the source, for each row
+  for (Index j = 0; j < count; ++j) {
+    double* const x = rows + j * size;
+    std::fill(x, x + j, 0.0);
+    fill_normal(source, static_cast<std::uint64_t>(j * blocks), {x + j, static_cast<std::size_t>(size - j)});
+    const double scale = 1 / std::sqrt(dot(x + j, x + j, size - j));
+    for (Index i = j; i < size; ++i) x[i] *= scale;
+  }
+
+  // Several reflections are applied to a row while it is in the cache. The last ones go first; when it is their turn,
+  // the x they are made of have not changed yet. H_k y = y - w (w . y) with w = (x_k +- e_k) / sqrt(1 + |x_kk|).
+  constexpr Index together = 8;
+  std::vector<double> reflections(static_cast<std::size_t>(together * size));
+  for (Index end = count; end > 0; end = std::max(end - together, Index{0})) {
+    const Index begin = std::max(end - together, Index{0});
+    const auto w = [&](Index k) { return reflections.data() + (k - begin) * size; };
+    for (Index k = begin; k < end; ++k) {
+      const double* const x = rows + k * size;
+      const double scale = 1 / std::sqrt(1 + std::abs(x[k]));
+      for (Index i = k; i < size; ++i) w(k)[i] = scale * x[i];
+      w(k)[k] += std::copysign(scale, x[k]);
+    }
+    for (Index j = begin + 1; j < count; ++j) {
+      double* const y = rows + j * size;
+      for (Index k = std::min(j, end) - 1; k >= begin; --k) {
+        const double* const v = w(k);
+        const double length = dot(v + k, y + k, size - k);
+        for (Index i = k; i < size; ++i) y[i] -= length * v[i];
+      }
+    }
+  }
+}
+
+/// A [rows, cols] matrix whose rows, or columns where those are fewer, are orthogonal and of length `gain`: PyTorch's
+/// orthogonal_.
+inline void fill_orthogonal(const Philox& source, double gain, Index rows, Index cols, std::span<double> numbers) {
+  if (rows <= cols) {
+    fill_orthonormal(source, rows, cols, numbers.data());
+    for (double& number : numbers) number *= gain;
+    return;
+  }
+  std::vector<double> columns(numbers.size());
+  fill_orthonormal(source, cols, rows, columns.data());
+  for (Index r = 0; r < rows; ++r) {
+    double* const row = numbers.data() + r * cols;
+    for (Index c = 0; c < cols; ++c) row[c] = gain * columns[static_cast<std::size_t>(c * rows + r)];
+  }
+}
+
+}  // namespace detail
+
+/// Computes the numbers that one parameter starts with; see initialize(). They depend on the seed, the depth and the
+/// spec alone.
+///
+/// Shapes    numbers: spec.shape.count()
+/// Errors    another number of numbers; a layer outside [0, depth)
+inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std::span<double> numbers) {
+  const Index count = spec.shape.count();
+  expects(std::ssize(numbers) == count, spec.name, ": a tensor of shape ", spec.shape.span(), " does not have ",
+          numbers.size(), " numbers");
+  expects(spec.layer >= 0 && spec.layer < depth, spec.name, ": there is no layer ", spec.layer, " among ", depth);
+  if (count == 0) return;
+
+  const Philox source{.key = seed.value, .stream = stream_of(spec.name)};
+  const Index cols = spec.shape.sizes[spec.shape.rank - 1], rows = count / cols;
+  const double rho1 = depth == 1 ? 0.5 : static_cast<double>(spec.layer) / static_cast<double>(depth - 1);
+  const double rho0 = 1 - static_cast<double>(spec.layer) / static_cast<double>(depth);
+  const auto each_channel = [&](auto value) {
+    for (Index i = 0; i < count; ++i) numbers[static_cast<std::size_t>(i)] = value(i % cols);
+  };
+
+  switch (spec.role) {
+    case Role::embedding: detail::fill_uniform(source, 1e-4, numbers); break;
+    case Role::head: {
+      const double ratio = static_cast<double>(rows) / static_cast<double>(cols);
+      detail::fill_orthogonal(source, 0.5 * std::sqrt(std::max(ratio, 1.0)), rows, cols, numbers);
+      break;
+    }
+    case Role::matrix:
+      if (spec.start.scale == 0) std::fill(numbers.begin(), numbers.end(), 0.0);
+      else detail::fill_orthogonal(source, spec.start.scale, rows, cols, numbers);
+      break;
+    case Role::norm_scale: std::fill(numbers.begin(), numbers.end(), 1.0); break;
+    case Role::norm_shift: std::fill(numbers.begin(), numbers.end(), 0.0); break;
+    case Role::mix:
+      each_channel([&](Index i) {
+        const double place = static_cast<double>(i) / static_cast<double>(cols);
+        return std::pow(place, spec.start.scale * rho0) + spec.start.lift * rho1;
+      });
+      break;
+    case Role::decay:
+      each_channel([&](Index i) {
+        const double place = cols == 1 ? 0 : static_cast<double>(i) / static_cast<double>(cols - 1);
+        return -5 + 8 * std::pow(place, 0.7 + 1.3 * rho1);
+      });
+      break;
+    case Role::bonus:
+      each_channel([](Index i) { return std::log(0.3) + 0.5 * static_cast<double>((i + 1) % 3 - 1); });
+      break;
+  }
+}
+
+/// Gives every parameter of a model its start as the official trainer does (BlinkDL/RWKV-LM, RWKV-4). By role, with
+/// layer l of L, rho0 = 1 - l/L, rho1 = l/(L-1) or 0.5 when L = 1, channel i of C, `scale` and `lift` of the table:
+///
+///     embedding   uniform in [-1e-4, 1e-4)
+///     head        orthogonal, gain 0.5 sqrt(max(V/C, 1)); V rows, C columns
+///     matrix      orthogonal, gain scale; zeros for a scale of 0
+///     norms       scales 1, shifts 0
+///     mix         (i/C)^(scale rho0) + lift rho1
+///     decay       -5 + 8 (i/(C-1))^(0.7 + 1.3 rho1)
+///     bonus       ln 0.3 + 0.5 ((i+1) mod 3 - 1)
+///
+/// Orthogonal of gain g: the rows, or the columns where those are fewer, are orthogonal and of length g. Everything is
+/// computed in double and rounded at the end, and the random numbers of a tensor follow from the seed and its name. So
+/// a seed gives the same start whatever the scalar, the backend and the other tensors.
+///
+/// Errors    a model that is not bound to memory
+/// Cost      2 n^2 m operations for an n x m matrix, n <= m; 16 bytes of memory for each number of the largest tensor
+template <class Net>
+void initialize(Net& net, Seed seed) {
+  std::vector<double> numbers;
+  for (const auto& parameter : net.parameters()) {
+    expects(parameter.data != nullptr, parameter.name, ": the parameter is not bound to memory");
+    const auto to = parameter.numbers();
+    numbers.resize(to.size());
+    initial_numbers(parameter, net.sizes().depth, seed, numbers);
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = narrow<typename Net::storage>(numbers[i]);
+  }
+}
+
+}  // namespace rwkv::inline RWKV_ABI

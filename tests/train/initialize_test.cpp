@@ -1,0 +1,258 @@
+// The start of training: orthogonal matrices, the curves by channel and layer, and the same numbers for a seed wherever
+// they go.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+#include <rwkv/train/initialize.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace rwkv;
+
+namespace {
+
+std::vector<double> numbers_of(const TensorSpec& spec, Index depth, std::uint64_t seed = 1) {
+  std::vector<double> numbers(static_cast<std::size_t>(spec.shape.count()), 1e9);
+  initial_numbers(spec, depth, Seed{seed}, numbers);
+  return numbers;
+}
+
+TensorSpec matrix_spec(Index rows, Index cols, Role role = Role::matrix, Start start = {}) {
+  return {.name = "w", .shape = {.sizes = {rows, cols}, .rank = 2}, .role = role, .start = start};
+}
+
+TensorSpec vector_spec(Index size, Role role, Index layer, Start start = {}) {
+  return {.name = "v", .shape = {.sizes = {size}, .rank = 1}, .role = role, .start = start, .layer = layer};
+}
+
+/// max |W W^T - gain^2| over the rows, or over the columns where those are fewer, in units of gain^2.
+double defect(const std::vector<double>& w, Index rows, Index cols, double gain) {
+  const bool by_rows = rows <= cols;
+  const Index count = by_rows ? rows : cols, size = by_rows ? cols : rows;
+  const auto at = [&](Index vector, Index i) {
+    return w[static_cast<std::size_t>(by_rows ? vector * cols + i : i * cols + vector)];
+  };
+  double worst = 0;
+  for (Index a = 0; a < count; ++a) {
+    for (Index b = 0; b <= a; ++b) {
+      double sum = 0;
+      for (Index i = 0; i < size; ++i) sum += at(a, i) * at(b, i);
+      worst = std::max(worst, std::abs(sum / (gain * gain) - (a == b ? 1 : 0)));
+    }
+  }
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("initialize: matrices are orthogonal in either direction, with their gain") {
+  const std::pair<Index, Index> shapes[] = {{1, 1},   {1, 7},   {7, 1},   {2, 2},    {3, 2},    {8, 8},   {9, 9},
+                                            {16, 17}, {17, 16}, {64, 64}, {200, 33}, {33, 200}, {129, 65}};
+  for (const auto& shape : shapes) {
+    const Index rows = shape.first, cols = shape.second;
+    for (const double gain : {1.0, 0.1}) {
+      CAPTURE(rows);
+      CAPTURE(cols);
+      CHECK(defect(numbers_of(matrix_spec(rows, cols, Role::matrix, {.scale = gain}), 1), rows, cols, gain) < 1e-12);
+    }
+  }
+}
+
+TEST_CASE("initialize: the gain of the head grows with a vocabulary above the width") {
+  for (const auto& [vocab, width] : {std::pair<Index, Index>{48, 12}, {12, 48}, {12, 12}, {1, 1}, {5, 1}}) {
+    const double gain = vocab > width ? 0.5 * std::sqrt(static_cast<double>(vocab) / static_cast<double>(width)) : 0.5;
+    CHECK(defect(numbers_of(matrix_spec(vocab, width, Role::head), 1), vocab, width, gain) < 1e-12);
+  }
+}
+
+// The moments of a random orthogonal matrix: every entry has mean 0 and mean square 1 / size, and both signs of the
+// determinant are equally likely.
+TEST_CASE("initialize: orthogonal matrices prefer no direction") {
+  constexpr int draws = 4000;
+  std::vector<double> mean(6), square(6);
+  double determinant = 0;
+  for (std::uint64_t seed = 0; seed < draws; ++seed) {
+    const auto tall = numbers_of(matrix_spec(3, 2), 1, seed);
+    for (std::size_t i = 0; i < 6; ++i) {
+      mean[i] += tall[i] / draws;
+      square[i] += tall[i] * tall[i] / draws;
+    }
+    const auto turn = numbers_of(matrix_spec(2, 2), 1, seed);
+    determinant += (turn[0] * turn[3] - turn[1] * turn[2]) / draws;
+  }
+  for (std::size_t i = 0; i < 6; ++i) {
+    CAPTURE(i);
+    CHECK(std::abs(mean[i]) < 0.04);
+    CHECK(std::abs(square[i] - 1.0 / 3) < 0.02);
+  }
+  CHECK(std::abs(determinant) < 0.07);
+}
+
+TEST_CASE("initialize: zeros, ones, and the small embedding") {
+  const auto all = [](const std::vector<double>& numbers, double value) {
+    return std::all_of(numbers.begin(), numbers.end(), [&](double x) { return x == value; });
+  };
+  CHECK(all(numbers_of(matrix_spec(5, 3, Role::matrix, {.scale = 0}), 1), 0));
+  CHECK(all(numbers_of(vector_spec(5, Role::norm_scale, 0), 1), 1));
+  CHECK(all(numbers_of(vector_spec(5, Role::norm_shift, 0), 1), 0));
+  const auto embedding = numbers_of(matrix_spec(100, 31, Role::embedding), 1);
+  const auto [least, most] = std::minmax_element(embedding.begin(), embedding.end());
+  CHECK((-1e-4 <= *least && *least < -0.99e-4));
+  CHECK((0.99e-4 < *most && *most < 1e-4));
+  double mean = 0;
+  for (const double x : embedding) mean += x / 3100;
+  CHECK(std::abs(mean) < 4e-6);
+}
+
+TEST_CASE("initialize: curves by channel and layer") {
+  const auto near = [](double value) { return doctest::Approx(value).epsilon(1e-14); };
+  // Layer 1 of 3: rho0 = 2/3, rho1 = 1/2.
+  auto mix = numbers_of(vector_spec(4, Role::mix, 1), 3);
+  CHECK(mix[0] == 0);
+  CHECK(mix[1] == near(std::pow(0.25, 2.0 / 3)));
+  CHECK(mix[2] == near(std::pow(0.5, 2.0 / 3)));
+  mix = numbers_of(vector_spec(4, Role::mix, 1, {.lift = 0.3}), 3);
+  CHECK(mix[0] == near(0.15));
+  CHECK(mix[2] == near(std::pow(0.5, 2.0 / 3) + 0.15));
+  mix = numbers_of(vector_spec(4, Role::mix, 1, {.scale = 0.5}), 3);
+  CHECK(mix[2] == near(std::pow(0.5, 1.0 / 3)));
+  // Layer 0: rho0 = 1, rho1 = 0. Layer 2: rho0 = 1/3, rho1 = 1.
+  CHECK(numbers_of(vector_spec(4, Role::mix, 0, {.lift = 0.3}), 3)[3] == near(0.75));
+  CHECK(numbers_of(vector_spec(4, Role::mix, 2, {.lift = 0.3}), 3)[3] == near(std::cbrt(0.75) + 0.3));
+  // The shape of official checkpoints, [1, 1, width], runs over the width all the same.
+  TensorSpec spec = vector_spec(4, Role::mix, 0);
+  spec.shape = {.sizes = {1, 1, 4}, .rank = 3};
+  CHECK(numbers_of(spec, 3)[3] == near(0.75));
+
+  auto decay = numbers_of(vector_spec(5, Role::decay, 0), 3);
+  CHECK(decay[0] == -5);
+  CHECK(decay[1] == near(-5 + 8 * std::pow(0.25, 0.7)));
+  CHECK(decay[4] == near(3));
+  decay = numbers_of(vector_spec(5, Role::decay, 2), 3);
+  CHECK(decay[2] == near(-3));
+
+  const auto bonus = numbers_of(vector_spec(5, Role::bonus, 2), 3);
+  const double base = std::log(0.3);
+  for (const auto& [i, expected] :
+       {std::pair<std::size_t, double>{0, base}, {1, base + 0.5}, {2, base - 0.5}, {3, base}}) {
+    CHECK(bonus[i] == near(expected));
+  }
+}
+
+TEST_CASE("initialize: one layer, one channel") {
+  CHECK(numbers_of(vector_spec(4, Role::mix, 0, {.lift = 0.3}), 1)[1] == doctest::Approx(0.25 + 0.15));
+  CHECK(numbers_of(vector_spec(3, Role::decay, 0), 1)[1] == doctest::Approx(-5 + 8 * std::pow(0.5, 1.35)));
+  CHECK(numbers_of(vector_spec(1, Role::decay, 0), 1) == std::vector<double>{-5});
+  CHECK(numbers_of(vector_spec(1, Role::mix, 0), 2) == std::vector<double>{0});
+  CHECK(std::abs(numbers_of(matrix_spec(1, 1), 1)[0]) == doctest::Approx(1).epsilon(1e-15));
+  LanguageModel<V4, double, Reference> net({.vocab = 1, .width = 1, .depth = 1});
+  initialize(net, Seed{3});
+  for (const auto& parameter : net.parameters()) {
+    for (const double x : parameter.numbers()) CHECK(std::isfinite(x));
+  }
+}
+
+TEST_CASE("initialize: the numbers of a tensor follow from its name and the seed") {
+  TensorSpec spec = matrix_spec(4, 4);
+  const auto one = numbers_of(spec, 1);
+  CHECK(one == numbers_of(spec, 1));
+  CHECK(one != numbers_of(spec, 1, 2));
+  spec.name = "another";
+  CHECK(one != numbers_of(spec, 1));
+}
+
+TEST_CASE("initialize: wrong numbers and layers are refused") {
+  std::vector<double> numbers(5);
+  CHECK_THROWS_WITH_AS(initial_numbers(matrix_spec(2, 3), 1, Seed{}, numbers),
+                       "w: a tensor of shape [2, 3] does not have 5 numbers", Error);
+  CHECK_THROWS_WITH_AS(initial_numbers(vector_spec(5, Role::mix, 2), 2, Seed{}, numbers),
+                       "v: there is no layer 2 among 2", Error);
+  auto unbound = LanguageModel<V4, float, Cpu>::unbound({.vocab = 5, .width = 4, .depth = 1}, {});
+  CHECK_THROWS_WITH_AS(initialize(unbound, Seed{}), "emb.weight: the parameter is not bound to memory", Error);
+}
+
+TEST_CASE("initialize: a seed gives the same model in every scalar and on every backend") {
+  const ModelSizes sizes{.vocab = 23, .width = 9, .depth = 3, .ffn = 31};
+  LanguageModel<V4, double, Reference> exact(sizes);
+  initialize(exact, Seed{7});
+  const auto from = std::as_const(exact).parameters();
+
+  const auto check_same = [&](auto net) {
+    using storage = typename decltype(net)::storage;
+    initialize(net, Seed{7});
+    const auto to = std::as_const(net).parameters();
+    REQUIRE(to.size() == from.size());
+    for (std::size_t p = 0; p < from.size(); ++p) {
+      CAPTURE(from[p].name);
+      std::size_t equal = 0;
+      for (std::size_t i = 0; i < from[p].numbers().size(); ++i) {
+        equal += widen<float>(to[p].numbers()[i]) == widen<float>(narrow<storage>(from[p].numbers()[i]));
+      }
+      CHECK(equal == from[p].numbers().size());
+    }
+  };
+  check_same(LanguageModel<V4, double, Cpu>(sizes, Cpu(3)));
+  check_same(LanguageModel<V4, float, Cpu>(sizes));
+  check_same(LanguageModel<V4, float, Reference>(sizes));
+  check_same(LanguageModel<V4, bf16, Cpu>(sizes));
+
+  LanguageModel<V4, double, Reference> other(sizes);
+  initialize(other, Seed{8});
+  for (std::size_t p = 0; p < from.size(); ++p) {
+    const bool random = from[p].role == Role::embedding || from[p].role == Role::head ||
+                        (from[p].role == Role::matrix && from[p].start.scale != 0);
+    CAPTURE(from[p].name);
+    CHECK((std::as_const(other).parameters()[p].numbers()[0] != from[p].numbers()[0]) == random);
+  }
+}
+
+TEST_CASE("initialize: the table of RWKV-4 says what the official trainer does") {
+  const ModelSizes sizes{.vocab = 40, .width = 16, .depth = 2};
+  LanguageModel<V4, double, Reference> net(sizes);
+  initialize(net, Seed{1});
+  std::size_t matrices = 0;
+  for (const auto& parameter : net.parameters()) {
+    CAPTURE(parameter.name);
+    const std::vector<double> numbers(parameter.numbers().begin(), parameter.numbers().end());
+    const auto ends = [&](const char* name) { return parameter.name.ends_with(name); };
+    const bool zero = ends("att.output.weight") || ends("ffn.value.weight") || ends("ffn.receptance.weight");
+    if (zero) CHECK(numbers == std::vector<double>(numbers.size(), 0.0));
+    const double gain = ends("att.key.weight") ? 0.1 : 1;
+    if (parameter.role == Role::matrix && !zero) {
+      CHECK(defect(numbers, parameter.shape.sizes[0], parameter.shape.sizes[1], gain) < 1e-12);
+    }
+    matrices += parameter.role == Role::matrix;
+    // Channel 8 of 16, layer l of 2: rho0 = 1 - l/2, rho1 = l.
+    const double rho0 = parameter.layer == 0 ? 1 : 0.5, rho1 = static_cast<double>(parameter.layer);
+    if (ends("time_mix_k") || ends("ffn.time_mix_r")) CHECK(numbers[8] == doctest::Approx(std::pow(0.5, rho0)));
+    if (ends("time_mix_v")) CHECK(numbers[8] == doctest::Approx(std::pow(0.5, rho0) + 0.3 * rho1));
+    if (ends("att.time_mix_r")) CHECK(numbers[8] == doctest::Approx(std::pow(0.5, 0.5 * rho0)));
+    if (ends("time_decay")) CHECK(numbers[5] == doctest::Approx(-5 + 8 * std::pow(1.0 / 3, 0.7 + 1.3 * rho1)));
+  }
+  CHECK(matrices == 14);
+}
+
+// The head starts with logits of deviation about one half, so the loss starts a little above that of a uniform guess.
+TEST_CASE("initialize: a fresh model guesses almost uniformly") {
+  const ModelSizes sizes{.vocab = 256, .width = 48, .depth = 2};
+  LanguageModel<V4, float, Cpu> net(sizes);
+  initialize(net, Seed{5});
+  auto context = net.context();
+  const Philox random{.key = 9};
+  const auto token = [&](std::uint64_t n) { return static_cast<Token>(random.block(n).words[0] % 256); };
+  constexpr std::uint64_t count = 200;
+  double loss = 0;
+  for (std::uint64_t n = 0; n < count; ++n) {
+    const auto logits = context.step(token(n));
+    double sum = 0;
+    for (const float x : logits) sum += std::exp(static_cast<double>(x));
+    loss += (std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(token(n + 1))])) / count;
+  }
+  CHECK(loss > std::log(256.0) - 0.2);
+  CHECK(loss < std::log(256.0) + 0.4);
+}
