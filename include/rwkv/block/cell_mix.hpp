@@ -112,6 +112,13 @@ class CellMix {
     reset_state<Cell>(be, state.cell);
   }
 
+  /// For training the initial state; see op/recurrence.hpp.
+  void begin_tuning(B& be, State& state) const {
+    reset(be, state);
+    rwkv::begin_tuning<Cell>(be, state.cell);
+  }
+  void make_valid(B& be, State& state) const { rwkv::make_valid<Cell>(be, state.cell); }
+
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     auto& p = self.params;

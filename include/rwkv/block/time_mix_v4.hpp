@@ -121,6 +121,13 @@ class TimeMix<V, S, B, D> {
     state.wkv.reset(be);
   }
 
+  /// For training the initial state; see op/recurrence.hpp.
+  void begin_tuning(B& be, State& state) const {
+    reset(be, state);
+    rwkv::begin_tuning<typename V::Cell>(be, state.wkv.numbers);
+  }
+  void make_valid(B& be, State& state) const { rwkv::make_valid<typename V::Cell>(be, state.wkv.numbers); }
+
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     visit_fields(self.params, self.dims, prefix, visitor);

@@ -29,6 +29,19 @@ struct WKV4 {
     state[2] = R(-1e38);
   }
 
+  /// An empty state at scale 1 in place of 0, where numerator and denominator have derivatives.
+  template <class R>
+  RWKV_HD static void init_tuned(R (&state)[3]) {
+    state[0] = R(0);
+    state[1] = R(0);
+    state[2] = R(0);
+  }
+  /// A denominator is a sum of positive weights.
+  template <class R>
+  RWKV_HD static void make_valid(R (&state)[3]) {
+    state[1] = max(state[1], R(0));
+  }
+
   template <class R>
   RWKV_HD static R step(R (&state)[3], const R (&x)[4]) {
     const R u = x[1], k = x[2], v = x[3];

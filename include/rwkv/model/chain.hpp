@@ -65,6 +65,17 @@ class Chain {
     });
   }
 
+  void begin_tuning(backend& be, State& state) const {
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      std::get<Nth>(parts).begin_tuning(be, std::get<Nth>(state));
+    });
+  }
+  void make_valid(backend& be, State& state) const {
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      std::get<Nth>(parts).make_valid(be, std::get<Nth>(state));
+    });
+  }
+
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     std::apply([&](auto&... part) { (std::remove_cvref_t<decltype(part)>::visit(part, prefix, visitor), ...); },

@@ -92,6 +92,18 @@ class Layer {
     ffn.reset(be, state.ffn);
   }
 
+  /// For training the initial state: a start that has derivatives, and the way back to valid states after a change.
+  /// Blocks for which every state is valid bring neither.
+  void begin_tuning(backend& be, State& state) const {
+    reset(be, state);
+    if constexpr (requires { att.begin_tuning(be, state.att); }) att.begin_tuning(be, state.att);
+    if constexpr (requires { ffn.begin_tuning(be, state.ffn); }) ffn.begin_tuning(be, state.ffn);
+  }
+  void make_valid(backend& be, State& state) const {
+    if constexpr (requires { att.make_valid(be, state.att); }) att.make_valid(be, state.att);
+    if constexpr (requires { ffn.make_valid(be, state.ffn); }) ffn.make_valid(be, state.ffn);
+  }
+
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     const std::string block = self.name(prefix);

@@ -64,6 +64,8 @@ class Model {
   Model& operator=(Model&&) = default;
 
   const ModelSizes& sizes() const { return sizes_; }
+  /// The backend that the model runs on; copies are handles to the same.
+  const backend& device() const { return backend_; }
 
   /// Every parameter, in the order of official checkpoints.
   std::vector<BindableParameter<storage>> parameters() {

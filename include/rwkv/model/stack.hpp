@@ -77,6 +77,13 @@ class Stack {
     for (std::size_t i = 0; i < parts.size(); ++i) parts[i].reset(be, state[i]);
   }
 
+  void begin_tuning(backend& be, State& state) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].begin_tuning(be, state[i]);
+  }
+  void make_valid(backend& be, State& state) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].make_valid(be, state[i]);
+  }
+
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     for (auto& part : self.parts) L::visit(part, prefix, visitor);

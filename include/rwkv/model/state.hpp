@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <vector>
 
 #include "rwkv/core/view.hpp"
 #include "rwkv/model/memory.hpp"
@@ -20,6 +21,7 @@ class BodyState {
   }
 
   typename Body::State views;
+  std::vector<Mat<compute>> tensors;  ///< the same views, one after the other, [batch, numbers per sequence]
 
   Index bytes() const { return memory_.bytes(); }
 
@@ -32,9 +34,11 @@ class BodyState {
   /// Points the views into `block`, one after the other, and returns the bytes they take.
   Index bind(const Body& body, Index batch, std::byte* block) {
     Index bytes = 0;
+    tensors.clear();
     body.visit_state(views, std::string(), [&](const std::string&, Index numbers, Mat<compute>& view) {
       view = matrix(block == nullptr ? nullptr : reinterpret_cast<compute*>(block + bytes), batch, numbers);
       bytes += batch * numbers * Index{sizeof(compute)};
+      tensors.push_back(view);
     });
     return bytes;
   }

@@ -1,5 +1,9 @@
 #pragma once
 /// Recurrent state.
+#include <concepts>
+#include <utility>
+
+#include "rwkv/backend/operand.hpp"
 #include "rwkv/cell/concept.hpp"
 #include "rwkv/core/view.hpp"
 
@@ -14,6 +18,51 @@ void reset_state(B& backend, Mat<T> state) {
   const Index width = state.cols / Cell::state_size;
   for (Index n = 0; n < Cell::state_size; ++n) {
     backend.fill(Mat<T>{state.data + n * width, state.rows, width, state.stride}, initial[n].v);
+  }
+}
+
+/// A state that behaves as the one before the first token and that an optimiser can change: a cell whose initial state
+/// has no derivative, because its scale is zero, brings another as init_tuned.
+template <class Cell, class B, class T>
+void begin_tuning(B& backend, Mat<T> state) {
+  reset_state<Cell>(backend, state);
+  if constexpr (requires(One<T>(&initial)[Cell::state_size]) { Cell::init_tuned(initial); }) {
+    One<T> initial[Cell::state_size];
+    Cell::init_tuned(initial);
+    const Index width = state.cols / Cell::state_size;
+    for (Index n = 0; n < Cell::state_size; ++n) {
+      backend.fill(Mat<T>{state.data + n * width, state.rows, width, state.stride}, initial[n].v);
+    }
+  }
+}
+
+/// The row program that applies a cell's make_valid to the components of a state: operands in, then out.
+template <class Cell>
+struct MakeValid {
+  template <class R, std::same_as<R>... Rest>
+  RWKV_HD void map(R& first, Rest&... rest) const {
+    R* const each[] = {&first, &rest...};
+    R state[Cell::state_size];
+    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) state[n] = *each[n];
+    Cell::make_valid(state);
+    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) *each[Cell::state_size + n] = state[n];
+  }
+};
+
+/// Returns a state that an optimiser has changed to the valid ones, for cells that not every state is valid for.
+template <class Cell, class B, class T>
+void make_valid(B& backend, Mat<T> state) {
+  if constexpr (requires(One<T>(&numbers)[Cell::state_size]) { Cell::make_valid(numbers); }) {
+    const Index width = state.cols / Cell::state_size;
+    for (Index b = 0; b < state.rows; ++b) {
+      const auto component = [&](auto n) {
+        return Seq<T>{state.row(b) + static_cast<Index>(n) * width, 1, 1, width};
+      };
+      [&]<std::size_t... N>(std::index_sequence<N...>) {
+        backend.rows(MakeValid<Cell>{}, arg::in(component(N))..., arg::out(component(N))...);
+      }
+      (std::make_index_sequence<static_cast<std::size_t>(Cell::state_size)>());
+    }
   }
 }
 

@@ -49,7 +49,7 @@ class Gradient {
   /// Gradients of the parameters for which wanted(TensorSpec) holds; the products of the others are left out.
   template <class Wanted>
   Gradient(Net& net, const GradientOptions& options, const Wanted& wanted)
-      : parts_(net.parts), owner_(net.owner_), backend_(net.backend_), options_(checked(options)),
+      : parts_(net.parts), owner_(net.owner_), backend_(net.device()), options_(checked(options)),
         vocab_(net.sizes().vocab), grad_(net.sizes()), state_(backend_, parts_.body, options.batch),
         first_(backend_, parts_.body, options.batch), dlast_(backend_, parts_.body, options.batch),
         dfirst_(backend_, parts_.body, options.batch), tape_(parts_.body.template make_tape<P>()),
@@ -85,6 +85,7 @@ class Gradient {
 
   /// The state that the next batch starts from, and its gradient in the last: that of the state it started from.
   BodyState<Body>& state() { return state_; }
+  const BodyState<Body>& state() const { return state_; }
   const BodyState<Body>& state_gradient() const { return dfirst_; }
   void reset_state() { parts_.body.reset(backend_, state_.views); }
 

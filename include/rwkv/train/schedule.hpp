@@ -25,7 +25,9 @@ namespace rwkv::inline RWKV_ABI {
 struct LearningRate {
   /// The way from the peak to the end.
   enum class Decay : unsigned char { constant, linear, cosine, exponential };
-  using enum Decay;
+  // Spelled out: g++ 12 fails on `using enum` when a template uses it.
+  static constexpr Decay constant = Decay::constant, linear = Decay::linear, cosine = Decay::cosine,
+                         exponential = Decay::exponential;
 
   double peak = 6e-4;
   double final = 1e-5;  ///< at most `peak`; above zero for an exponential decay; a constant rate has no use for it

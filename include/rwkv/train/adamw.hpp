@@ -1,0 +1,67 @@
+#pragma once
+/// AdamW with the parameter groups of RWKV.
+#include <cmath>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/math.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Adam with decoupled weight decay (Loshchilov, Hutter, "Decoupled Weight Decay Regularization"). Groups follow from
+/// the roles in the parameter tables, as in the official recipe: matrices decay, vectors do not; the decays and bonuses
+/// of the recurrence learn faster than the rest.
+struct AdamW {
+  double beta1 = 0.9;
+  double beta2 = 0.99;
+  double epsilon = 1e-8;
+  double weight_decay = 0.0;   ///< of embedding, head and matrices, times the learning rate
+  bool decay_vectors = false;  ///< whether the other parameters decay as well
+  double decay_rate = 2;       ///< times the learning rate, for time decays
+  double bonus_rate = 3;       ///< times the learning rate, for bonuses of the current token
+
+  double rate_of(Role role) const { return role == Role::decay ? decay_rate : role == Role::bonus ? bonus_rate : 1; }
+  double weight_decay_of(Role role) const {
+    const bool matrix = role == Role::embedding || role == Role::head || role == Role::matrix;
+    return matrix || decay_vectors ? weight_decay : 0;
+  }
+
+  /// Throws an Error that names the first setting that makes no sense.
+  void check() const {
+    for (const double beta : {beta1, beta2}) {
+      expects(beta >= 0 && beta < 1, "rwkv: AdamW: a beta must be in [0, 1), not ", beta);
+    }
+    expects(std::isfinite(epsilon) && epsilon > 0, "rwkv: AdamW: epsilon must be above zero, not ", epsilon);
+    for (const double number : {weight_decay, decay_rate, bonus_rate}) {
+      expects(std::isfinite(number) && number >= 0, "rwkv: AdamW: decay and rates must not be negative, not ", number);
+    }
+  }
+};
+
+/// One update. A row program over gradient g, parameter p and the moments m and v, which it replaces:
+///
+///     m = beta1 m + (1 - beta1) g        v = beta2 v + (1 - beta2) g^2
+///     p = keep p - rate (m / correction1) / (sqrt(v / correction2) + epsilon)
+struct AdamWUpdate {
+  double beta1, beta2, epsilon;
+  double rate;                      ///< learning rate of this parameter
+  double keep;                      ///< 1 - rate * weight decay
+  double correction1, correction2;  ///< 1 - beta^t
+  double scale;                     ///< of the gradient: global norm clipping
+
+  /// The update of step t = 1, 2, ... for a parameter of a role.
+  AdamWUpdate(const AdamW& adamw, Role role, double learning_rate, double t, double gradient_scale)
+      : beta1(adamw.beta1), beta2(adamw.beta2), epsilon(adamw.epsilon), rate(learning_rate * adamw.rate_of(role)),
+        keep(1 - rate * adamw.weight_decay_of(role)), correction1(1 - std::pow(beta1, t)),
+        correction2(1 - std::pow(beta2, t)), scale(gradient_scale) {}
+
+  template <class R>
+  RWKV_HD void map(R g, R p, R m, R v, R& p_after, R& m_after, R& v_after) const {
+    const R gradient = g * R(scale);
+    m_after = R(beta1) * m + R(1 - beta1) * gradient;
+    v_after = R(beta2) * v + R(1 - beta2) * gradient * gradient;
+    p_after = R(keep) * p - R(rate / correction1) * m_after / (sqrt(v_after * R(1 / correction2)) + R(epsilon));
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI

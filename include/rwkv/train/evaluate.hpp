@@ -1,0 +1,50 @@
+#pragma once
+/// How well a model predicts a text.
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "rwkv/model/context.hpp"
+#include "rwkv/train/token_data.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass from the
+/// empty state, carried throughout. `progress(tokens done)` is called now and then; returning false ends the pass, and
+/// the mean is that of the tokens read so far.
+/// Errors    fewer than two tokens, tokens outside the vocabulary
+template <class Net, class Progress>
+double evaluate(const Net& net, const TokenData& data, const Progress& progress) {
+  expects(data.size() >= 2, data.name(), ": ", data.size(), data.size() == 1 ? " token is" : " tokens are",
+          " too few to predict any");
+  data.check_vocabulary(net.sizes().vocab);
+  constexpr Index chunk = 512;
+  const auto vocab = static_cast<std::size_t>(net.sizes().vocab);
+  auto context = net.context({.chunk = chunk});
+  std::vector<Token> tokens(static_cast<std::size_t>(chunk) + 1);
+  std::vector<typename Net::compute> logits(static_cast<std::size_t>(chunk) * vocab);
+  double sum = 0;
+  Index done = 0;
+  while (done < data.size() - 1) {
+    const auto count = static_cast<std::size_t>(std::min(chunk, data.size() - 1 - done));
+    data.copy(done, std::span(tokens).first(count + 1));
+    context.sequence(std::span<const Token>(tokens).first(count), std::span(logits).first(count * vocab));
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto row = std::span(logits).subspan(i * vocab, vocab);
+      const auto largest = static_cast<double>(*std::max_element(row.begin(), row.end()));
+      double total = 0;
+      for (const auto logit : row) total += std::exp(static_cast<double>(logit) - largest);
+      sum += std::log(total) + largest - static_cast<double>(row[static_cast<std::size_t>(tokens[i + 1])]);
+    }
+    done += static_cast<Index>(count);
+    if (!progress(done)) break;
+  }
+  return sum / static_cast<double>(done);
+}
+template <class Net>
+double evaluate(const Net& net, const TokenData& data) {
+  return evaluate(net, data, [](Index) { return true; });
+}
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,422 @@
+#pragma once
+/// Training of a model: gradients, clipping, AdamW, averaging, adaptation, and files from which a run goes on exactly.
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "rwkv/core/glob.hpp"
+#include "rwkv/io/checkpoint.hpp"
+#include "rwkv/train/adamw.hpp"
+#include "rwkv/train/gradient.hpp"
+#include "rwkv/train/lora.hpp"
+#include "rwkv/train/schedule.hpp"
+#include "rwkv/train/token_data.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// How a model is trained. The defaults are the official recipe of RWKV-4.
+struct TrainerOptions {
+  BatchShape shape{};           ///< of every batch
+  LearningRate rate{};          ///< by step
+  AdamW optimizer{};
+  double clip = 1.0;            ///< the largest norm of the whole gradient; 0: no limit
+  bool l2_wrap = true;          ///< see GradientOptions
+  double average = 0;           ///< decay of an exponential moving average of what is trained; 0: none
+  std::string frozen{};         ///< pattern of parameters that stay as they are, such as {emb,head}.*
+  Lora lora{};                  ///< matrices trained through low-rank factors
+  bool tune_state = false;      ///< train the initial state, and nothing else
+  Seed seed{};                  ///< of the factors' start
+  Index head_chunk = 256;       ///< see GradientOptions
+};
+
+/// Trains a model in place, one step at a time. Steps are pure functions of the weights, the options and the batches, on
+/// any number of threads, so equal runs give equal bits.
+///
+/// P says what a pass keeps: Keep or Recompute.
+template <class Net, class P = Keep>
+class Trainer {
+  using backend = typename Net::backend;
+
+ public:
+  using scalar = typename Net::compute;
+
+  /// Errors    settings that make no sense; patterns that select nothing, or all
+  Trainer(Net& net, const TrainerOptions& options)
+      : options_(checked(options)), backend_(net.device()), body_(net.parts.body),
+        gradient_(net, {options.shape.batch, options.shape.length, options.head_chunk, options.l2_wrap},
+                  [&](const TensorSpec& spec) { return !options.tune_state && wanted(options, spec); }),
+        initial_(backend_, body_, 1), before_(backend_, body_, options.shape.batch) {
+    collect(net);
+    body_.reset(backend_, initial_.views);
+    if (options_.tune_state) body_.begin_tuning(backend_, initial_.views);
+    Index peak = 0;
+    squares(Arena(peak));
+    scratch_ = Memory<backend>(backend_, peak);
+    start_sequences();
+  }
+
+  /// One step: gradient, clipping, update. A batch that is not fresh goes on from the state that the last one left.
+  /// Returns the loss before the update, in nats per token.
+  /// Errors    a batch of another shape, tokens outside the vocabulary, and a loss or gradient that is not finite: the
+  ///           error names the step and the first tensor to blame, and everything is as it was before the step
+  double step(const Batch& batch) { return step(std::span<const Batch>(&batch, 1)); }
+
+  /// One step over several batches whose gradients are averaged, so that a batch larger than memory can be had in parts.
+  double step(std::span<const Batch> parts) {
+    expects(!parts.empty(), "rwkv: a training step needs a batch");
+    backend_.copy(Mat<const scalar>(gradient_.state().numbers()), before_.numbers());
+    gradient_.clear();
+    std::fill(state_gradient_.begin(), state_gradient_.end(), scalar(0));
+    double loss = 0;
+    const double share = 1 / static_cast<double>(parts.size());
+    for (const Batch& part : parts) {
+      if (part.fresh) start_sequences();
+      loss += share * gradient_.add(part.tokens, part.targets, share);
+      sum_state_gradients();
+    }
+    for (const auto& adapted : adapted_) adapted.pull_back(backend_);
+    norm_ = std::sqrt(squares(scratch_.arena()));
+    if (!std::isfinite(loss) || !std::isfinite(norm_)) {
+      backend_.copy(Mat<const scalar>(before_.numbers()), gradient_.state().numbers());
+      fail("rwkv: training step ", steps_, ": the loss is ", loss, "; ", first_not_finite());
+    }
+    update(options_.rate(steps_));
+    ++steps_;
+    return loss;
+  }
+
+  /// Steps taken so far.
+  Index steps() const { return steps_; }
+  /// Of the last step: the norm of the whole gradient before clipping.
+  double gradient_norm() const { return norm_; }
+  double learning_rate() const { return options_.rate(steps_); }
+  const Gradient<Net, P>& gradient() const { return gradient_; }
+
+  /// The numbers of one sequence's trained initial state, which Context::restore() of batch 1 takes.
+  std::span<const scalar> initial_state() const {
+    const auto numbers = initial_.numbers();
+    return {numbers.data, static_cast<std::size_t>(Index(numbers.cols))};
+  }
+
+  /// Exchanges what is trained and its moving average, for evaluating or saving the average; a second call changes back.
+  void exchange_average() {
+    expects(options_.average > 0, "rwkv: this run keeps no moving average");
+    for (const Tuned& tuned : tuned_) std::swap_ranges(tuned.value.begin(), tuned.value.end(), tuned.average.begin());
+    merge();
+  }
+
+  /// Writes everything the run depends on, in one step, as .safetensors: weights under their own names, moments, average,
+  /// factors, carried state, the number of the step and a checksum of every tensor. `notes` are kept beside them.
+  void save(const std::filesystem::path& path, const std::map<std::string, std::string>& notes = {},
+            FileSystem& files = system_files()) const {
+    std::vector<TensorView> tensors;
+    std::string sums;
+    for (const auto& [name, shape, numbers] : contents()) {
+      tensors.push_back({name, detail::dtype_of<scalar>(), {shape.begin(), shape.end()}, std::as_bytes(numbers)});
+      sums += join(detail::crc32(tensors.back().bytes), " ");
+    }
+    auto texts = settings();
+    texts["step"] = join(steps_);
+    texts["crc32"] = sums;
+    for (const auto& [key, text] : notes) texts["note." + key] = text;
+    save_safetensors(path, tensors, texts, files);
+  }
+
+  /// Goes on from a file that save() wrote: the same steps will give the same bits as in the run that wrote it.
+  /// Returns its notes.
+  /// Errors    a file that is damaged, of another model, or of a run with other settings: nothing changes
+  std::map<std::string, std::string> resume(const std::filesystem::path& path, FileSystem& files = system_files()) {
+    const TensorFile file = open_tensors(path, {Access::loaded}, files);
+    const std::string name = detail::path_text(path);
+    check_resumable(file, name);
+    for (const auto& [tensor, shape, numbers] : contents()) {
+      std::memcpy(numbers.data(), file.find(tensor)->bytes.data(), numbers.size_bytes());
+    }
+    steps_ = number_in(file, "step", name);
+    std::map<std::string, std::string> notes;
+    for (const auto& [key, text] : file.metadata()) {
+      if (key.starts_with("note.")) notes[key.substr(5)] = text;
+    }
+    return notes;
+  }
+
+ private:
+  /// One tensor that the optimiser changes.
+  struct Tuned {
+    std::string name;
+    Role role;
+    Shape shape;
+    std::span<scalar> value, gradient, first, second, average;
+
+    Seq<scalar> tokens(std::span<scalar> numbers) const {
+      const Index width = shape.rank == 0 ? 1 : shape.sizes[shape.rank - 1];
+      return {numbers.data(), 1, width == 0 ? 0 : std::ssize(numbers) / width, width};
+    }
+  };
+
+  /// One tensor of the file of a run.
+  struct Content {
+    std::string name;
+    std::vector<Index> shape;
+    std::span<scalar> numbers;
+  };
+
+  static const TrainerOptions& checked(const TrainerOptions& options) {
+    options.rate.check();
+    options.optimizer.check();
+    expects(options.clip >= 0, "rwkv: the limit of the gradient's norm must not be negative, as ", options.clip, " is");
+    expects(options.average >= 0 && options.average < 1, "rwkv: the decay of the moving average must be in [0, 1), not ",
+            options.average);
+    expects(options.lora.matrices.empty() || (options.lora.rank > 0 && options.lora.alpha > 0),
+            "rwkv: low-rank factors need a rank and an alpha above zero, not ", options.lora.rank, " and ",
+            options.lora.alpha);
+    expects(!options.tune_state || options.lora.matrices.empty(),
+            "rwkv: a run trains either the initial state or low-rank factors");
+    return options;
+  }
+
+  /// Whether the run needs the gradient of a parameter.
+  static bool wanted(const TrainerOptions& options, const TensorSpec& spec) {
+    if (!options.frozen.empty() && glob_matches(options.frozen, spec.name)) return false;
+    return options.lora.matrices.empty() || glob_matches(options.lora.matrices, spec.name);
+  }
+
+  /// Lists what is trained and gives it memory.
+  void collect(Net& net) {
+    if (!options_.frozen.empty()) {
+      bool found = false;
+      for (const auto& parameter : net.parameters()) found |= glob_matches(options_.frozen, parameter.name);
+      expects(found, "rwkv: no parameter is named like '", options_.frozen, "'");
+    }
+    const auto parameters = gradient_.parameters();
+    expects(!parameters.empty() || options_.tune_state, "rwkv: nothing is left to train",
+            options_.lora.matrices.empty() ? "" : join(": no free matrix is named like '", options_.lora.matrices, "'"));
+    const Index moments = options_.average > 0 ? 3 : 2;
+    const bool lora = !options_.lora.matrices.empty();
+    Index count = options_.tune_state ? Index(initial_.numbers().cols) * (moments + 1) : 0;
+    for (const auto& parameter : parameters) {
+      const Index size = std::ssize(parameter.values);
+      if (lora) {
+        expects(parameter.shape.rank == 2, "rwkv: ", parameter.name, " is no matrix, so it has no low-rank factors");
+        count += size + options_.lora.rank * (parameter.shape.sizes[0] + parameter.shape.sizes[1]) * (moments + 2);
+      } else {
+        count += size * moments;
+      }
+    }
+    memory_ = Memory<backend>(backend_, count * Index{sizeof(scalar)});
+    scalar* next = reinterpret_cast<scalar*>(memory_.data());
+    backend_.fill(matrix(next, 1, count), scalar(0));
+    const auto take = [&](Index size) { return std::span<scalar>(std::exchange(next, next + size), std::size_t(size)); };
+    const auto tune = [&](const std::string& name, Role role, const Shape& shape, std::span<scalar> value,
+                          std::span<scalar> gradient) {
+      const Index size = std::ssize(value);
+      tuned_.push_back({name, role, shape, value, gradient, take(size), take(size),
+                        options_.average > 0 ? take(size) : std::span<scalar>()});
+    };
+    if (options_.tune_state) {
+      const auto numbers = initial_.numbers();
+      const Index size = numbers.cols;
+      state_gradient_ = take(size);
+      tune("initial_state", Role::bonus, Shape{{size}, 1}, {numbers.data, std::size_t(size)}, state_gradient_);
+    }
+    for (const auto& parameter : parameters) {
+      if (!lora) {
+        tune(parameter.name, parameter.role, parameter.shape, parameter.values, parameter.gradient);
+        continue;
+      }
+      const Index out = parameter.shape.sizes[0], in = parameter.shape.sizes[1], rank = options_.lora.rank;
+      const auto base = take(out * in), a = take(rank * in), b = take(out * rank), da = take(rank * in),
+                 db = take(out * rank);
+      std::copy(parameter.values.begin(), parameter.values.end(), base.begin());
+      adapted_.push_back({matrix(parameter.values.data(), out, in), matrix(parameter.gradient.data(), out, in),
+                          matrix(base.data(), out, in), matrix(a.data(), rank, in), matrix(b.data(), out, rank),
+                          matrix(da.data(), rank, in), matrix(db.data(), out, rank), options_.lora.scale()});
+      adapted_.back().start(options_.seed, parameter.name);
+      bases_.push_back({parameter.name + ".lora_base", {out, in}, base});
+      tune(parameter.name + ".lora_a", Role::matrix, Shape{{rank, in}, 2}, a, da);
+      tune(parameter.name + ".lora_b", Role::matrix, Shape{{out, rank}, 2}, b, db);
+    }
+    for (const Tuned& tuned : tuned_) std::copy(tuned.value.begin(), tuned.value.end(), average_or_value(tuned).begin());
+    // A run's file also holds what is not trained, so that it stands alone.
+    for (auto& parameter : net.parameters()) {
+      const auto shape = parameter.shape.span();
+      weights_.push_back({parameter.name, {shape.begin(), shape.end()}, parameter.numbers()});
+    }
+  }
+
+  static std::span<scalar> average_or_value(const Tuned& tuned) {
+    return tuned.average.empty() ? tuned.value : tuned.average;
+  }
+
+  void merge() {
+    for (const auto& adapted : adapted_) adapted.merge(backend_);
+  }
+
+  /// Every sequence of the next batch starts from the initial state.
+  void start_sequences() {
+    for (std::size_t i = 0; i < initial_.tensors.size(); ++i) {
+      const Mat<scalar> all = gradient_.state().tensors[i];
+      for (Index b = 0; b < all.rows; ++b) {
+        backend_.copy(Mat<const scalar>(initial_.tensors[i]), Mat<scalar>{all.row(b), 1, all.cols, all.stride});
+      }
+    }
+  }
+
+  /// The initial state is shared by the sequences of a batch, so its gradient is their sum.
+  void sum_state_gradients() {
+    if (!options_.tune_state) return;
+    scalar* next = state_gradient_.data();
+    for (const Mat<scalar>& d : gradient_.state_gradient().tensors) {
+      for (Index b = 0; b < d.rows; ++b) {
+        const Seq<scalar> sum{next, 1, 1, Index(d.cols)}, one{d.row(b), 1, 1, Index(d.cols)};
+        backend_.rows(Copy{}, arg::in(one), arg::add(sum));
+      }
+      next += d.cols;
+    }
+  }
+
+  /// The squared norm of the gradient of all that is trained.
+  double squares(Arena scratch) {
+    double sum = 0;
+    if (scratch.measuring()) backend_.dry = true;
+    for (const Tuned& tuned : tuned_) sum += backend_.sum_of_squares(scratch, tuned.tokens(tuned.gradient).flat());
+    backend_.dry = false;
+    return sum;
+  }
+
+  void update(double learning_rate) {
+    const double scale = options_.clip > 0 && norm_ > options_.clip ? options_.clip / (norm_ + 1e-6) : 1;
+    for (const Tuned& tuned : tuned_) {
+      const AdamWUpdate update(options_.optimizer, tuned.role, learning_rate, static_cast<double>(steps_ + 1), scale);
+      const auto p = tuned.tokens(tuned.value), g = tuned.tokens(tuned.gradient), m = tuned.tokens(tuned.first),
+                 v = tuned.tokens(tuned.second);
+      backend_.rows(update, arg::in(g), arg::in(p), arg::in(m), arg::in(v), arg::out(p), arg::out(m), arg::out(v));
+      if (options_.average > 0) {
+        const auto average = tuned.tokens(tuned.average);
+        backend_.rows(Averaged{options_.average}, arg::in(p), arg::in(average), arg::out(average));
+      }
+    }
+    merge();
+    if (options_.tune_state) body_.make_valid(backend_, initial_.views);
+    backend_.sync();
+  }
+
+  /// The first tensor, in the model's order, with a weight or else a gradient that is not finite.
+  std::string first_not_finite() const {
+    const auto index = [](std::span<const scalar> numbers) {
+      return std::find_if(numbers.begin(), numbers.end(), [](scalar x) { return !std::isfinite(x); }) - numbers.begin();
+    };
+    for (const auto& weight : weights_) {
+      if (const auto i = index(weight.numbers); i < std::ssize(weight.numbers)) {
+        return join(weight.name, " is the first tensor that is not finite, at element ", i);
+      }
+    }
+    for (const Tuned& tuned : tuned_) {
+      if (const auto i = index(tuned.gradient); i < std::ssize(tuned.gradient)) {
+        return join("all weights are finite; the gradient of ", tuned.name, " is the first that is not, at element ", i);
+      }
+    }
+    return "all weights and gradients are finite";
+  }
+
+  /// The tensors of the file of a run, in a fixed order.
+  std::vector<Content> contents() const {
+    std::vector<Content> all = weights_;
+    all.insert(all.end(), bases_.begin(), bases_.end());
+    for (const Tuned& tuned : tuned_) {
+      const auto shape = tuned.shape.span();
+      const std::vector<Index> sizes(shape.begin(), shape.end());
+      // The factors are no weights of the model, and neither is the initial state.
+      const bool weight = adapted_.empty() && !options_.tune_state;
+      if (!weight) all.push_back({tuned.name, sizes, tuned.value});
+      all.push_back({tuned.name + ".adamw_m", sizes, tuned.first});
+      all.push_back({tuned.name + ".adamw_v", sizes, tuned.second});
+      if (!tuned.average.empty()) all.push_back({tuned.name + ".average", sizes, tuned.average});
+    }
+    const auto state = gradient_.state().numbers();
+    all.push_back({"carried_state", {Index(state.cols)}, {state.data, std::size_t(Index(state.cols))}});
+    return all;
+  }
+
+  /// Everything that decides what a step does, in words.
+  std::map<std::string, std::string> settings() const {
+    const TrainerOptions& o = options_;
+    return {{"batch", join(o.shape.batch, " x ", o.shape.length)},
+            {"rate", join(o.rate.peak, " to ", o.rate.final, " in ", o.rate.steps, " steps, warm-up ", o.rate.warmup,
+                          " from ", o.rate.start, ", decay ", static_cast<int>(o.rate.decay))},
+            {"optimizer", join("betas ", o.optimizer.beta1, " ", o.optimizer.beta2, ", epsilon ", o.optimizer.epsilon,
+                               ", weight decay ", o.optimizer.weight_decay, o.optimizer.decay_vectors ? " of all" : "",
+                               ", rates ", o.optimizer.decay_rate, " ", o.optimizer.bonus_rate)},
+            {"gradient", join("clip ", o.clip, o.l2_wrap ? ", l2 wrap" : "", ", head chunk ", o.head_chunk)},
+            {"trained", join(o.tune_state ? "the initial state" : "", "frozen '", o.frozen, "', low rank '",
+                             o.lora.matrices, "' ", o.lora.rank, " ", o.lora.alpha, ", average ", o.average)}};
+  }
+
+  static Index number_in(const TensorFile& file, const std::string& key, const std::string& name) {
+    const auto found = file.metadata().find(key);
+    expects(found != file.metadata().end(), name, ": this is no file of a training run: it has no '", key, "'");
+    Index number = 0;
+    const std::string& text = found->second;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    expects(error == std::errc() && end == text.data() + text.size() && number >= 0, name, ": '", key,
+            "' is no number of steps: ", detail::in_quotes(text));
+    return number;
+  }
+
+  void check_resumable(const TensorFile& file, const std::string& name) const {
+    number_in(file, "step", name);
+    for (const auto& [key, text] : settings()) {
+      const auto found = file.metadata().find(key);
+      const std::string was = found == file.metadata().end() ? "nothing" : found->second;
+      expects(was == text, name, ": the run in the file has other settings: ", key, " is ", detail::in_quotes(was),
+              " there and ", detail::in_quotes(text), " here");
+    }
+    std::string sums;
+    const auto wanted_contents = contents();
+    for (const auto& [tensor, shape, numbers] : wanted_contents) {
+      const TensorView* found = file.find(tensor);
+      expects(found != nullptr, name, ": ", tensor, " is missing from the file");
+      expects(std::ranges::equal(found->shape, shape), name, ": ", tensor, ": file has ", std::span(found->shape),
+              ", the run expects ", std::span(shape));
+      expects(found->dtype == detail::dtype_of<scalar>(), name, ": ", tensor, ": file has ", name_of(found->dtype),
+              " numbers, the run computes in ", name_of(detail::dtype_of<scalar>()));
+      sums += join(detail::crc32(found->bytes), " ");
+    }
+    expects(file.tensors().size() == wanted_contents.size(), name, ": the file holds ", file.tensors().size(),
+            " tensors, the run expects ", wanted_contents.size());
+    const auto found = file.metadata().find("crc32");
+    expects(found != file.metadata().end() && found->second == sums, name,
+            ": the file is damaged: its checksums do not agree with its tensors");
+  }
+
+  /// average = decay average + (1 - decay) p. A row program.
+  struct Averaged {
+    double decay;
+    template <class R>
+    RWKV_HD void map(R p, R before, R& after) const {
+      after = R(decay) * before + R(1 - decay) * p;
+    }
+  };
+
+  TrainerOptions options_;
+  backend backend_;
+  decltype(Net::Parts::body) body_;
+  Gradient<Net, P> gradient_;
+  BodyState<decltype(Net::Parts::body)> initial_, before_;
+  std::vector<Tuned> tuned_;
+  std::vector<AdaptedMatrix<scalar>> adapted_;
+  std::vector<Content> weights_, bases_;
+  std::span<scalar> state_gradient_;
+  Memory<backend> memory_, scratch_;
+  Index steps_ = 0;
+  double norm_ = 0;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,64 @@
+/// Oracle: the training goldens, 20 steps of the official recipe.
+#include <doctest/doctest.h>
+
+#include <rwkv/rwkv.hpp>
+
+#include "../configs.hpp"
+#include "../golden.hpp"
+
+using namespace rwkv;
+
+namespace {
+
+/// Runs 20 steps on the golden's batch and compares every loss and every weight that it holds.
+template <class C>
+void check_trajectory(const std::string& name, TrainerOptions options) {
+  using T = typename C::scalar;
+  using Net = LanguageModel<V4, T, typename C::Backend>;
+  constexpr bool exact = std::is_same_v<T, double>;
+  const golden::File want(golden::folder() / "training" / (name + ".safetensors"));
+  auto net = load_checkpoint<Net>(golden::folder() / "models/rwkv4-rand-l2-d32-f32.safetensors", {}, C::backend());
+  const auto tokens = want["tokens"];
+  const Batch batch{.shape = {tokens.size(0), tokens.size(1)},
+                    .tokens = tokens.as<Token>(),
+                    .targets = want["targets"].template as<Token>()};
+  options.shape = batch.shape;
+  Trainer<Net> trainer(net, options);
+  const auto losses = want["losses"].values, norms = want["grad_norm_before_clip"].values, rates = want["lr"].values;
+  for (std::size_t i = 0; i < rates.size(); ++i) {
+    CAPTURE(i);
+    CHECK(trainer.learning_rate() == doctest::Approx(rates[i]).epsilon(1e-12));
+    CHECK(std::abs(trainer.step(batch) - losses[i]) < (exact ? 1e-9 * losses[i] : 2e-5));
+    CHECK(std::abs(trainer.gradient_norm() - norms[i]) < (exact ? 1e-8 : 1e-4) * norms[i]);
+  }
+  Gradient<Net> after(net, {.batch = tokens.size(0), .length = tokens.size(1)});
+  CHECK(std::abs(after.add(batch.tokens, batch.targets) - losses.back()) < (exact ? 1e-9 * losses.back() : 2e-5));
+  int compared = 0;
+  for (const auto& parameter : net.parameters()) {
+    if (!want.has("final." + parameter.name)) continue;
+    CAPTURE(parameter.name);
+    CHECK(golden::max_error(parameter.numbers(), want["final." + parameter.name].values) < (exact ? 1e-6 : 2e-5));
+    ++compared;
+  }
+  CHECK(compared > 0);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("20 steps of AdamW follow the golden", C, RWKV_TEST_CONFIGS) {
+  check_trajectory<C>("rwkv4-adamw-20steps",
+                      {.rate = {.peak = 1e-3, .decay = LearningRate::constant},
+                       .optimizer = {.weight_decay = 0.01, .decay_vectors = true, .decay_rate = 1, .bonus_rate = 1},
+                       .clip = 0,
+                       .l2_wrap = false});
+}
+
+TEST_CASE_TEMPLATE("20 steps of the RWKV-4 recipe follow the golden", C, RWKV_TEST_CONFIGS) {
+  check_trajectory<C>("rwkv4-recipe-20steps", {.rate = {.peak = 2e-3,
+                                                        .final = 2e-4,
+                                                        .steps = 20,
+                                                        .warmup = 5,
+                                                        .start = 0.2,
+                                                        .decay = LearningRate::exponential},
+                                               .optimizer = {.weight_decay = 0.1}});
+}
