@@ -9,7 +9,7 @@ namespace rwkv::inline RWKV_ABI {
 struct SquaredRelu {
   template <class R>
   RWKV_HD R operator()(R x) const {
-    const R positive = max(x, R(0));
+    const R positive = max(R(0), x);  // in this order a NaN stays one
     return positive * positive;
   }
   template <class R>

@@ -85,7 +85,8 @@ class Trainer {
     norm_ = std::sqrt(squares(scratch_.arena()));
     if (!std::isfinite(loss) || !std::isfinite(norm_)) {
       backend_.copy(Mat<const scalar>(before_.numbers()), gradient_.state().numbers());
-      fail("rwkv: training step ", steps_, ": the loss is ", loss, "; ", first_not_finite());
+      fail("rwkv: training step ", steps_, ": the loss is ", loss, ", the gradient's norm ", norm_, "; ",
+           first_not_finite());
     }
     update(options_.rate(steps_));
     ++steps_;
