@@ -1,8 +1,7 @@
 #pragma once
 /// Training of a model: gradients, clipping, AdamW, averaging, adaptation, and files from which a run goes on exactly.
-#include <charconv>
+#include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -12,10 +11,10 @@
 #include <vector>
 
 #include "rwkv/core/glob.hpp"
-#include "rwkv/io/checkpoint.hpp"
 #include "rwkv/train/adamw.hpp"
 #include "rwkv/train/gradient.hpp"
 #include "rwkv/train/lora.hpp"
+#include "rwkv/train/run_file.hpp"
 #include "rwkv/train/schedule.hpp"
 #include "rwkv/train/token_data.hpp"
 
@@ -117,35 +116,22 @@ class Trainer {
   /// factors, carried state, the number of the step and a checksum of every tensor. `notes` are kept beside them.
   void save(const std::filesystem::path& path, const std::map<std::string, std::string>& notes = {},
             FileSystem& files = system_files()) const {
-    std::vector<TensorView> tensors;
-    std::string sums;
-    for (const auto& [name, shape, numbers] : contents()) {
-      tensors.push_back({name, detail::dtype_of<scalar>(), {shape.begin(), shape.end()}, std::as_bytes(numbers)});
-      sums += join(detail::crc32(tensors.back().bytes), " ");
-    }
     auto texts = settings();
     texts["step"] = join(steps_);
-    texts["crc32"] = sums;
     for (const auto& [key, text] : notes) texts["note." + key] = text;
-    save_safetensors(path, tensors, texts, files);
+    const auto tensors = contents();
+    save_run<scalar>(path, tensors, texts, files);
   }
 
   /// Goes on from a file that save() wrote: the same steps will give the same bits as in the run that wrote it.
   /// Returns its notes.
   /// Errors    a file that is damaged, of another model, or of a run with other settings: nothing changes
   std::map<std::string, std::string> resume(const std::filesystem::path& path, FileSystem& files = system_files()) {
-    const TensorFile file = open_tensors(path, {Access::loaded}, files);
-    const std::string name = detail::path_text(path);
-    check_resumable(file, name);
-    for (const auto& [tensor, shape, numbers] : contents()) {
-      std::memcpy(numbers.data(), file.find(tensor)->bytes.data(), numbers.size_bytes());
-    }
-    steps_ = number_in(file, "step", name);
-    std::map<std::string, std::string> notes;
-    for (const auto& [key, text] : file.metadata()) {
-      if (key.starts_with("note.")) notes[key.substr(5)] = text;
-    }
-    return notes;
+    const auto tensors = contents();
+    const RunFile<scalar> file(path, tensors, settings(), files);
+    steps_ = file.number("step");
+    file.copy_to(tensors);
+    return file.texts_after("note.");
   }
 
  private:
@@ -160,13 +146,6 @@ class Trainer {
       const Index width = shape.rank == 0 ? 1 : shape.sizes[shape.rank - 1];
       return {numbers.data(), 1, width == 0 ? 0 : std::ssize(numbers) / width, width};
     }
-  };
-
-  /// One tensor of the file of a run.
-  struct Content {
-    std::string name;
-    std::vector<Index> shape;
-    std::span<scalar> numbers;
   };
 
   static const TrainerOptions& checked(const TrainerOptions& options) {
@@ -328,8 +307,8 @@ class Trainer {
   }
 
   /// The tensors of the file of a run, in a fixed order.
-  std::vector<Content> contents() const {
-    std::vector<Content> all = weights_;
+  std::vector<RunTensor<scalar>> contents() const {
+    std::vector<RunTensor<scalar>> all = weights_;
     all.insert(all.end(), bases_.begin(), bases_.end());
     for (const Tuned& tuned : tuned_) {
       const auto shape = tuned.shape.span();
@@ -360,43 +339,6 @@ class Trainer {
                              o.lora.matrices, "' ", o.lora.rank, " ", o.lora.alpha, ", average ", o.average)}};
   }
 
-  static Index number_in(const TensorFile& file, const std::string& key, const std::string& name) {
-    const auto found = file.metadata().find(key);
-    expects(found != file.metadata().end(), name, ": this is no file of a training run: it has no '", key, "'");
-    Index number = 0;
-    const std::string& text = found->second;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    expects(error == std::errc() && end == text.data() + text.size() && number >= 0, name, ": '", key,
-            "' is no number of steps: ", detail::in_quotes(text));
-    return number;
-  }
-
-  void check_resumable(const TensorFile& file, const std::string& name) const {
-    number_in(file, "step", name);
-    for (const auto& [key, text] : settings()) {
-      const auto found = file.metadata().find(key);
-      const std::string was = found == file.metadata().end() ? "nothing" : found->second;
-      expects(was == text, name, ": the run in the file has other settings: ", key, " is ", detail::in_quotes(was),
-              " there and ", detail::in_quotes(text), " here");
-    }
-    std::string sums;
-    const auto wanted_contents = contents();
-    for (const auto& [tensor, shape, numbers] : wanted_contents) {
-      const TensorView* found = file.find(tensor);
-      expects(found != nullptr, name, ": ", tensor, " is missing from the file");
-      expects(std::ranges::equal(found->shape, shape), name, ": ", tensor, ": file has ", std::span(found->shape),
-              ", the run expects ", std::span(shape));
-      expects(found->dtype == detail::dtype_of<scalar>(), name, ": ", tensor, ": file has ", name_of(found->dtype),
-              " numbers, the run computes in ", name_of(detail::dtype_of<scalar>()));
-      sums += join(detail::crc32(found->bytes), " ");
-    }
-    expects(file.tensors().size() == wanted_contents.size(), name, ": the file holds ", file.tensors().size(),
-            " tensors, the run expects ", wanted_contents.size());
-    const auto found = file.metadata().find("crc32");
-    expects(found != file.metadata().end() && found->second == sums, name,
-            ": the file is damaged: its checksums do not agree with its tensors");
-  }
-
   /// average = decay average + (1 - decay) p. A row program.
   struct Averaged {
     double decay;
@@ -413,7 +355,7 @@ class Trainer {
   BodyState<decltype(Net::Parts::body)> initial_, before_;
   std::vector<Tuned> tuned_;
   std::vector<AdaptedMatrix<scalar>> adapted_;
-  std::vector<Content> weights_, bases_;
+  std::vector<RunTensor<scalar>> weights_, bases_;
   std::span<scalar> state_gradient_;
   Memory<backend> memory_, scratch_;
   Index steps_ = 0;
