@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "numbers.hpp"
+
 namespace golden {
 
 using rwkv::Index;
@@ -85,31 +87,11 @@ class File {
   rwkv::TensorFile file_;
 };
 
-/// max |got - want|, infinite when a number is not finite or the lengths differ.
-template <class Got, class Want>
-double max_error(const Got& got, const Want& want) {
-  if (std::size(got) != std::size(want)) return INFINITY;
-  double worst = 0;
-  for (std::size_t i = 0; i < std::size(want); ++i) {
-    const double error = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
-    worst = std::isnan(error) ? INFINITY : std::max(worst, error);
-  }
-  return worst;
-}
-
 /// How far straightforward arithmetic in T may be from a golden result, relative to its largest number.
 template <class T>
 double tolerance(const Tensor& want) {
   if (!std::is_same_v<T, double>) return 1e-5;
   return want.rounded ? 1e-7 : 1e-11;
-}
-
-/// max |got - want| / max |want|.
-template <class Got, class Want>
-double relative_error(const Got& got, const Want& want) {
-  double scale = 1e-300;
-  for (const auto& w : want) scale = std::max(scale, std::abs(static_cast<double>(w)));
-  return max_error(got, want) / scale;
 }
 
 /// The relative error in units of the tolerance for T.

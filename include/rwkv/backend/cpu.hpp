@@ -91,19 +91,24 @@ class Cpu {
     });
   }
 
+  /// Tiles are whole rows or, of rows that are long, parts of one: the lanes of a tile add few enough numbers to keep
+  /// their digits, the sums of the tiles are added in double.
   template <class T, Index N>
   double sum_of_squares(Arena scratch, Mat<T, N> x) {
-    using U = std::remove_const_t<T>;
-    const Index per_tile = std::max<Index>(1, elements_per_tile / std::max<Index>(1, x.cols));
-    const Index tiles = (x.rows + per_tile - 1) / per_tile;
+    using R = Widest<std::remove_const_t<T>>;
+    const Index parts = std::max<Index>(1, (x.cols + elements_per_tile - 1) / elements_per_tile);
+    const Index rows_per_tile = std::max<Index>(1, elements_per_tile / std::max<Index>(1, x.cols));
+    const Index tiles = (x.rows + rows_per_tile - 1) / rows_per_tile * parts;
     double* sums = scratch.take<double>(tiles);
     if (dry) return 0;
     over(tiles, x.rows * x.cols, elements_worth_a_fork, [&](Index tile) {
+      const Index row = tile / parts * rows_per_tile, column = tile % parts * elements_per_tile;
+      const Index columns = std::min(x.cols - column, elements_per_tile);
       double sum = 0;
-      for (Index r = tile * per_tile; r < std::min(x.rows, (tile + 1) * per_tile); ++r) {
-        Widest<U> squares(0);
-        detail::each_pack<Widest<U>>(x.cols, [&](Index c, int lanes) {
-          const auto number = Widest<U>::load(x.row(r) + c, lanes);
+      for (Index r = row; r < std::min(x.rows, row + rows_per_tile); ++r) {
+        R squares(0);
+        detail::each_pack<R>(columns, [&](Index c, int lanes) {
+          const auto number = R::load(x.row(r) + column + c, lanes);
           squares += number * number;
         });
         sum += static_cast<double>(sum_lanes(squares));

@@ -52,7 +52,7 @@ RWKV_INLINE T cross_entropy_row(T* logits, Index vocab, Token target, const Cros
   logits[target] -= static_cast<T>(weights.scale);
   logits[top] += static_cast<T>(weights.l2_wrap) * largest;
   using std::log;
-  return log(sum) + largest - wanted;
+  return log(sum) + (largest - wanted);
 }
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -46,6 +46,19 @@ class LayerNorm {
     layer_norm_back(be, ws, x, params.scale, epsilon, dy, dx, grad.params.scale, grad.params.shift);
   }
 
+  /// What backward needs when the norm is a block by itself; y is then apart from x.
+  struct Tape {
+    Seq<const compute, Width> x;
+  };
+  void forward(B& be, Arena&, Seq<const compute, Width> x, State&, Seq<compute, Width> y, Tape& tape) const {
+    tape.x = x;
+    forward(be, x, y);
+  }
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State&, const State&,
+                Seq<compute, Width> dx, LayerNorm& grad, State&) const {
+    backward(be, ws, tape.x, dy, arg::out(dx), grad);
+  }
+
   void reset(B&, State&) const {}
 
   template <class Self, class Visitor>

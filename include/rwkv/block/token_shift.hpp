@@ -35,14 +35,18 @@ class TokenShift {
     remember_last(be, x, state.shift);
   }
 
-  struct Tape {};
-  void forward(B& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y, Tape&) const {
+  /// What backward reads.
+  struct Tape {
+    Seq<const compute, Width> x;
+  };
+  void forward(B& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y, Tape& tape) const {
+    tape.x = x;
     forward(be, Arena(ws), x, state, y);
   }
-  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape&, const State& first, const State& dlast,
-                Seq<compute, Width> dx, TokenShift&, State& dfirst) const {
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
+                const State& dlast, Seq<compute, Width> dx, TokenShift&, State& dfirst) const {
     be.fill(dx.flat(), compute(0));
-    rows_back(be, ws, Copy{}, arg::prev(dx, first.shift), arg::cot(dy), arg::back(dx, dlast.shift, dfirst.shift));
+    rows_back(be, ws, Copy{}, arg::prev(tape.x, first.shift), arg::cot(dy), arg::back(dx, dlast.shift, dfirst.shift));
   }
 
   void reset(B& be, State& state) const { be.fill(state.shift, compute(0)); }

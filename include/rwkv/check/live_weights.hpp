@@ -9,30 +9,33 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// Fills every parameter of a model according to its role: matrices uniform with unit gain, norms around one and zero,
-/// mixes in [0, 1), decays and bonuses over their useful ranges. The same numbers for a seed whatever the scalar type.
+/// Number i of a parameter: matrices uniform with unit gain, norms around one and zero, mixes in [0, 1), decays and
+/// bonuses over their useful ranges.
+inline double live_value(const TensorSpec& parameter, const Philox& numbers, Index i) {
+  const double u = numbers.block(static_cast<std::uint64_t>(i / 2)).uniform_double(static_cast<int>(i % 2));
+  const double centred = 2 * u - 1;
+  switch (parameter.role) {
+    case Role::embedding: return centred;
+    case Role::norm_scale: return 1 + 0.3 * centred;
+    case Role::norm_shift: return 0.3 * centred;
+    case Role::mix: return u;
+    case Role::decay: return -5 + 6 * u;
+    case Role::bonus: return centred;
+    case Role::head:
+    case Role::matrix: break;
+  }
+  return centred * std::sqrt(3 / static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]));
+}
+
+/// Fills every parameter of a model with live values. The same numbers for a seed whatever the scalar type.
 template <class Net>
 void live_weights(Net& net, std::uint64_t seed) {
   std::uint64_t stream = 0;
   for (auto& parameter : net.parameters()) {
     const Philox numbers{.key = seed, .stream = stream++};
     const Index count = parameter.shape.count();
-    const double inputs = static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]);
     for (Index i = 0; i < count; ++i) {
-      const double u = numbers.block(static_cast<std::uint64_t>(i / 2)).uniform_double(static_cast<int>(i % 2));
-      const double centred = 2 * u - 1;
-      double value = 0;
-      switch (parameter.role) {
-        case Role::embedding: value = centred; break;
-        case Role::head:
-        case Role::matrix: value = centred * std::sqrt(3 / inputs); break;
-        case Role::norm_scale: value = 1 + 0.3 * centred; break;
-        case Role::norm_shift: value = 0.3 * centred; break;
-        case Role::mix: value = u; break;
-        case Role::decay: value = -5 + 6 * u; break;
-        case Role::bonus: value = centred; break;
-      }
-      parameter.data[i] = narrow<typename Net::storage>(value);
+      parameter.data[i] = narrow<typename Net::storage>(live_value(parameter, numbers, i));
     }
   }
 }

@@ -1,0 +1,172 @@
+#pragma once
+/// A block on its own, forwards and backwards, with memory for all that it reads and writes.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "rwkv/check/live_weights.hpp"
+#include "rwkv/core/dims.hpp"
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/random.hpp"
+#include "rwkv/model/memory.hpp"
+#include "rwkv/model/tape.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+namespace detail {
+
+/// Numbers in [-1, 1), a sequence of its own for every stream.
+inline std::vector<double> centred_numbers(std::size_t count, std::uint64_t seed, std::uint64_t stream) {
+  const Philox numbers{.key = seed, .stream = stream};
+  std::vector<double> x(count);
+  for (std::size_t i = 0; i < count; ++i) x[i] = 2 * numbers.block(i / 2).uniform_double(static_cast<int>(i % 2)) - 1;
+  return x;
+}
+
+}  // namespace detail
+
+/// One pass through a Block, or through a Layer, a Chain or a Stack, in memory that its backend shares with the host.
+/// The scalar must compute as it stores; P says what layers keep.
+///
+/// Numbers are public and change as passes run. Parameters and states hold one tensor after the other, in the order in
+/// which the block visits them; a state tensor is [batch, numbers].
+template <class K, class P = Keep>
+class BlockRun {
+ public:
+  using backend = typename K::backend;
+  using scalar = typename K::compute;
+  using Numbers = std::vector<scalar>;
+
+  Numbers x, y;           ///< [batch, time, width]
+  Numbers parameters;     ///< of the block
+  Numbers first, last;    ///< state before and after
+  Numbers dx, dy;         ///< cotangents of x and y
+  Numbers dparameters;    ///< gradients, added to
+  Numbers dfirst, dlast;  ///< cotangents of the states
+
+  BlockRun(const ModelSizes& sizes, Index batch, Index time, backend be = {})
+      : be_(std::move(be)), block_(sizes, 0), grad_(sizes, 0), batch_(batch), time_(time), width_(sizes.width) {
+    for (auto* sequence : {&x, &y, &dx, &dy}) sequence->resize(static_cast<std::size_t>(batch * time * width_));
+    bind_parameters(block_, parameters);
+    bind_parameters(grad_, dparameters);
+    bind_state(first_, first);
+    bind_state(last_, last);
+    bind_state(dfirst_, dfirst);
+    bind_state(dlast_, dlast);
+  }
+  BlockRun(const BlockRun&) = delete;
+  BlockRun& operator=(const BlockRun&) = delete;
+
+  Index batch() const { return batch_; }
+  Index time() const { return time_; }
+  const backend& device() const { return be_; }
+
+  /// Every parameter of the block, with its numbers in `parameters`.
+  std::vector<BindableParameter<scalar>> parameter_table() { return table_of(block_); }
+
+  /// The state before the first token, as `first`.
+  void reset() { block_.reset(be_, first_); }
+
+  /// y and last from x and first, as in inference.
+  void forward() {
+    measure([&](Arena ws) { run_forward(ws); });
+    run_forward(memory_.arena());
+  }
+  /// The same, keeping what backward needs.
+  void forward_keeping() {
+    measure([&](Arena ws) {
+      run_keeping(ws);
+      run_backward(kept_);
+    });
+    run_keeping(memory_.arena());
+  }
+  /// dx and dfirst from dy and dlast, after forward_keeping; adds to dparameters.
+  void backward() { run_backward(kept_); }
+
+ private:
+  static constexpr Index Width = K::Width;
+  /// Layers and what is made of them go back in place and take the policy of the tape.
+  static constexpr bool in_place = requires { typename K::template Tape<P>; };
+
+  static auto make_state(const K& block) {
+    if constexpr (requires { block.make_state(); }) return block.make_state();
+    else return typename K::State{};
+  }
+  static auto make_tape(const K& block) {
+    if constexpr (requires { block.template make_tape<P>(); }) return block.template make_tape<P>();
+    else if constexpr (in_place) return typename K::template Tape<P>{};
+    else if constexpr (requires { typename K::Tape; }) return typename K::Tape{};
+    else return 0;
+  }
+
+  static std::vector<BindableParameter<scalar>> table_of(K& block) {
+    std::vector<BindableParameter<scalar>> list;
+    K::visit(block, std::string(), ListParameters<scalar>{list});
+    return list;
+  }
+  static void bind_parameters(K& block, Numbers& numbers) {
+    auto table = table_of(block);
+    Index count = 0;
+    for (const auto& parameter : table) count += parameter.shape.count();
+    numbers.assign(static_cast<std::size_t>(count), scalar(0));
+    scalar* next = numbers.data();
+    for (auto& parameter : table) {
+      parameter.bind(next);
+      next += parameter.shape.count();
+    }
+  }
+  void bind_state(typename K::State& state, Numbers& numbers) {
+    Index count = 0;
+    block_.visit_state(state, std::string(),
+                       [&](const std::string&, Index of_sequence, Mat<scalar>&) { count += batch_ * of_sequence; });
+    numbers.assign(static_cast<std::size_t>(count), scalar(0));
+    scalar* next = numbers.data();
+    block_.visit_state(state, std::string(), [&](const std::string&, Index of_sequence, Mat<scalar>& view) {
+      view = matrix(next, batch_, of_sequence);
+      next += batch_ * of_sequence;
+    });
+  }
+
+  Seq<scalar, Width> sequence(Numbers& numbers) const { return {numbers.data(), batch_, time_, width_}; }
+
+  /// Takes the scratch that a dry pass asks for.
+  template <class Pass>
+  void measure(const Pass& pass) {
+    Index peak = 0;
+    be_.dry = true;
+    pass(Arena(peak));
+    be_.dry = false;
+    memory_ = Memory<backend>(be_, peak);
+  }
+
+  void run_forward(Arena ws) {
+    std::copy(first.begin(), first.end(), last.begin());
+    block_.forward(be_, ws, Seq<const scalar, Width>(sequence(x)), last_, sequence(y));
+  }
+  void run_keeping(Arena ws) {
+    std::copy(first.begin(), first.end(), last.begin());
+    block_.forward(be_, ws, Seq<const scalar, Width>(sequence(x)), last_, sequence(y), tape_);
+    kept_ = ws;
+  }
+  void run_backward(Arena ws) {
+    if constexpr (in_place) {
+      std::copy(dy.begin(), dy.end(), dx.begin());
+      block_.backward(be_, ws, sequence(dx), tape_, first_, dlast_, grad_, dfirst_);
+    } else {
+      block_.backward(be_, ws, Seq<const scalar, Width>(sequence(dy)), tape_, first_, dlast_, sequence(dx), grad_,
+                      dfirst_);
+    }
+  }
+
+  backend be_;
+  K block_, grad_;
+  Index batch_, time_, width_;
+  typename K::State first_ = make_state(block_), last_ = first_, dfirst_ = first_, dlast_ = first_;
+  decltype(make_tape(std::declval<const K&>())) tape_ = make_tape(block_);
+  Memory<backend> memory_;
+  Arena kept_{nullptr, 0};
+};
+
+}  // namespace rwkv::inline RWKV_ABI

@@ -1,0 +1,49 @@
+/// Oracle: dual numbers, exact to rounding.
+#include <doctest/doctest.h>
+
+#include <rwkv/blocks.hpp>
+#include <rwkv/check/adjoint.hpp>
+
+#include "gates.hpp"
+
+using namespace rwkv;
+
+namespace {
+
+struct Scanning : V4 {
+  using Schedule = Scan;
+};
+
+template <class S>
+using TimeMixing = TimeMix<V4, S, Cpu>;
+template <class S>
+using ScanMixing = TimeMix<Scanning, S, Cpu>;
+template <class S>
+using ChannelMixing = ChannelMix<V4, S, Cpu>;
+template <class S>
+using Gated = CellMix<config::LeakyGate, S, Cpu>;
+
+template <template <class> class BlockOf>
+void check_adjoint() {
+  std::uint64_t seed = 1;
+  for (const int threads : {1, 3}) {
+    for (const Index width : {1, 7, 19, 67}) {
+      for (const Index time : {1, 2, 65, 130, 300}) {
+        CAPTURE(threads);
+        CAPTURE(width);
+        CAPTURE(time);
+        CHECK(adjoint_defect<BlockOf>({.width = width, .ffn = 2 * width + 1},
+                                      {.batch = 2, .time = time, .seed = seed++}, Cpu(threads)) < 1e-12);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("on one thread of the CPU and on three, backward is the adjoint of forward") {
+  check_adjoint<TimeMixing>();
+  check_adjoint<ScanMixing>();
+  check_adjoint<ChannelMixing>();
+  check_adjoint<Gated>();
+}

@@ -1,0 +1,30 @@
+#pragma once
+/// How far apart two lists of numbers are.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <iterator>
+
+namespace golden {
+
+/// max |got - want|, infinite when a number is not finite or the lengths differ.
+template <class Got, class Want>
+double max_error(const Got& got, const Want& want) {
+  if (std::size(got) != std::size(want)) return INFINITY;
+  double worst = 0;
+  for (std::size_t i = 0; i < std::size(want); ++i) {
+    const double error = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
+    worst = std::isnan(error) ? INFINITY : std::max(worst, error);
+  }
+  return worst;
+}
+
+/// max |got - want| / max |want|.
+template <class Got, class Want>
+double relative_error(const Got& got, const Want& want) {
+  double scale = 1e-300;
+  for (const auto& w : want) scale = std::max(scale, std::abs(static_cast<double>(w)));
+  return max_error(got, want) / scale;
+}
+
+}  // namespace golden
