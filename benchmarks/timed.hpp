@@ -44,7 +44,9 @@ double operand_bytes(const Op& op) {
     return static_cast<double>(view.batch * view.time * view.width) * sizeof(*view.data);
   };
   if constexpr (requires { op.operand; }) return operand_bytes(op.operand);
-  else if constexpr (requires { op.p; } || requires { op.before; } || requires { op.dlast; }) return 0;
+  else if constexpr (
+      requires { op.p; } || requires { op.before; } || requires { op.dlast; })
+    return 0;
   else if constexpr (rwkv::detail::is_add<Op>) return 2 * bytes(op.y);
   else if constexpr (requires { op.y; }) return bytes(op.y);
   else return bytes(op.x);
@@ -94,7 +96,9 @@ class Profile {
     std::sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.second.seconds > b.second.seconds; });
     out << "| operation | calls | ms per step | share, % | GFLOP/s | GB/s |\n| --- | --- | --- | --- | --- | --- |\n";
     const auto line = [&](const std::string& name, const Entry& entry) {
-      const auto rate = [&](double amount) { return amount == 0 ? std::string() : number("%.1f", amount / entry.seconds); };
+      const auto rate = [&](double amount) {
+        return amount == 0 ? std::string() : number("%.1f", amount / entry.seconds);
+      };
       out << "| " << name << " | " << number("%.0f", entry.calls / steps) << " | "
           << number("%.3f", entry.seconds / steps * 1e3) << " | " << number("%.1f", entry.seconds / seconds * 100)
           << " | " << rate(entry.flops / 1e9) << " | " << rate(entry.bytes / 1e9) << " |\n";
@@ -141,7 +145,8 @@ class Timed : public rwkv::Cpu {
   template <class T>
   void cross_entropy(rwkv::Mat<T> logits, std::span<const rwkv::Token> targets,
                      const rwkv::CrossEntropyWeights& weights, std::span<T> losses) {
-    timed("cross_entropy", 0, 2 * bytes_of(logits), [&] { rwkv::Cpu::cross_entropy(logits, targets, weights, losses); });
+    timed("cross_entropy", 0, 2 * bytes_of(logits),
+          [&] { rwkv::Cpu::cross_entropy(logits, targets, weights, losses); });
   }
   template <class X>
   double sum_of_squares(rwkv::Arena scratch, const X& x) {

@@ -52,7 +52,11 @@ class Cpu {
   template <class T, Index N>
   void fill(Mat<T, N> to, T value) {
     if (dry) return;
-    for (Index r = 0; r < to.rows; ++r) std::fill_n(to.row(r), Index(to.cols), value);
+    const Index per_row = (to.cols + elements_per_tile - 1) / elements_per_tile;
+    over(to.rows * per_row, to.rows * to.cols, elements_worth_a_fork, [&](Index tile) {
+      const Index begin = tile % per_row * elements_per_tile;
+      std::fill_n(to.row(tile / per_row) + begin, std::min<Index>(elements_per_tile, to.cols - begin), value);
+    });
   }
 
   template <class T, class W, Index N, Index M>
@@ -102,8 +106,8 @@ class Cpu {
       double sum = 0;
       for (Index r = tile * per_tile; r < std::min(x.rows, (tile + 1) * per_tile); ++r) {
         Widest<U> squares(0);
-        detail::each_pack<Widest<U>>(x.cols, [&](Index c, int lanes) {
-          const auto number = Widest<U>::load(x.row(r) + c, lanes);
+        detail::each_pack<Widest<U>>(x.cols, [&](Index c, auto lanes) {
+          const auto number = detail::load<Widest<U>>(x.row(r) + c, lanes);
           squares += number * number;
         });
         sum += static_cast<double>(sum_lanes(squares));
