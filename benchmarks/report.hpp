@@ -20,11 +20,11 @@ struct Work {
 /// Adds the columns: tokens/s, bytes/s, FLOP/s, and `fraction`, the share of the limit that binds: the time that this
 /// work takes at the measured bandwidth of its working set or at the measured FMA peak, whichever is longer, over the
 /// time it took. The label names that limit.
-inline void report(benchmark::State& state, double seconds, const Work& work) {
+inline void report(benchmark::State& state, double seconds, const Work& work, double peak) {
   const double each = seconds / static_cast<double>(state.iterations());
   const double at_bandwidth =
       work.bytes / read_bandwidth(work.working_set > 0 ? work.working_set : work.bytes, work.threads);
-  const double at_peak = work.flops / fma_peak(work.threads);
+  const double at_peak = work.flops / peak;
   state.counters["tokens/s"] = work.tokens / each;
   state.counters["bytes/s"] = work.bytes / each;
   state.counters["FLOP/s"] = work.flops / each;
@@ -41,13 +41,13 @@ void measure(benchmark::State& state, const Work& work, const Body& body) {
     body();
     benchmark::ClobberMemory();
   }
-  report(state, seconds_since(start), work);
+  report(state, seconds_since(start), work, fma_peak(work.threads));
 }
 
 /// Registers a benchmark under `name` that calls run(state).
 template <class Run>
-void add(const std::string& name, Run run) {
-  benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseRealTime();
+auto* add(const std::string& name, Run run) {
+  return benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseRealTime();
 }
 
 }  // namespace bench

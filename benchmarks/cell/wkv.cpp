@@ -1,5 +1,6 @@
 /// The recurrences alone. `scalar` is the functor on one lane at a time through the lane driver that packs use, `pack`
-/// the functor as the library runs it, `hand` a loop written out for WKV4, `scan` the form that is parallel in time.
+/// the functor as the library runs it, `hand` a loop written out for WKV4, `scan` the form that is parallel in time. The
+/// way back, `back`, also with the adjoint that dual numbers derive (`derived`).
 #include <cmath>
 
 #include "../report.hpp"
@@ -137,6 +138,162 @@ void wkv4_library(benchmark::State& state, Index width, Index time, int threads)
   compare(state, scalar, time);
 }
 
+/// WKV4 without the adjoint that it brings.
+struct Derived4 {
+  static constexpr auto inputs = rwkv::WKV4::inputs;
+  static constexpr int state_size = rwkv::WKV4::state_size;
+  template <class R>
+  RWKV_HD static void init(R (&state)[3]) {
+    rwkv::WKV4::init(state);
+  }
+  template <class R>
+  RWKV_HD static R step(R (&state)[3], const R (&x)[4]) {
+    return rwkv::WKV4::step(state, x);
+  }
+  template <class R>
+  RWKV_HD static auto lift(const R (&x)[4]) {
+    return rwkv::WKV4::lift(x);
+  }
+  template <class R>
+  RWKV_HD static auto compose(const rwkv::WKV4::Stretch<R>& earlier, const rwkv::WKV4::Stretch<R>& later) {
+    return rwkv::WKV4::compose(earlier, later);
+  }
+  template <class R>
+  RWKV_HD static void enter(R (&state)[3], const rwkv::WKV4::Stretch<R>& stretch) {
+    rwkv::WKV4::enter(state, stretch);
+  }
+};
+
+/// The way back of WKV4 for one sequence: from the cotangents of the output to those of all inputs.
+struct CaseBack4 : Case4 {
+  std::vector<float> dy, dw, du, dk, dv, dlast, dfirst;
+  std::vector<float> before;  ///< for the loops that are no part of the library: the states in front of every token
+
+  CaseBack4(Index channels, Index tokens)
+      : Case4(channels, tokens), dy(bench::uniform<float>(width * time, -1, 1, 5)), dw(w.size()), du(w.size()),
+        dk(k.size()), dv(k.size()), dlast(state.size()), dfirst(state.size()), before(3 * k.size()) {}
+
+  bench::Work work(int threads) const {
+    const double numbers = static_cast<double>(width * time);
+    // The states again with one exponential, the adjoint with two and a division, and the rest.
+    return {.bytes = 5 * numbers * sizeof(float),
+            .flops = 75 * numbers,
+            .tokens = static_cast<double>(time),
+            .threads = threads};
+  }
+
+  rwkv::Vec<float> sum(std::vector<float>& numbers) const { return {numbers.data(), width}; }
+  Seq<float> out(std::vector<float>& numbers) const { return {numbers.data(), 1, time, width}; }
+
+  template <class Cell, class Schedule>
+  void library(Cpu& cpu, rwkv::Arena scratch, Schedule schedule) {
+    cpu.recur_back(
+        scratch, schedule, Cell{}, Extent<3>{}, rwkv::Mat<const float>{state.data(), 1, 3 * width, 3 * width},
+        rwkv::Mat<const float>{dlast.data(), 1, 3 * width, 3 * width}, rwkv::matrix(dfirst.data(), 1, 3 * width),
+        arg::chan(chan(w)), arg::chan(chan(u)), arg::in(in(k)), arg::in(in(v)), arg::cot(in(dy)), arg::sum(sum(dw)),
+        arg::sum(sum(du)), arg::out(out(dk)), arg::out(out(dv)));
+  }
+
+  void scalar() {
+    using One = rwkv::One<float>;
+    for (Index lane = 0; lane < width; ++lane) {
+      One now[3], dstate[3], sums[2]{One(0), One(0)};
+      rwkv::detail::load_lanes(now, state.data() + lane, width, rwkv::detail::AllLanes{});
+      rwkv::detail::load_lanes(dstate, dlast.data() + lane, width, rwkv::detail::AllLanes{});
+      const Index stretches = (time + rwkv::back_stretch - 1) / rwkv::back_stretch;
+      const auto begin = [&](Index s) { return std::min(time, s * rwkv::back_stretch); };
+      for (Index s = 0; s < stretches; ++s) {
+        rwkv::detail::store_lanes(now, before.data() + 3 * s, 1, rwkv::detail::AllLanes{});
+        for (Index t = begin(s); t < begin(s + 1); ++t) {
+          const auto c = static_cast<std::size_t>(lane), i = static_cast<std::size_t>(t * width + lane);
+          const One x[4] = {One(w[c]), One(u[c]), One(k[i]), One(v[i])};
+          rwkv::advance<rwkv::WKV4>(now, x);
+        }
+      }
+      for (Index s = stretches; s-- > 0;) {
+        One start[3];
+        rwkv::detail::load_lanes(start, before.data() + 3 * s, 1, rwkv::detail::AllLanes{});
+        rwkv::retreat_lanes<One>(rwkv::WKV4{}, 0, lane, rwkv::detail::AllLanes{}, begin(s), begin(s + 1), start, dstate,
+                                 sums, arg::chan(chan(w)), arg::chan(chan(u)), arg::in(in(k)), arg::in(in(v)),
+                                 arg::cot(in(dy)), arg::sum(sum(dw)), arg::sum(sum(du)), arg::out(out(dk)),
+                                 arg::out(out(dv)));
+      }
+      rwkv::detail::store_lanes(dstate, dfirst.data() + lane, width, rwkv::detail::AllLanes{});
+      dw[static_cast<std::size_t>(lane)] += sums[0].v;
+      du[static_cast<std::size_t>(lane)] += sums[1].v;
+    }
+  }
+
+  /// As one writes it without the library: every state is kept, channels inside.
+  void hand() {
+    std::copy(state.begin(), state.end(), before.begin());
+    for (Index t = 0; t + 1 < time; ++t) {
+      const float *a = before.data() + 3 * t * width, *b = a + width, *p = b + width;
+      float *a_next = before.data() + 3 * (t + 1) * width, *b_next = a_next + width, *p_next = b_next + width;
+      const float *kt = k.data() + t * width, *vt = v.data() + t * width;
+      for (Index c = 0; c < width; ++c) {
+        const float decayed = p[c] + w[static_cast<std::size_t>(c)];
+        const float next = std::max(decayed, kt[c]);
+        const float keep = std::exp(decayed - next), add = std::exp(kt[c] - next);
+        a_next[c] = keep * a[c] + add * vt[c];
+        b_next[c] = keep * b[c] + add;
+        p_next[c] = next;
+      }
+    }
+    std::copy(dlast.begin(), dlast.end(), dfirst.begin());
+    float *da = dfirst.data(), *db = da + width, *dp = db + width;
+    for (Index t = time; t-- > 0;) {
+      const float *a = before.data() + 3 * t * width, *b = a + width, *p = b + width;
+      const float *kt = k.data() + t * width, *vt = v.data() + t * width, *dyt = dy.data() + t * width;
+      float *dkt = dk.data() + t * width, *dvt = dv.data() + t * width;
+      for (Index c = 0; c < width; ++c) {
+        const auto channel = static_cast<std::size_t>(c);
+        const float uk = u[channel] + kt[c], now = std::max(p[c], uk);
+        const float past = std::exp(p[c] - now), current = std::exp(uk - now);
+        const float decayed = p[c] + w[channel], next = std::max(decayed, kt[c]);
+        const float keep = std::exp(decayed - next), add = std::exp(kt[c] - next);
+        const float inverse = 1 / (past * b[c] + current);
+        const float wkv = (past * a[c] + current * vt[c]) * inverse, g = dyt[c] * inverse;
+        const float by_bonus = current * g * (vt[c] - wkv);
+        dw[channel] += keep * (a[c] * da[c] + b[c] * db[c]);
+        du[channel] += by_bonus;
+        dkt[c] = by_bonus + add * (vt[c] * da[c] + db[c]);
+        dvt[c] = current * g + add * da[c];
+        da[c] = past * g + keep * da[c];
+        db[c] = keep * db[c] - past * g * wkv;
+        dp[c] = a[c] * da[c] + b[c] * db[c];
+      }
+    }
+  }
+};
+
+double scalar_time(CaseBack4& data) {
+  return scalar_time(rwkv::join("wkv4_back/", data.width, "/", data.time), [&] { data.scalar(); });
+}
+
+/// Measures run(data), a loop that is no part of the library.
+template <class Run>
+void wkv4_back_loop(benchmark::State& state, Index width, Index time, const Run& run) {
+  CaseBack4 data(width, time);
+  const double scalar = scalar_time(data);
+  bench::measure(state, data.work(1), [&] { run(data); });
+  compare(state, scalar, time);
+}
+
+template <class Cell, class Schedule>
+void wkv4_back_library(benchmark::State& state, Index width, Index time, int threads) {
+  Cpu cpu(threads);
+  CaseBack4 data(width, time);
+  const double scalar = scalar_time(data);
+  Index bytes = 0;
+  cpu.dry = true;
+  data.library<Cell>(cpu, rwkv::Arena(bytes), Schedule{});
+  cpu.dry = false;
+  const rwkv::Memory<Cpu> scratch(cpu, bytes);
+  bench::measure(state, data.work(threads), [&] { data.library<Cell>(cpu, scratch.arena(), Schedule{}); });
+  compare(state, scalar, time);
+}
+
 /// One sequence of WKV7 with heads of 64.
 struct Case7 {
   static constexpr Index head = 64;
@@ -209,8 +366,26 @@ const bool registered = [] {
       }
     }
   }
+  for (const Index time : {64, 512, 4096}) {
+    const std::string suffix = rwkv::join("/768/T", time);
+    bench::add("wkv4_back_scalar" + suffix,
+               [=](auto& state) { wkv4_back_loop(state, 768, time, [](CaseBack4& data) { data.scalar(); }); });
+    bench::add("wkv4_back_hand" + suffix,
+               [=](auto& state) { wkv4_back_loop(state, 768, time, [](CaseBack4& data) { data.hand(); }); });
+    for (const int threads : {1, 2}) {
+      const std::string on = rwkv::join(suffix, "/", threads, "threads");
+      bench::add("wkv4_back_pack" + on,
+                 [=](auto& state) { wkv4_back_library<rwkv::WKV4, rwkv::Sequential>(state, 768, time, threads); });
+      bench::add("wkv4_back_derived" + on,
+                 [=](auto& state) { wkv4_back_library<Derived4, rwkv::Sequential>(state, 768, time, threads); });
+    }
+  }
   for (const Index width : {16, 64}) {
     for (const int threads : {1, 2}) {
+      bench::add(rwkv::join("wkv4_back_pack/", width, "/T4096/", threads, "threads"),
+                 [=](auto& state) { wkv4_back_library<rwkv::WKV4, rwkv::Sequential>(state, width, 4096, threads); });
+      bench::add(rwkv::join("wkv4_back_scan/", width, "/T4096/", threads, "threads"),
+                 [=](auto& state) { wkv4_back_library<rwkv::WKV4, rwkv::Scan>(state, width, 4096, threads); });
       bench::add(rwkv::join("wkv4_pack/", width, "/T4096/", threads, "threads"),
                  [=](auto& state) { wkv4_library<rwkv::Sequential>(state, width, 4096, threads); });
       bench::add(rwkv::join("wkv4_scan/", width, "/T4096/", threads, "threads"),

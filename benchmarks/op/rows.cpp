@@ -1,4 +1,5 @@
-/// The row programs between products and the gather of embeddings: bound by memory, so each is one pass.
+/// The row programs between products, their adjoints, and the gather of embeddings: bound by memory, so each is one
+/// pass. `_derived` is an adjoint that dual numbers make from the program, beside the one that the program brings.
 #include "../report.hpp"
 #include "../synthetic.hpp"
 
@@ -8,6 +9,7 @@ using bench::Index;
 using rwkv::Cpu;
 using rwkv::Seq;
 using rwkv::Vec;
+using Mix = rwkv::Mix<rwkv::MixCurrent>;
 namespace arg = rwkv::arg;
 
 /// A sequence that owns its numbers.
@@ -17,6 +19,7 @@ class OwnedSeq {
       : numbers_(bench::uniform<float>(time * width, -1, 1, seed)), time_(time), width_(width) {}
   Seq<float> view() { return {numbers_.data(), 1, time_, width_}; }
   Vec<const float> channels() const { return {numbers_.data(), width_}; }
+  Vec<float> vector() { return {numbers_.data(), width_}; }
 
  private:
   std::vector<float> numbers_;
@@ -73,6 +76,62 @@ void gate(benchmark::State& state, Index time, Index width, int threads) {
                  [&] { cpu.rows(rwkv::SigmoidGate{}, arg::in(r.view()), arg::in(x.view()), arg::out(y.view())); });
 }
 
+/// A program without the adjoint that it brings.
+template <class P>
+struct WithoutAdjoint {
+  P program{};
+  template <class R, class... Rest>
+  RWKV_HD void map(R first, Rest&... rest) const {
+    program.map(first, rest...);
+  }
+};
+
+/// Measures call(scratch), with the scratch that it asks for.
+template <class Call>
+void measure_with_scratch(benchmark::State& state, const bench::Work& work, Cpu& cpu, const Call& call) {
+  Index bytes = 0;
+  cpu.dry = true;
+  call(rwkv::Arena(bytes));
+  cpu.dry = false;
+  const rwkv::Memory<Cpu> scratch(cpu, bytes);
+  bench::measure(state, work, [&] { call(scratch.arena()); });
+}
+
+void layer_norm_back(benchmark::State& state, Index time, Index width, int threads) {
+  Cpu cpu(threads);
+  OwnedSeq x(time, width, 1), dy(time, width, 2), dx(time, width, 3), scale(1, width, 4), dscale(1, width, 5),
+      dshift(1, width, 6);
+  measure_with_scratch(state, passes(3, time, width, 20, threads), cpu, [&](rwkv::Arena ws) {
+    rwkv::layer_norm_back(cpu, ws, x.view(), scale.vector(), 1e-5, dy.view(), arg::out(dx.view()), dscale.vector(),
+                          dshift.vector());
+  });
+}
+
+template <class Program>
+void mix_back(benchmark::State& state, Index time, Index width, int threads) {
+  Cpu cpu(threads);
+  OwnedSeq x(time, width, 1), last(1, width, 2), m0(1, width, 3), m1(1, width, 4), m2(1, width, 5), d0(time, width, 6),
+      d1(time, width, 7), d2(time, width, 8), dx(time, width, 9), dlast(1, width, 10), dfirst(1, width, 11),
+      dm0(1, width, 12), dm1(1, width, 13), dm2(1, width, 14);
+  measure_with_scratch(state, passes(5, time, width, 18, threads), cpu, [&](rwkv::Arena ws) {
+    rwkv::rows_back(cpu, ws, Program{}, arg::in(x.view()), arg::prev(x.view(), last.view().flat()),
+                    arg::chan(m0.channels()), arg::chan(m1.channels()), arg::chan(m2.channels()), arg::cot(d0.view()),
+                    arg::cot(d1.view()), arg::cot(d2.view()), arg::out(dx.view()),
+                    arg::back(dx.view(), dlast.view().flat(), dfirst.view().flat()), arg::sum(dm0.vector()),
+                    arg::sum(dm1.vector()), arg::sum(dm2.vector()));
+  });
+}
+
+template <class Program>
+void gate_back(benchmark::State& state, Index time, Index width, int threads) {
+  Cpu cpu(threads);
+  OwnedSeq r(time, width, 1), x(time, width, 2), dy(time, width, 3), dr(time, width, 4), dx(time, width, 5);
+  measure_with_scratch(state, passes(5, time, width, 24, threads), cpu, [&](rwkv::Arena ws) {
+    rwkv::rows_back(cpu, ws, Program{}, arg::in(r.view()), arg::in(x.view()), arg::cot(dy.view()), arg::out(dr.view()),
+                    arg::out(dx.view()));
+  });
+}
+
 template <class W>
 void embedding(benchmark::State& state, Index time, Index width) {
   constexpr Index vocab = 50277;
@@ -102,6 +161,15 @@ const bool registered = [] {
         bench::add("mix3_one_pass" + suffix, [=](auto& state) { mix_together(state, time, width, threads); });
         bench::add("mix3_three_passes" + suffix, [=](auto& state) { mix_apart(state, time, width, threads); });
         bench::add("sigmoid_gate" + suffix, [=](auto& state) { gate(state, time, width, threads); });
+        if (time == 1) continue;
+        bench::add("layer_norm_back" + suffix, [=](auto& state) { layer_norm_back(state, time, width, threads); });
+        bench::add("mix3_back" + suffix, [=](auto& state) { mix_back<Mix>(state, time, width, threads); });
+        bench::add("mix3_back_derived" + suffix,
+                   [=](auto& state) { mix_back<WithoutAdjoint<Mix>>(state, time, width, threads); });
+        bench::add("sigmoid_gate_back" + suffix,
+                   [=](auto& state) { gate_back<rwkv::SigmoidGate>(state, time, width, threads); });
+        bench::add("sigmoid_gate_back_derived" + suffix,
+                   [=](auto& state) { gate_back<WithoutAdjoint<rwkv::SigmoidGate>>(state, time, width, threads); });
       }
     }
     for (const Index time : {1, 512}) {

@@ -52,7 +52,11 @@ class Cpu {
   template <class T, Index N>
   void fill(Mat<T, N> to, T value) {
     if (dry) return;
-    for (Index r = 0; r < to.rows; ++r) std::fill_n(to.row(r), Index(to.cols), value);
+    const Index per_row = (to.cols + elements_per_tile - 1) / elements_per_tile;
+    over(to.rows * per_row, to.rows * to.cols, elements_worth_a_fork, [&](Index tile) {
+      const Index begin = tile % per_row * elements_per_tile;
+      std::fill_n(to.row(tile / per_row) + begin, std::min<Index>(elements_per_tile, to.cols - begin), value);
+    });
   }
 
   template <class T, class W, Index N, Index M>
@@ -107,8 +111,8 @@ class Cpu {
       double sum = 0;
       for (Index r = row; r < std::min(x.rows, row + rows_per_tile); ++r) {
         R squares(0);
-        detail::each_pack<R>(columns, [&](Index c, int lanes) {
-          const auto number = R::load(x.row(r) + column + c, lanes);
+        detail::each_pack<R>(columns, [&](Index c, auto lanes) {
+          const auto number = detail::load<R>(x.row(r) + column + c, lanes);
           squares += number * number;
         });
         sum += static_cast<double>(sum_lanes(squares));

@@ -1,7 +1,9 @@
 #pragma once
 /// The cross entropy of one row of logits, and its gradient.
+#include <algorithm>
 #include <cmath>
 
+#include "rwkv/backend/operand.hpp"
 #include "rwkv/core/math.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
@@ -19,12 +21,26 @@ struct CrossEntropyWeights {
 
 namespace detail {
 
-/// Calls visit(column, lanes) for the columns of a row, R::size at a time.
+/// Calls visit(column, lanes) for the columns of a row, R::size at a time; lanes are AllLanes, at the end an int.
 template <class R, class Visit>
 RWKV_INLINE void each_pack(Index columns, const Visit& visit) {
   Index c = 0;
-  for (; c + R::size <= columns; c += R::size) visit(c, R::size);
+  for (; c + R::size <= columns; c += R::size) visit(c, AllLanes{});
   if (c < columns) visit(c, static_cast<int>(columns - c));
+}
+
+/// The largest of `count` numbers. A NaN is passed over unless it is the first: then it is the result.
+template <class R, class T>
+RWKV_INLINE T largest_of(const T* numbers, Index count) {
+  R most(numbers[0]);
+  Index c = 0;
+  for (; c + R::size <= count; c += R::size) most = max(R::load(numbers + c), most);
+  T lanes[R::size];
+  most.store(lanes);
+  T largest = lanes[0];
+  for (const T lane : lanes) largest = lane > largest ? lane : largest;
+  for (; c < count; ++c) largest = numbers[c] > largest ? numbers[c] : largest;
+  return largest;
 }
 
 }  // namespace detail
@@ -37,18 +53,20 @@ RWKV_INLINE T cross_entropy_row(T* logits, Index vocab, Token target, const Cros
     for (Index c = 0; c < vocab; ++c) logits[c] = T(0);
     return T(0);
   }
-  Index top = 0;
-  for (Index c = 1; c < vocab; ++c) top = logits[c] > logits[top] ? c : top;
-  const T largest = logits[top], wanted = logits[target];
+  const T largest = detail::largest_of<R>(logits, vocab), wanted = logits[target];
+  const Index found = std::find(logits, logits + vocab, largest) - logits;
+  const Index top = found < vocab ? found : 0;  // a NaN is not found
   R sums(0);
-  detail::each_pack<R>(vocab, [&](Index c, int lanes) {
-    const R e = exp(R::load(logits + c, lanes) - R(largest));
-    e.store(logits + c, lanes);
-    sums += first_lanes(e, lanes);
+  detail::each_pack<R>(vocab, [&](Index c, auto lanes) {
+    const R e = exp(detail::load<R>(logits + c, lanes) - R(largest));
+    detail::store(e, logits + c, lanes);
+    sums += detail::only(e, lanes);
   });
   const T sum = sum_lanes(sums);
   const R factor(static_cast<T>(weights.scale) / sum);
-  detail::each_pack<R>(vocab, [&](Index c, int lanes) { (R::load(logits + c, lanes) * factor).store(logits + c, lanes); });
+  detail::each_pack<R>(vocab, [&](Index c, auto lanes) {
+    detail::store(detail::load<R>(logits + c, lanes) * factor, logits + c, lanes);
+  });
   logits[target] -= static_cast<T>(weights.scale);
   logits[top] += static_cast<T>(weights.l2_wrap) * largest;
   using std::log;

@@ -190,6 +190,16 @@ RWKV_HD void store(const R& value, T* to, int lanes) {
   value.store(to, lanes);
 }
 
+/// The lanes in use, zero in the others.
+template <class R>
+RWKV_HD R only(const R& value, AllLanes) {
+  return value;
+}
+template <class R>
+RWKV_HD R only(const R& value, int lanes) {
+  return first_lanes(value, lanes);
+}
+
 /// One operand of a row program at one place: loaded when it is read, stored when it is written.
 template <class R, class Op, class Lanes>
 struct Slot {

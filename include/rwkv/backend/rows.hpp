@@ -54,10 +54,7 @@ template <int Nth, int Terms, class R, class P, class Lanes, class... S>
 RWKV_HD void reduce_slots(const P& program, const R* totals, R* sums, Lanes lanes, const S&... slots) {
   R terms[Terms];
   program.reduce(Stage<Nth>{}, totals, terms, slots.value...);
-  RWKV_UNROLL for (int k = 0; k < Terms; ++k) {
-    if constexpr (std::is_same_v<Lanes, AllLanes>) sums[k] += terms[k];
-    else sums[k] += first_lanes(terms[k], lanes);
-  }
+  RWKV_UNROLL for (int k = 0; k < Terms; ++k) sums[k] += only(terms[k], lanes);
 }
 
 template <int Nth, class R, class P, class... Op>

@@ -15,7 +15,7 @@ namespace rwkv::inline RWKV_ABI {
 ///
 /// P is evaluated once on dual numbers with a direction for every input, unless it brings
 ///
-///     template <class R> void map_back(inputs..., cotangents..., R& output...) const
+///     template <class R> void map_back(const R (&x)[inputs], const R (&dy)[outputs], R (&dx)[inputs]) const
 template <class P>
 struct RowsBack {
   P program;
@@ -31,8 +31,8 @@ inline constexpr std::size_t inputs_of = (std::size_t{!is_cot<Op> && !is_output<
 template <class P, class R, std::size_t... In, std::size_t... Out>
 RWKV_HD void map_back(const P& program, std::index_sequence<In...>, std::index_sequence<Out...>,
                       const R (&x)[sizeof...(In)], const R (&dy)[sizeof...(Out)], R (&dx)[sizeof...(In)]) {
-  if constexpr (requires { program.map_back(x[In]..., dy[Out]..., dx[In]...); }) {
-    program.map_back(x[In]..., dy[Out]..., dx[In]...);
+  if constexpr (requires { program.map_back(x, dy, dx); }) {
+    program.map_back(x, dy, dx);
   } else {
     using D = Dual<R, static_cast<int>(sizeof...(In))>;
     D in[] = {D::variable(x[In], static_cast<int>(In))...}, y[sizeof...(Out)];

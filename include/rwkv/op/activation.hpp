@@ -38,6 +38,14 @@ struct SigmoidGate {
   RWKV_HD void map(R r, R x, R& y) const {
     y = sigmoid(r) * x;
   }
+
+  /// Written out: one division where dual numbers make one for every direction.
+  template <class R>
+  RWKV_HD void map_back(const R (&x)[2], const R (&dy)[1], R (&dx)[2]) const {
+    const R gate = sigmoid(x[0]);
+    dx[1] = dy[0] * gate;
+    dx[0] = dx[1] * x[1] * (R(1) - gate);
+  }
 };
 
 /// y = -exp(x): the effective log decay of RWKV-4 from the stored time_decay. A row program.

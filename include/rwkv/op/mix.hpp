@@ -1,17 +1,31 @@
 #pragma once
 /// Token shift: the mix of each token with the one before.
 #include <concepts>
+#include <cstddef>
 
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/core/math.hpp"
 
 namespace rwkv::inline RWKV_ABI {
 
-/// RWKV-4 and 5: y = x m + p (1 - m); m weighs the current token.
+/// RWKV-4 and 5: y = x m + p (1 - m); m weighs the current token. A rule may bring the derivatives of
+/// its mix; without them dual numbers give them.
 struct MixCurrent {
   template <class R>
   RWKV_HD static R mix(R x, R p, R m) {
     return x * m + p * (R(1) - m);
+  }
+  template <class R>
+  RWKV_HD static R by_x(R m) {
+    return m;
+  }
+  template <class R>
+  RWKV_HD static R by_p(R m) {
+    return R(1) - m;
+  }
+  template <class R>
+  RWKV_HD static R by_m(R x, R p) {
+    return x - p;
   }
 };
 
@@ -20,6 +34,18 @@ struct MixPrevious {
   template <class R>
   RWKV_HD static R mix(R x, R p, R m) {
     return x + (p - x) * m;
+  }
+  template <class R>
+  RWKV_HD static R by_x(R m) {
+    return R(1) - m;
+  }
+  template <class R>
+  RWKV_HD static R by_p(R m) {
+    return m;
+  }
+  template <class R>
+  RWKV_HD static R by_m(R x, R p) {
+    return p - x;
   }
 };
 
@@ -32,6 +58,19 @@ struct Mix {
     constexpr int count = sizeof...(Rest) / 2;
     R* const each[] = {&mixes_then_outputs...};
     RWKV_UNROLL for (int i = 0; i < count; ++i) *each[count + i] = Rule::mix(x, p, *each[i]);
+  }
+
+  /// Written out: dual numbers would carry as many directions as there are operands, most of them zero.
+  template <class R, std::size_t Inputs, std::size_t Outputs>
+  requires requires(R m) { Rule::by_x(m); }
+  RWKV_HD void map_back(const R (&x)[Inputs], const R (&dy)[Outputs], R (&dx)[Inputs]) const {
+    dx[0] = R(0);
+    dx[1] = R(0);
+    RWKV_UNROLL for (std::size_t i = 0; i < Outputs; ++i) {
+      dx[0] += dy[i] * Rule::by_x(x[2 + i]);
+      dx[1] += dy[i] * Rule::by_p(x[2 + i]);
+      dx[2 + i] = dy[i] * Rule::by_m(x[0], x[1]);
+    }
   }
 };
 

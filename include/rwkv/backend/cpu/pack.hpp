@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "rwkv/core/math.hpp"
 
@@ -167,6 +170,19 @@ namespace pack {
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
+#if defined(__SSE2__)
+/// Correctly rounded like std::sqrt; Eigen's square root of floats may be an approximation.
+RWKV_INLINE Pack<float, 4> sqrt_lanes(Pack<float, 4> x) { return Pack<float, 4>(_mm_sqrt_ps(x.v)); }
+RWKV_INLINE Pack<double, 2> sqrt_lanes(Pack<double, 2> x) { return Pack<double, 2>(_mm_sqrt_pd(x.v)); }
+#endif
+#if defined(__AVX__)
+RWKV_INLINE Pack<float, 8> sqrt_lanes(Pack<float, 8> x) { return Pack<float, 8>(_mm256_sqrt_ps(x.v)); }
+RWKV_INLINE Pack<double, 4> sqrt_lanes(Pack<double, 4> x) { return Pack<double, 4>(_mm256_sqrt_pd(x.v)); }
+#endif
+#if defined(__AVX512F__)
+RWKV_INLINE Pack<float, 16> sqrt_lanes(Pack<float, 16> x) { return Pack<float, 16>(_mm512_sqrt_ps(x.v)); }
+RWKV_INLINE Pack<double, 8> sqrt_lanes(Pack<double, 8> x) { return Pack<double, 8>(_mm512_sqrt_pd(x.v)); }
+#endif
 /// Eigen's vectorised exponential.
 template <class T, int N>
 RWKV_INLINE Pack<T, N> exp_lanes(Pack<T, N> x) {
@@ -187,6 +203,7 @@ RWKV_INLINE Pack<T, N> exp(Pack<T, N> x) {
 }
 template <class T, int N>
 RWKV_INLINE Pack<T, N> sqrt(Pack<T, N> x) {
+  if constexpr (requires { pack::sqrt_lanes(x); }) return pack::sqrt_lanes(x);
   for (int i = 0; i < N; ++i) x.v[i] = std::sqrt(x.v[i]);
   return x;
 }

@@ -1,0 +1,76 @@
+/// A training step of RWKV-4 in float: the gradient alone, and the whole step with clipping and AdamW; keeping what the
+/// way back needs, and computing it again.
+#include "../report.hpp"
+#include "training_work.hpp"
+
+namespace {
+
+using bench::Index;
+using bench::TrainingShape;
+using rwkv::Cpu;
+
+/// As bench::measure, against the FMA peak around every step: a step is long enough for the clock of a shared host to
+/// change between it and a peak measured once.
+template <class Body>
+void measure_steps(benchmark::State& state, const bench::Work& work, const Body& body) {
+  body();  // warms up
+  std::vector<double> peaks{bench::detail::fma_rate(work.threads)};
+  double seconds = 0;
+  for (auto _ : state) {
+    const auto start = bench::Clock::now();
+    body();
+    const double step = bench::seconds_since(start);
+    state.SetIterationTime(step);
+    seconds += step;
+    peaks.push_back(bench::detail::fma_rate(work.threads));
+  }
+  bench::report(state, seconds, work, bench::median(peaks));
+}
+
+/// Every weight is read on the way forwards and on the way back and its gradient is read and written; AdamW reads value,
+/// gradient and moments and writes all but the gradient; clipping reads the gradient once more.
+template <class Net>
+bench::Work work_of(const Net& net, const TrainingShape& shape, int threads, bool update) {
+  const double weights = static_cast<double>(net.parameter_count()) * sizeof(float);
+  return {.bytes = weights * (update ? 4 + 8 : 4),
+          .flops = bench::training_flops(net, shape),
+          .tokens = shape.tokens(),
+          .working_set = weights * (update ? 4 : 2),
+          .threads = threads};
+}
+
+template <class P>
+void gradient(benchmark::State& state, const TrainingShape& shape, int threads) {
+  auto net = bench::training_model(shape, Cpu(threads));
+  rwkv::Gradient<decltype(net), P> gradient(net, {.batch = shape.batch, .length = shape.length});
+  const rwkv::Batch batch = bench::training_batch(shape);
+  measure_steps(state, work_of(net, shape, threads, false),
+                [&] { benchmark::DoNotOptimize(gradient.add(batch.tokens, batch.targets)); });
+}
+
+template <class P>
+void step(benchmark::State& state, const TrainingShape& shape, int threads) {
+  auto net = bench::training_model(shape, Cpu(threads));
+  rwkv::Trainer<decltype(net), P> trainer(net, bench::training_options(shape));
+  const rwkv::Batch batch = bench::training_batch(shape);
+  measure_steps(state, work_of(net, shape, threads, true), [&] { benchmark::DoNotOptimize(trainer.step(batch)); });
+}
+
+template <class P>
+void add_policy(const TrainingShape& shape, const char* policy) {
+  for (const int threads : {1, 2}) {
+    const std::string name = rwkv::join("/", shape.name, "/", policy, "/", threads, "threads");
+    bench::add("gradient" + name, [=](auto& state) { gradient<P>(state, shape, threads); })->UseManualTime();
+    bench::add("step" + name, [=](auto& state) { step<P>(state, shape, threads); })->UseManualTime();
+  }
+}
+
+const bool registered = [] {
+  for (const TrainingShape& shape : bench::training_shapes) {
+    add_policy<rwkv::Keep>(shape, "keep");
+    add_policy<rwkv::Recompute>(shape, "recompute");
+  }
+  return true;
+}();
+
+}  // namespace
