@@ -197,15 +197,10 @@ class Cpu {
                   Mat<T, M> dfirst, const Op&... ops) {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
     if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
-    Index chunk = detail::written(ops...).time;
-    if constexpr (std::is_same_v<Schedule, Scan>) {
-      expects(schedule.chunk > 0, "rwkv: a scan needs chunks of at least one token, not ", schedule.chunk);
-      chunk = schedule.chunk;
-    }
     const auto run = [this](Index tiles, Index work, const auto& body) {
       this->over(tiles, work, state_updates_worth_a_fork, body);
     };
-    recur_back_in_chunks(run, scratch, dry, chunk, cell, first, dlast, dfirst, ops...);
+    recur_back_lanes(run, scratch, dry, schedule, cell, first, dlast, dfirst, ops...);
   }
 
  private:

@@ -2,6 +2,7 @@
 /// The adjoint of a recurrence on the CPU: packs of lanes, tiles of packs, and time in chunks.
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 #include "rwkv/backend/cpu/pack.hpp"
@@ -52,14 +53,14 @@ void add(const T* partial, Index count, const Op&... ops) {
 
 }  // namespace partial_sums
 
-/// Runs the adjoint of a channel cell with time cut into chunks of about `chunk` tokens side by side; a single chunk is
-/// the plain way back. Each chunk needs the state in front of it and the cotangent of the state behind it: summaries of
+/// Runs the adjoint of a channel cell. A Scan cuts time into chunks of about its length side by side; otherwise all of
+/// time is one chunk. Each chunk needs the state in front of it and the cotangent of the state behind it: summaries of
 /// the chunks carry the one forwards, their linear maps the other backwards.
 ///
 /// `run(tiles, work, body)` runs body(tile) for all tiles, on several threads.
-template <class Run, class C, class T, Index F, Index L, Index M, class... Op>
-void recur_back_in_chunks(const Run& run, Arena scratch, bool dry, Index chunk, C cell, Mat<const T, F> first,
-                          Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
+template <class Run, class Schedule, class C, class T, Index F, Index L, Index M, class... Op>
+void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] Schedule schedule, C cell,
+                      Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
   using R = Widest<T>;
   using Lanes = R[C::state_size];
   using Map = StretchBack<R, C::state_size>;
@@ -67,9 +68,13 @@ void recur_back_in_chunks(const Run& run, Arena scratch, bool dry, Index chunk, 
   constexpr Index lanes_per_tile = 4 * R::size;
   const auto y = detail::written(ops...);
   const Index batch = y.batch, time = y.time, width = y.width;
-  // Whole stretches, so that no chunk starts inside one.
-  const Index per_chunk = std::max<Index>(1, (std::min(chunk, time) + back_stretch - 1) / back_stretch);
+  constexpr bool scans = std::is_same_v<Schedule, Scan>;
   const Index stretches = (time + back_stretch - 1) / back_stretch;
+  Index per_chunk = std::max<Index>(1, stretches);  // whole stretches, so that no chunk starts inside one
+  if constexpr (scans) {
+    expects(schedule.chunk > 0, "rwkv: a scan needs chunks of at least one token, not ", schedule.chunk);
+    per_chunk = (std::min(schedule.chunk, std::max<Index>(1, time)) + back_stretch - 1) / back_stretch;
+  }
   const Index chunks = std::max<Index>(1, (stretches + per_chunk - 1) / per_chunk);
   const Index tiles = (width + lanes_per_tile - 1) / lanes_per_tile, packs = (width + R::size - 1) / R::size;
   const Index numbers = C::state_size * width, sums = static_cast<Index>(detail::sum_count<Op...>) * width;
@@ -134,7 +139,7 @@ void recur_back_in_chunks(const Run& run, Arena scratch, bool dry, Index chunk, 
       mark(0, tile / tiles, tile % tiles);
       retreat(0, tile / tiles, tile % tiles);
     });
-  } else if constexpr (Scannable<C>) {
+  } else if constexpr (scans) {
     // Forwards from chunk to chunk: the states in front.
     run(batch * tiles, work, [&](Index job) {
       const Index b = job / tiles;
