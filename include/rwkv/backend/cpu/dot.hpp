@@ -1,9 +1,9 @@
 #pragma once
 /// The product of a linear layer, y = x w^T, from dot products: both factors are contiguous along the axis they share,
 /// so they are read where they lie; only of many long rows pieces are copied, to some 220 KB of the stack. Nothing is
-/// allocated. Every output is one chain of fused multiply-adds whose order
-/// depends on the length and the vector width alone. So a token's result has the same bits whatever the batch, the
-/// chunk, the tile or the number of threads, and 16-bit weights give the bits of their widened copies.
+/// allocated. Every output is one chain of fused multiply-adds whose order depends on the length and the vector width
+/// alone. So a token's result has the same bits whatever the batch, the chunk, the tile or the number of threads, and
+/// 16-bit weights give the bits of their widened copies.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
