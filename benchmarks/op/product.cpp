@@ -91,8 +91,8 @@ void eigen(benchmark::State& state, Shape shape, Index time) {
   });
 }
 
-/// The operands of a training step: of y = x w^T, a linear layer at `rows` tokens, and of its adjoints. Everything stays in
-/// the caches it fits, as from one layer to the next.
+/// The operands of a training step: of y = x w^T, a linear layer at `rows` tokens, and of its adjoints. Everything
+/// stays in the caches it fits, as from one layer to the next.
 struct LayerShape {
   Index rows, outputs, inputs;
 };

@@ -175,8 +175,8 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
 
 /// From so many rows of x on, copies of both factors pay where rows are longer than a stretch of them.
 inline constexpr Index dot_many_rows = 32;
-/// The sizes of the copies in type T. Those of x lie in a second-level cache, with the sums that wait; the few rows of w
-/// stay in the first-level cache while the rows of x pass.
+/// The sizes of the copies in type T. Those of x lie in a second-level cache, with the sums that wait; the few rows of
+/// w stay in the first-level cache while the rows of x pass.
 template <class T>
 struct DotCopies {
   static constexpr Index lanes = Widest<T>::size;

@@ -1,8 +1,8 @@
 #pragma once
 /// The products of a backward pass, y (+)= x w and y (+)= x^T w, from outer products: a block of outputs stays in
 /// registers while a column of x meets a row of w, again and again along the axis they share. Both factors are first
-/// copied, stretch by stretch, into the order in which they are read: rows a power of two apart would fall into the same
-/// few places of a cache. The copies lie on the stack, some 210 KB in each thread; nothing is allocated.
+/// copied, stretch by stretch, into the order in which they are read: rows a power of two apart would fall into the
+/// same few places of a cache. The copies lie on the stack, some 210 KB in each thread; nothing is allocated.
 ///
 /// The terms of an output are added in order: each stretch of the shared axis is a chain of fused multiply-adds, and
 /// the stretches are added one after the other. A stretch is as long as the type and the vector width say, so an output
