@@ -41,7 +41,7 @@ TEST_CASE_TEMPLATE("a scan over time has the same bits on any number of threads"
 
 TEST_CASE("on the CPU a prompt has the bits of its steps") {
   // Products have one order whatever the rows, so not even rounding tells prefill from decode.
-  for (const Index width : {3, 12, 96}) {
+  for (const Index width : {3, 12, 96, 160}) {
     const ModelSizes sizes{.vocab = 50, .width = width, .depth = 3};
     const auto net = live<LanguageModel<V4, float, Cpu>>(sizes, Cpu(2));
     const auto tokens = some_tokens(600, sizes.vocab);

@@ -109,7 +109,7 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
     RWKV_UNROLL for (int i = 0; i < X; ++i) {
       R activation = R::load(xs[i] + k);
       keep_in_register(activation);
-      RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] += activation * weights[j];
+      RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] = multiply_add(activation, weights[j], sums[i][j]);
     }
   }
   if (end < x.cols) {
@@ -121,7 +121,7 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
     RWKV_UNROLL for (int j = 0; j < W; ++j) weights[j] = R::load(ws[j] + k, left);
     RWKV_UNROLL for (int i = 0; i < X; ++i) {
       const R activation = R::load(xs[i] + k, left);
-      RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] += activation * weights[j];
+      RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] = multiply_add(activation, weights[j], sums[i][j]);
     }
   }
   RWKV_UNROLL for (int i = 0; i < X; ++i) store_sums<W>(sums[i], &y(row + i, out));
@@ -140,10 +140,10 @@ RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index ro
     Index k = 0;
     for (; k + R::size <= x.cols; k += R::size) {
       prefetch(weights + k, ahead);
-      sum += R::load(activations + k) * R::load(weights + k);
+      sum = multiply_add(R::load(activations + k), R::load(weights + k), sum);
     }
     if (const int left = static_cast<int>(x.cols - k); left > 0) {
-      sum += R::load(activations + k, left) * R::load(weights + k, left);
+      sum = multiply_add(R::load(activations + k, left), R::load(weights + k, left), sum);
     }
     y(row, out) = sum_lanes(sum);
   }
@@ -221,7 +221,9 @@ template <class T>
     RWKV_UNROLL for (int i = 0; i < dot_x_rows; ++i) {
       R activation = R::load(x + i * stride + k);
       keep_in_register(activation);
-      RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) sums[i * dot_w_rows + j] += activation * weights[j];
+      RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) {
+        sums[i * dot_w_rows + j] = multiply_add(activation, weights[j], sums[i * dot_w_rows + j]);
+      }
     }
   }
   if (finished != nullptr) {

@@ -188,8 +188,8 @@ template <int RowStep, int TermStep, class T>
       w += Strips<T>::cols;
       RWKV_UNROLL for (int i = 0; i < block_rows; ++i) {
         const R number(x[i * RowStep + k * TermStep]);
-        sums[i][0] += number * left;
-        sums[i][1] += number * right;
+        sums[i][0] = multiply_add(number, left, sums[i][0]);
+        sums[i][1] = multiply_add(number, right, sums[i][1]);
       }
     }
     x += block_rows * group;

@@ -170,6 +170,28 @@ namespace pack {
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
+#if defined(__FMA__)
+RWKV_INLINE Pack<float, 4> fused(Pack<float, 4> a, Pack<float, 4> b, Pack<float, 4> c) {
+  return Pack<float, 4>(_mm_fmadd_ps(a.v, b.v, c.v));
+}
+RWKV_INLINE Pack<double, 2> fused(Pack<double, 2> a, Pack<double, 2> b, Pack<double, 2> c) {
+  return Pack<double, 2>(_mm_fmadd_pd(a.v, b.v, c.v));
+}
+RWKV_INLINE Pack<float, 8> fused(Pack<float, 8> a, Pack<float, 8> b, Pack<float, 8> c) {
+  return Pack<float, 8>(_mm256_fmadd_ps(a.v, b.v, c.v));
+}
+RWKV_INLINE Pack<double, 4> fused(Pack<double, 4> a, Pack<double, 4> b, Pack<double, 4> c) {
+  return Pack<double, 4>(_mm256_fmadd_pd(a.v, b.v, c.v));
+}
+#endif
+#if defined(__AVX512F__)
+RWKV_INLINE Pack<float, 16> fused(Pack<float, 16> a, Pack<float, 16> b, Pack<float, 16> c) {
+  return Pack<float, 16>(_mm512_fmadd_ps(a.v, b.v, c.v));
+}
+RWKV_INLINE Pack<double, 8> fused(Pack<double, 8> a, Pack<double, 8> b, Pack<double, 8> c) {
+  return Pack<double, 8>(_mm512_fmadd_pd(a.v, b.v, c.v));
+}
+#endif
 #if defined(__SSE2__)
 /// Correctly rounded like std::sqrt; Eigen's square root of floats may be an approximation.
 RWKV_INLINE Pack<float, 4> sqrt_lanes(Pack<float, 4> x) { return Pack<float, 4>(_mm_sqrt_ps(x.v)); }
@@ -207,6 +229,14 @@ RWKV_INLINE Pack<T, N> sqrt(Pack<T, N> x) {
   for (int i = 0; i < N; ++i) x.v[i] = std::sqrt(x.v[i]);
   return x;
 }
+/// a b + c, rounded once where the target can: asked for by name, because tuned for some processors g++ takes a long
+/// chain of fused operations apart again.
+template <class T, int N>
+RWKV_INLINE Pack<T, N> multiply_add(Pack<T, N> a, Pack<T, N> b, Pack<T, N> c) {
+  if constexpr (requires { pack::fused(a, b, c); }) return pack::fused(a, b, c);
+  else return a * b + c;
+}
+
 template <class T, int N>
 RWKV_INLINE Pack<T, N> detach(Pack<T, N> x) {
   return x;
@@ -254,5 +284,10 @@ template <class T>
 using Widest = One<T>;
 
 #endif
+
+template <class T>
+RWKV_INLINE One<T> multiply_add(One<T> a, One<T> b, One<T> c) {
+  return a * b + c;
+}
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI

@@ -123,8 +123,9 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
         detail::load_lanes(dstate, cotangent(c, b) + lane, width, used);
         retreat_lanes<R>(cell, b, lane, used, begin_of(s), begin_of(s + 1), start, dstate, totals, ops...);
         detail::store_lanes(dstate, cotangent(c, b) + lane, width, used);
-        partial_sums::with(partial + (c * batch + b) * sums, order,
-                                  [&](const auto&... to) { detail::add_sums(totals, lane, used, to...); }, ops...);
+        partial_sums::with(
+            partial + (c * batch + b) * sums, order,
+            [&](const auto&... to) { detail::add_sums(totals, lane, used, to...); }, ops...);
       });
     }
   };
@@ -147,7 +148,8 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
         Lanes now;
         detail::load_lanes(now, first.row(b) + lane, width, used);
         for (Index c = 0; c + 1 < chunks; ++c) {
-          C::enter(now, summarise_lanes<R>(cell, b, lane, used, begin_of(c * per_chunk), begin_of((c + 1) * per_chunk), ops...));
+          C::enter(now, summarise_lanes<R>(cell, b, lane, used, begin_of(c * per_chunk), begin_of((c + 1) * per_chunk),
+                                           ops...));
           detail::store_lanes(now, state((c + 1) * per_chunk, b) + lane, width, used);
         }
       });
@@ -182,7 +184,7 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
         [&](Index job) { retreat(job / (batch * tiles), job / tiles % batch, job % tiles); });
   }
   for (Index b = 0; b < batch; ++b) std::copy_n(cotangent(0, b), numbers, dfirst.row(b));
-  if constexpr (detail::sum_count<Op...> > 0) partial_sums::add(partial, chunks * batch, ops...);
+  if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, chunks * batch, ops...);
 }
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI
