@@ -1,7 +1,9 @@
 #pragma once
-/// What a backend is: a memory space and seven verbs. Everything above is written against them, once.
+/// What a backend is: a memory space and seven verbs, and five more to train on it. Everything above is written against
+/// them, once.
 #include <span>
 
+#include "rwkv/backend/cross_entropy.hpp"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/backend/recur.hpp"
 #include "rwkv/backend/rows.hpp"
@@ -60,6 +62,28 @@ concept HasRecur = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
   be.recur(ws, Auto{}, CellArchetype{}, Extent<1>{}, state, arg::in(x), arg::out(x));
 };
 
+template <class B>
+concept HasSums = requires(B& be, Arena ws, Seq<float> x, Vec<float> p) {
+  be.rows(ws, RowProgramArchetype{}, arg::in(x), arg::sum(p));
+};
+template <class B>
+concept HasRecurBack = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
+  be.recur_back(ws, Auto{}, CellArchetype{}, Extent<1>{}, Mat<const float>(state), Mat<const float>(state), state,
+                arg::in(x), arg::cot(x), arg::out(x));
+};
+template <class B>
+concept HasScatterAdd = requires(B& be, Mat<float> m, std::span<const Token> tokens) {
+  be.scatter_add_rows(m, tokens, m);
+};
+template <class B>
+concept HasCrossEntropy = requires(B& be, Mat<float> logits, std::span<const Token> targets, std::span<float> losses) {
+  be.cross_entropy(logits, targets, CrossEntropyWeights{}, losses);
+};
+template <class B>
+concept HasSumOfSquares = requires(B& be, Arena ws, Mat<float> m) {
+  { be.sum_of_squares(ws, m) } -> std::same_as<double>;
+};
+
 }  // namespace detail
 
 /// A backend: memory aligned to arena_alignment from `allocate<T>(count)`, given back by `free`, and
@@ -100,6 +124,45 @@ consteval bool explain_backend() {
   static_assert(detail::HasRecur<B>,
                 "rwkv: a backend must have recur(scratch, schedule, cell, length, state, operands...)");
   return Backend<B>;
+}
+
+/// A backend that models are trained on:
+///
+///     rows(scratch, program, operands...)
+///                                       as rows, also with outputs `sum`; the adjoint of a row program is a row program
+///     recur_back(scratch, schedule, cell, length, first, dlast, dfirst, operands...)
+///                                       the adjoint of recur from the state `first`: the inputs, `cot` of the output,
+///                                       then an output for each input; dlast is the cotangent of the state after,
+///                                       dfirst [batch, component * lane] receives that of the state before; it is not
+///                                       dlast, and no output overlaps an input or the cot
+///     scatter_add_rows(from, tokens, table)
+///                                       table[tokens[i]] += from[i] in the order of i; from [tokens, width], table
+///                                       [vocab, width]
+///     cross_entropy(logits, targets, weights, losses)
+///                                       every row of logits [rows, vocab] becomes the gradient of its cross entropy, as
+///                                       cross_entropy_row does it; losses [rows], in memory of the host
+///     sum_of_squares(scratch, x)        the sum over all elements of x [rows, cols], returned as a double
+///
+/// The order of every sum depends on sizes alone.
+template <class B>
+concept TrainingBackend = Backend<B> && detail::HasSums<B> && detail::HasRecurBack<B> && detail::HasScatterAdd<B> &&
+    detail::HasCrossEntropy<B> && detail::HasSumOfSquares<B>;
+
+/// Says in a sentence what a backend lacks to train on.
+template <class B>
+consteval bool explain_training_backend() {
+  static_assert(explain_backend<B>());
+  static_assert(detail::HasSums<B>,
+                "rwkv: to train on, a backend must have rows(scratch, program, operands...), also with sum(...)");
+  static_assert(detail::HasRecurBack<B>,
+                "rwkv: to train on, a backend must have recur_back(scratch, schedule, cell, length, first, dlast, "
+                "dfirst, operands...)");
+  static_assert(detail::HasScatterAdd<B>,
+                "rwkv: to train on, a backend must have scatter_add_rows(from, tokens, table)");
+  static_assert(detail::HasCrossEntropy<B>,
+                "rwkv: to train on, a backend must have cross_entropy(logits, targets, weights, losses)");
+  static_assert(detail::HasSumOfSquares<B>, "rwkv: to train on, a backend must have double sum_of_squares(scratch, x)");
+  return TrainingBackend<B>;
 }
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -135,7 +135,7 @@ class Cpu {
 
   template <class P, class... Op>
   void rows(const P& program, const Op&... ops) {
-    static_assert((!detail::is_sum<Op> && ...), "rwkv: rows with a sum(...) needs scratch as its first argument");
+    static_assert(detail::explain_rows_without_scratch<Op...>());
     rows(Arena(nullptr, 0), program, ops...);
   }
   /// Each tile of tokens has sums of its own, which are then added in the order of the tiles.

@@ -157,6 +157,22 @@ inline constexpr bool is_prev = false;
 template <class T, Index W>
 inline constexpr bool is_prev<arg::Prev<T, W>> = true;
 
+template <class Op>
+inline constexpr bool is_back = false;
+template <class T, Index W>
+inline constexpr bool is_back<arg::Back<T, W>> = true;
+
+template <class Op>
+inline constexpr bool is_chan = false;
+template <class T, Index W>
+inline constexpr bool is_chan<arg::Chan<T, W>> = true;
+
+template <class... Op>
+consteval bool explain_rows_without_scratch() {
+  static_assert((!is_sum<Op> && ...), "rwkv: rows with a sum(...) needs scratch as its first argument");
+  return true;
+}
+
 /// The sequence that the first output writes, or the first cotangent when only sums are written: its batch, time and
 /// width are those of the whole operation.
 template <class First, class... Rest>

@@ -24,10 +24,12 @@ consteval bool explain_recur_back() {
   static_assert(!RowCell<C>, "rwkv: recur_back takes channel cells; a row cell has no adjoint yet");
   static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
                 "rwkv: Scan needs a recurrence with lift, compose and enter");
-  static_assert(sizeof...(Op) == 2 * input_count<C> + 1,
-                "rwkv: recur_back takes one operand for each input of the recurrence, then cot(...) of its output, then "
-                "one output for each input");
-  static_assert(back_operands_in_order<C, Op...>(std::index_sequence_for<Op...>()),
+  constexpr bool complete = RowCell<C> || sizeof...(Op) == 2 * input_count<C> + 1;
+  static_assert(
+      complete,
+      "rwkv: recur_back takes one operand for each input of the recurrence, then cot(...) of its output, then "
+      "one output for each input");
+  static_assert(!complete || RowCell<C> || back_operands_in_order<C, Op...>(std::index_sequence_for<Op...>()),
                 "rwkv: the operands of recur_back are the recurrence's inputs, then cot(...), then the outputs");
   return true;
 }

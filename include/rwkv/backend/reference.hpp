@@ -92,16 +92,17 @@ class Reference {
 
   template <class P, class... Op>
   void rows(const P& program, const Op&... ops) {
+    static_assert(detail::explain_rows_without_scratch<Op...>());
+    rows(Arena(nullptr, 0), program, ops...);
+  }
+  template <class P, class... Op>
+  void rows(Arena, const P& program, const Op&... ops) {
     if (dry) return;
     const auto y = detail::written(ops...);
     (detail::check_operand(ops, y.batch, y.time, y.width), ...);
     for (Index b = 0; b < y.batch; ++b) {
       for (Index t = 0; t < y.time; ++t) apply_row<One<detail::element_t<Op...>>>(program, b, t, ops...);
     }
-  }
-  template <class P, class... Op>
-  void rows(Arena, const P& program, const Op&... ops) {
-    rows(program, ops...);
   }
 
   template <class Schedule, class C, Index N, class T, Index M, class... Op>

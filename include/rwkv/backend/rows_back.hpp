@@ -28,6 +28,34 @@ inline constexpr std::size_t cotangents_of = (std::size_t{is_cot<Op>} + ... + 0)
 template <class... Op>
 inline constexpr std::size_t inputs_of = (std::size_t{!is_cot<Op> && !is_output<Op>} + ... + 0);
 
+/// Whether the operands come in their order and every output is of the kind that its input asks for.
+template <class... Op>
+consteval bool back_operands_match() {
+  constexpr std::size_t inputs = inputs_of<Op...>, before_outputs = inputs + cotangents_of<Op...>;
+  constexpr bool cot[] = {is_cot<Op>...}, out[] = {is_output<Op>...}, prev[] = {is_prev<Op>...},
+                 back[] = {is_back<Op>...}, chan[] = {is_chan<Op>...}, sum[] = {is_sum<Op>...};
+  for (std::size_t n = 0; n < sizeof...(Op); ++n) {
+    if (cot[n] != (n >= inputs && n < before_outputs) || out[n] != (n >= before_outputs)) return false;
+  }
+  for (std::size_t n = 0; n < inputs; ++n) {
+    if (prev[n] != back[before_outputs + n] || chan[n] != sum[before_outputs + n]) return false;
+  }
+  return true;
+}
+template <class... Op>
+consteval bool explain_rows_back() {
+  constexpr bool complete = sizeof...(Op) == 2 * inputs_of<Op...> + cotangents_of<Op...>;
+  static_assert(complete,
+                "rwkv: the adjoint of a row program takes its inputs, a cot(...) for each output, then one output for "
+                "each input");
+  if constexpr (complete) {
+    static_assert(back_operands_match<Op...>(),
+                  "rwkv: the operands of the adjoint of a row program are its inputs, then cot(...), then the outputs "
+                  "in the order of the inputs: back(...) for a prev(...), sum(...) for a chan(...)");
+  }
+  return true;
+}
+
 template <class P, class R, std::size_t... In, std::size_t... Out>
 RWKV_HD void map_back(const P& program, std::index_sequence<In...>, std::index_sequence<Out...>,
                       const R (&x)[sizeof...(In)], const R (&dy)[sizeof...(Out)], R (&dx)[sizeof...(In)]) {
@@ -62,9 +90,6 @@ template <class R, class P, class Lanes, std::size_t... Nth, class... Op>
 RWKV_HD void row_back(const P& program, std::index_sequence<Nth...> order, Index b, Index t, Index c, Lanes lanes,
                       const Op&... ops) {
   constexpr std::size_t inputs = inputs_of<Op...>, cotangents = cotangents_of<Op...>;
-  static_assert(sizeof...(Op) == 2 * inputs + cotangents,
-                "rwkv: the adjoint of a row program takes its inputs, a cot(...) for each output, then one output for "
-                "each input");
   R dx[inputs], later[inputs];
   row_back_at<R>(program, order, b, t, c, lanes, dx, ops...);
   const bool last = t + 1 == written(ops...).time;
@@ -91,6 +116,7 @@ RWKV_HD void row_back(const P& program, std::index_sequence<Nth...> order, Index
 
 template <class R, class P, class... Op>
 RWKV_HD void apply_row(const RowsBack<P>& back, Index b, Index t, const Op&... ops) {
+  static_assert(detail::explain_rows_back<Op...>());
   const Index width = detail::written(ops...).width;
   Index c = 0;
   for (; c + R::size <= width; c += R::size) {

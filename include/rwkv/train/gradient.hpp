@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/concept.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
@@ -43,6 +44,7 @@ class Gradient {
 
  public:
   using scalar = typename Net::compute;
+  static_assert(explain_training_backend<backend>());
   static_assert(std::is_same_v<scalar, typename Net::storage>,
                 "rwkv: a model is trained in float or double; 16 bits would round small updates away");
 
