@@ -91,6 +91,61 @@ void eigen(benchmark::State& state, Shape shape, Index time) {
   });
 }
 
+/// The operands of a training step: of y = x w^T, a linear layer at `rows` tokens, and of its adjoints. Everything stays in
+/// the caches it fits, as from one layer to the next.
+struct LayerShape {
+  Index rows, outputs, inputs;
+};
+struct Layer : LayerShape {
+  std::vector<float> x = bench::uniform<float>(rows * inputs, -1, 1, 2);
+  std::vector<float> w = bench::uniform<float>(outputs * inputs, -1, 1, 3);
+  std::vector<float> dy = bench::uniform<float>(rows * outputs, -1, 1, 4);
+  std::vector<float> y = dy, dx = x, dw = w;
+
+  bench::Work work(int threads) const {
+    const auto numbers = static_cast<double>(x.size() + w.size() + dy.size());
+    const auto multiplications = static_cast<double>(rows * outputs * inputs);
+    return {.bytes = numbers * sizeof(float),
+            .flops = 2 * multiplications,
+            .tokens = static_cast<double>(rows),
+            .threads = threads};
+  }
+};
+
+/// The three products of a layer; dw is added to, as gradients are accumulated.
+enum class Pass { forward, input, weights };
+
+void library_layer(benchmark::State& state, const LayerShape& shape, Pass pass, int threads) {
+  rwkv::Cpu cpu(threads);
+  Layer layer{shape};
+  const auto [rows, outputs, inputs] = shape;
+  const auto x = rwkv::matrix(layer.x.data(), rows, inputs), dx = rwkv::matrix(layer.dx.data(), rows, inputs);
+  const auto y = rwkv::matrix(layer.y.data(), rows, outputs), dy = rwkv::matrix(layer.dy.data(), rows, outputs);
+  const auto w = rwkv::matrix(layer.w.data(), outputs, inputs), dw = rwkv::matrix(layer.dw.data(), outputs, inputs);
+  bench::measure(state, layer.work(threads), [&] {
+    switch (pass) {
+      case Pass::forward: return cpu.gemm(rwkv::mul(y, x, rwkv::transposed(w)));
+      case Pass::input: return cpu.gemm(rwkv::mul(dx, dy, w));
+      case Pass::weights: return cpu.gemm(rwkv::mul(rwkv::plus(dw), rwkv::transposed(dy), x));
+    }
+  });
+}
+
+void eigen_layer(benchmark::State& state, const LayerShape& shape, Pass pass) {
+  Layer layer{shape};
+  using Matrix = Eigen::Map<Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  Matrix x(layer.x.data(), layer.rows, layer.inputs), dx(layer.dx.data(), layer.rows, layer.inputs);
+  Matrix y(layer.y.data(), layer.rows, layer.outputs), dy(layer.dy.data(), layer.rows, layer.outputs);
+  Matrix w(layer.w.data(), layer.outputs, layer.inputs), dw(layer.dw.data(), layer.outputs, layer.inputs);
+  bench::measure(state, layer.work(1), [&] {
+    switch (pass) {
+      case Pass::forward: y.noalias() = x * w.transpose(); return;
+      case Pass::input: dx.noalias() = dy * w; return;
+      case Pass::weights: dw.noalias() += dy.transpose() * x; return;
+    }
+  });
+}
+
 const bool registered = [] {
   for (const Shape& shape : {Shape{768, 768}, Shape{3072, 768}, Shape{768, 3072}, Shape{1024, 1024}, Shape{2048, 2048},
                              Shape{8192, 2048}, Shape{2048, 8192}, Shape{50277, 768}, Shape{65536, 2048}}) {
@@ -105,6 +160,21 @@ const bool registered = [] {
         bench::add(name + "f16" + suffix, [=](auto& state) { library<rwkv::f16>(state, shape, time, threads); });
       }
       bench::add(name + "eigen_fp32/1threads", [=](auto& state) { eigen(state, shape, time); });
+    }
+  }
+  // Six layers of width 512 on 4 sequences of 256 tokens; the head of 6064 tokens in chunks.
+  constexpr std::pair<Pass, const char*> passes[] = {
+      {Pass::forward, "product_train/"}, {Pass::input, "product_back/dx/"}, {Pass::weights, "product_back/dw/"}};
+  for (const auto& [pass, group] : passes) {
+    for (const LayerShape& layer :
+         {LayerShape{1024, 512, 512}, LayerShape{1024, 2048, 512}, LayerShape{1024, 512, 2048},
+          LayerShape{256, 6064, 512}, LayerShape{1024, 6064, 512}}) {
+      const std::string name = rwkv::join(group, layer.outputs, "x", layer.inputs, "/T", layer.rows, "/");
+      for (const int threads : {1, 2}) {
+        bench::add(rwkv::join(name, "fp32/", threads, "threads"),
+                   [=, pass = pass](auto& state) { library_layer(state, layer, pass, threads); });
+      }
+      bench::add(name + "eigen_fp32/1threads", [=, pass = pass](auto& state) { eigen_layer(state, layer, pass); });
     }
   }
   return true;

@@ -167,8 +167,14 @@ TEST_CASE("a row that is passed back does not depend on how many rows there are"
   CHECK(all.numbers == one.numbers);
 }
 
+TEST_CASE("a product over an empty axis is zero") {
+  Buffer<float> x(1), w(1), y(12, 7.0f);
+  Cpu(2).gemm(mul(y.mat(4, 3), x.mat(4, 0), transposed(w.mat(3, 0))));
+  CHECK(y.numbers == std::vector<float>(12));
+}
+
 TEST_CASE("a product's result does not depend on how many rows it has") {
-  const Index rows = 37, outputs = 90, inputs = 2100;
+  const Index rows = 55, outputs = 90, inputs = 2100;
   Buffer<float> x(noise(rows * inputs, 3)), w(noise(outputs * inputs, 4)), all(rows * outputs), one(rows * outputs);
   Cpu be(2);
   be.gemm(mul(all.mat(rows, outputs), x.mat(rows, inputs), transposed(w.mat(outputs, inputs))));

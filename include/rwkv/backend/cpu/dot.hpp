@@ -1,6 +1,7 @@
 #pragma once
 /// The product of a linear layer, y = x w^T, from dot products: both factors are contiguous along the axis they share,
-/// so nothing is repacked and nothing is allocated. Every output is one chain of fused multiply-adds whose order
+/// so they are read where they lie; only of many long rows pieces are copied, to some 220 KB of the stack. Nothing is
+/// allocated. Every output is one chain of fused multiply-adds whose order
 /// depends on the length and the vector width alone. So a token's result has the same bits whatever the batch, the
 /// chunk, the tile or the number of threads, and 16-bit weights give the bits of their widened copies.
 #include <algorithm>
@@ -157,24 +158,135 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
     constexpr Index stretch = dot_stretch_bytes / Index{sizeof(T)};
     Widest<T> waiting[X * dot_outputs];
     for (; row + X <= x.rows; row += X) {
-      for (Index begin = 0; begin < x.cols; begin += stretch) {
+      Index begin = 0;
+      do {  // once for empty rows, whose products are zero
         const Index end = std::min<Index>(x.cols, begin + stretch);
         Index out = first;
         for (; out + dot_w_rows <= last; out += dot_w_rows) {
           dot_block<X, dot_w_rows>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
         }
         for (; out < last; ++out) dot_block<X, 1>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
-      }
+        begin = end;
+      } while (begin < x.cols);
     }
     dot_rows<X / 2>(y, x, w, row, first, last);
   }
 }
 
+/// From so many rows of x on, copies of both factors pay where rows are longer than a stretch of them.
+inline constexpr Index dot_many_rows = 32;
+/// The sizes of the copies in type T. Those of x lie in a second-level cache, with the sums that wait; the few rows of w
+/// stay in the first-level cache while the rows of x pass.
+template <class T>
+struct DotCopies {
+  static constexpr Index lanes = Widest<T>::size;
+  static constexpr Index length = std::max<Index>(1, 2048 / (lanes * Index{sizeof(T)})) * lanes;
+  static constexpr Index stride = length + lanes;  // neighbouring rows in other banks of the cache
+  static constexpr Index w_rows = 3 * dot_w_rows;
+  static constexpr Index blocks_across = (dot_outputs + dot_w_rows - 1) / dot_w_rows;
+  static constexpr Index block_size = dot_x_rows * dot_w_rows;
+  static constexpr Index x_blocks =
+      std::clamp<Index>(98'304 / (blocks_across * block_size * Index{sizeof(Widest<T>)}), 1, 12);
+  static constexpr Index x_rows = x_blocks * dot_x_rows;
+};
+
+/// to[k] = widened from[k] for `count` numbers, and zeros up to the end of the last pack.
+template <class T, class Stored>
+RWKV_INLINE void copy_row(const Stored* from, Index count, T* to) {
+  using R = Widest<T>;
+  Index k = 0;
+  for (; k + R::size <= count; k += R::size) R::load(from + k).store(to + k);
+  if (const int left = static_cast<int>(count - k); left > 0) R::load(from + k, left).store(to + k);
+}
+
+/// The sums of one block over a stretch of `length` numbers, from copies. They come from `waiting` unless the stretch
+/// is the first, and go to `finished`, row by row, if it is the last.
+template <class T>
+[[gnu::noinline]] void dot_copied_block(const T* x, const T* w, Index length, Widest<T>* waiting, bool first,
+                                        T* finished) {
+  using R = Widest<T>;
+  constexpr Index stride = DotCopies<T>::stride;
+  constexpr int size = dot_x_rows * dot_w_rows;
+  R sums[size];
+  RWKV_UNROLL for (int i = 0; i < size; ++i) sums[i] = R(0);
+  if (!first) {
+    RWKV_UNROLL for (int i = 0; i < size; ++i) sums[i] = waiting[i];
+  }
+  for (Index k = 0; k < length; k += R::size) {
+    R weights[dot_w_rows];
+    RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) {
+      weights[j] = R::load(w + j * stride + k);
+      keep_in_register(weights[j]);
+    }
+    RWKV_UNROLL for (int i = 0; i < dot_x_rows; ++i) {
+      R activation = R::load(x + i * stride + k);
+      keep_in_register(activation);
+      RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) sums[i * dot_w_rows + j] += activation * weights[j];
+    }
+  }
+  if (finished != nullptr) {
+    store_sums<size>(sums, finished);
+  } else {
+    RWKV_UNROLL for (int i = 0; i < size; ++i) waiting[i] = sums[i];
+  }
+}
+
+/// The rows [row, last_row) of x, whole blocks and at most DotCopies<T>::x_rows, against at most dot_outputs rows of w,
+/// from copies.
+template <class T, class Stored>
+void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
+  using Copies = DotCopies<T>;
+  alignas(64) T xs[Copies::x_rows * Copies::stride];
+  alignas(64) T ws[Copies::w_rows * Copies::stride];
+  Widest<T> waiting[Copies::x_blocks * Copies::blocks_across * Copies::block_size];
+  for (Index begin = 0, length = 0; begin < x.cols; begin += length) {
+    length = std::min(Copies::length, x.cols - begin);
+    const bool finishes = begin + length == x.cols;
+    for (Index r = row; r < last_row; ++r) copy_row(x.row(r) + begin, length, xs + (r - row) * Copies::stride);
+    Widest<T>* sums = waiting;
+    for (Index group = first; group < last; group += Copies::w_rows) {
+      const Index group_end = std::min(last, group + Copies::w_rows);
+      for (Index j = 0; j < Copies::w_rows; ++j) {  // the last row again for those that fill up a block
+        copy_row(w.row(std::min(group + j, last - 1)) + begin, length, ws + j * Copies::stride);
+      }
+      for (Index r = row; r < last_row; r += dot_x_rows) {
+        for (Index out = group; out < group_end; out += dot_w_rows, sums += Copies::block_size) {
+          T finished[Copies::block_size];
+          dot_copied_block(xs + (r - row) * Copies::stride, ws + (out - group) * Copies::stride, length, sums,
+                           begin == 0, finishes ? finished : nullptr);
+          if (!finishes) continue;
+          if (out + dot_w_rows <= last) {
+            RWKV_UNROLL for (int i = 0; i < dot_x_rows; ++i) {
+              T* to = y.row(r + i) + out;
+              RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) to[j] = finished[i * dot_w_rows + j];
+            }
+          } else {
+            for (int i = 0; i < dot_x_rows; ++i) {
+              for (Index j = 0; out + j < last; ++j) y(r + i, out + j) = finished[i * dot_w_rows + j];
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/// Whether a product of many long rows is computed from copies.
+template <class T>
+constexpr bool copies_pay(Mat<const T> x) {
+  return x.rows >= dot_many_rows && x.cols > DotCopies<T>::length;
+}
+
 /// All rows of x against the rows [begin, end) of w. One instantiation per pair of types, shared by all callers.
 template <class T, class Stored>
 [[gnu::noinline]] void dot_tile(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index begin, Index end) {
+  const Index copied = copies_pay(x) ? x.rows / dot_x_rows * dot_x_rows : 0;
   for (; begin < end; begin += dot_outputs) {
-    dot_rows<dot_x_rows>(y, x, w, 0, begin, std::min(end, begin + dot_outputs));
+    const Index last = std::min(end, begin + dot_outputs);
+    for (Index row = 0; row < copied; row += DotCopies<T>::x_rows) {
+      dot_copied(y, x, w, row, std::min(copied, row + DotCopies<T>::x_rows), begin, last);
+    }
+    dot_rows<dot_x_rows>(y, x, w, copied, begin, last);
   }
 }
 

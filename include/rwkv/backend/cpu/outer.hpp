@@ -2,7 +2,7 @@
 /// The products of a backward pass, y (+)= x w and y (+)= x^T w, from outer products: a block of outputs stays in
 /// registers while a column of x meets a row of w, again and again along the axis they share. Both factors are first
 /// copied, stretch by stretch, into the order in which they are read: rows a power of two apart would fall into the same
-/// few places of a cache. The copies lie on the stack, some 160 KB in each thread; nothing is allocated.
+/// few places of a cache. The copies lie on the stack, some 210 KB in each thread; nothing is allocated.
 ///
 /// The terms of an output are added in order: each stretch of the shared axis is a chain of fused multiply-adds, and
 /// the stretches are added one after the other. A stretch is as long as the type and the vector width say, so an output
@@ -22,30 +22,47 @@ inline constexpr int block_rows = 12;  // 32 registers: 24 sums, two packs of w 
 inline constexpr int block_rows = 6;  // 16 registers: 12 sums, two packs of w and a number of x
 #endif
 
+/// Terms that lie together in a copy of x. A stretch is filled up with zeros to whole groups.
+inline constexpr int group = 4;
+/// The longest stretch of the shared axis that is copied and summed at a time.
+inline constexpr Index longest_stretch = 256;
 /// Bytes of a strip of w: it stays in the first-level cache while the strips of x pass.
 inline constexpr Index w_strip_bytes = 16'384;
+/// Bytes of the strips of w that are copied together: a row is read in runs long enough to be fetched ahead.
+inline constexpr Index w_strips_bytes = 32'768;
 /// Bytes of all strips of x in a tile: they stay in a second-level cache while the strips of w pass.
 inline constexpr Index x_strips_bytes = 147'456;
-inline constexpr Index longest_stretch = 256;
-/// Columns of a tile: enough to pay for its copy of x, few enough to leave tiles for several threads.
-inline constexpr Index tile_cols = 256;
+/// Columns of a tile: many pay for its copy of x, and fewer are taken where a small product would be cut into fewer
+/// than so many tiles, which several threads could not share.
+inline constexpr Index most_tile_cols = 512, least_tile_cols = 128, least_tiles = 8;
 
-/// The sizes of the copies in type T. A strip of x is block_rows wide, a strip of w `cols`.
+/// The sizes of the copies in type T: strips of block_rows rows of x and of `cols` columns of w.
 template <class T>
 struct Strips {
   static constexpr int cols = 2 * Widest<T>::size;
-  static constexpr Index depth = std::clamp<Index>(w_strip_bytes / (cols * Index{sizeof(T)}), 1, longest_stretch);
-  static constexpr Index x_numbers = block_rows * depth;
-  static constexpr Index x_strips = std::max<Index>(1, x_strips_bytes / (x_numbers * Index{sizeof(T)}));
+  static constexpr Index depth =
+      std::clamp<Index>(w_strip_bytes / (cols * Index{sizeof(T)}) / group * group, group, longest_stretch);
+  static constexpr Index x_size = block_rows * depth;
+  static constexpr Index w_size = cols * (depth + 1);  // by a term more, or all strips would fall into the same places
+  static constexpr Index x_count = std::max<Index>(1, x_strips_bytes / (x_size * Index{sizeof(T)}));
+  static constexpr Index w_count = std::max<Index>(1, w_strips_bytes / (cols * depth * Index{sizeof(T)}));
 };
+
+constexpr Index parts(Index whole, Index part) { return (whole + part - 1) / part; }
+constexpr Index whole_groups(Index depth) { return parts(depth, group) * group; }
 
 /// An output [rows, cols] cut into tiles as equal as whole blocks allow.
 template <class T>
 class Tiles {
  public:
   constexpr Tiles(Index rows, Index cols)
-      : rows_(rows), cols_(cols), tile_rows_(even_part(rows, block_rows, Strips<T>::x_strips)),
-        tile_cols_(even_part(cols, Strips<T>::cols, std::max<Index>(1, tile_cols / Strips<T>::cols))) {}
+      : rows_(rows), cols_(cols), tile_rows_(even_part(rows, block_rows, Strips<T>::x_count)) {
+    Index most = most_tile_cols;
+    do {
+      tile_cols_ = even_part(cols, Strips<T>::cols, std::max<Index>(1, most / Strips<T>::cols));
+      most /= 2;
+    } while (count() < least_tiles && most >= least_tile_cols);
+  }
 
   constexpr Index count() const { return down() * across(); }
   constexpr Index first_row(Index tile) const { return tile / across() * tile_rows_; }
@@ -54,7 +71,6 @@ class Tiles {
   constexpr Index last_col(Index tile) const { return std::min(cols_, first_col(tile) + tile_cols_); }
 
  private:
-  static constexpr Index parts(Index whole, Index part) { return (whole + part - 1) / part; }
   /// The size of a part, of at most `most` blocks, when as few parts as possible share the blocks evenly.
   static constexpr Index even_part(Index size, Index block, Index most) {
     const Index blocks = std::max<Index>(1, parts(size, block));
@@ -63,73 +79,120 @@ class Tiles {
   constexpr Index down() const { return parts(rows_, tile_rows_); }
   constexpr Index across() const { return parts(cols_, tile_cols_); }
 
-  Index rows_, cols_, tile_rows_, tile_cols_;
+  Index rows_, cols_, tile_rows_, tile_cols_ = 1;
 };
 
-/// Copies x(row + i, k) into strips of block_rows rows, each row contiguous; zeros fill the last strip.
+/// to[i] = from[i], by registers: std::copy_n would call a function for a few numbers.
+template <int Count, class T>
+RWKV_INLINE void copy_few(const T* from, T* to) {
+  T numbers[Count];
+  RWKV_UNROLL for (int i = 0; i < Count; ++i) numbers[i] = from[i];
+  RWKV_UNROLL for (int i = 0; i < Count; ++i) to[i] = numbers[i];
+}
+
+/// Copies x(row + i, begin + k) into strips: in each group of terms every row has its `group` numbers together.
 template <class T>
 void copy_x(Mat<const T> x, Index row, Index last_row, Index begin, Index depth, T* strips) {
-  for (; row < last_row; row += block_rows, strips += Strips<T>::x_numbers) {
+  for (; row < last_row; row += block_rows, strips += Strips<T>::x_size) {
     for (Index i = 0; i < block_rows; ++i) {
-      T* to = strips + i * Strips<T>::depth;
-      if (row + i < last_row) std::copy_n(x.row(row + i) + begin, depth, to);
-      else std::fill_n(to, depth, T(0));
-    }
-  }
-}
-
-/// Copies x(k, row + i) into strips of block_rows columns, the numbers of one k together; zeros fill the last strip.
-template <class T>
-void copy_transposed_x(Mat<const T> x, Index row, Index last_row, Index begin, Index depth, T* strips) {
-  for (Index k = 0; k < depth; ++k) {
-    const T* from = x.row(begin + k);
-    T* to = strips + k * block_rows;
-    Index r = row;
-    for (; r + block_rows <= last_row; r += block_rows, to += Strips<T>::x_numbers) {
-      std::copy_n(from + r, block_rows, to);
-    }
-    if (r < last_row) std::fill(std::copy_n(from + r, last_row - r, to), to + block_rows, T(0));
-  }
-}
-
-/// Copies the columns of w from `col` on, at most a strip of them, widened; zeros fill the strip.
-template <class T, class W>
-void copy_w(Mat<const W> w, Index col, Index last_col, Index begin, Index depth, T* strip) {
-  using R = Widest<T>;
-  if (col + Strips<T>::cols <= last_col) {
-    for (Index k = 0; k < depth; ++k, strip += Strips<T>::cols) {
-      const W* from = w.row(begin + k) + col;
-      R::load(from).store(strip);
-      R::load(from + R::size).store(strip + R::size);
-    }
-  } else {
-    for (Index k = 0; k < depth; ++k, strip += Strips<T>::cols) {
-      for (Index c = 0; c < Strips<T>::cols; ++c) {
-        strip[c] = col + c < last_col ? widen<T>(w(begin + k, col + c)) : T(0);
+      T* to = strips + i * group;
+      Index k = 0;
+      if (row + i < last_row) {
+        const T* from = x.row(row + i) + begin;
+        for (; k + group <= depth; k += group, to += block_rows * group) copy_few<group>(from + k, to);
+        if (k < depth) std::fill(std::copy_n(from + k, depth - k, to), to + group, T(0));
+      } else {
+        for (; k < depth; k += group, to += block_rows * group) std::fill_n(to, group, T(0));
       }
     }
   }
 }
 
-/// One block of outputs, at most [block_rows, Strips<T>::cols]: y = or += the product of a strip of x, whose numbers
-/// (row, k) lie at row * RowStep + k * DepthStep, and a strip of w.
-template <Index RowStep, Index DepthStep, class T>
+/// Copies x(begin + k, row + i) into strips: every term has its block_rows numbers together.
+template <class T>
+void copy_transposed_x(Mat<const T> x, Index row, Index last_row, Index begin, Index depth, T* strips) {
+  for (Index k = 0; k < whole_groups(depth); ++k) {
+    T* to = strips + k * block_rows;
+    Index r = row;
+    if (k < depth) {
+      const T* from = x.row(begin + k);
+      for (; r + block_rows <= last_row; r += block_rows, to += Strips<T>::x_size) {
+        copy_few<block_rows>(from + r, to);
+      }
+      if (r < last_row) std::fill(std::copy_n(from + r, last_row - r, to), to + block_rows, T(0));
+    } else {
+      for (; r < last_row; r += block_rows, to += Strips<T>::x_size) std::fill_n(to, block_rows, T(0));
+    }
+  }
+}
+
+/// The copy of a piece of w, at most [Strips<T>::depth, Strips<T>::w_count * Strips<T>::cols], into strips, widened:
+/// every term has its Strips<T>::cols numbers together. It is made a few terms at a time while the piece before is
+/// multiplied, and what the next few need is fetched meanwhile: so the multiplications do not wait for memory.
+template <class T, class W>
+class CopyOfW {
+ public:
+  CopyOfW(Mat<const W> w, Index begin, Index depth, Index col, Index last_col, T* strips)
+      : w_(w), begin_(begin), depth_(depth), col_(col), last_col_(last_col), strips_(strips) {}
+
+  void advance(Index terms) {
+    const Index end = std::min(whole_groups(depth_), done_ + terms);
+    for (; done_ < end; ++done_) {
+      if (done_ + terms < depth_) fetch(w_.row(begin_ + done_ + terms));
+      T* to = strips_ + done_ * cols;
+      Index c = col_;
+      if (done_ < depth_) {
+        const W* from = w_.row(begin_ + done_);
+        for (; c + cols <= last_col_; c += cols, to += Strips<T>::w_size) {
+          R::load(from + c).store(to);
+          R::load(from + c + R::size).store(to + R::size);
+        }
+        if (c < last_col_) {
+          for (int j = 0; j < cols; ++j) to[j] = c + j < last_col_ ? widen<T>(from[c + j]) : T(0);
+        }
+      } else {
+        for (; c < last_col_; c += cols, to += Strips<T>::w_size) std::fill_n(to, cols, T(0));
+      }
+    }
+  }
+
+ private:
+  using R = Widest<T>;
+  static constexpr int cols = Strips<T>::cols;
+
+  void fetch(const W* row) const {
+    constexpr Index line = std::max<Index>(1, 64 / Index{sizeof(W)});
+    for (Index c = col_; c < last_col_; c += line) dot::prefetch(row + c, 0);
+    dot::prefetch(row + last_col_ - 1, 0);
+  }
+
+  Mat<const W> w_;
+  Index begin_, depth_, col_, last_col_;
+  T* strips_;
+  Index done_ = 0;
+};
+
+/// One block of outputs, at most [block_rows, Strips<T>::cols]: y = or += the product of a strip of x, in whose groups
+/// the numbers of row i and term k lie at i * RowStep + k * TermStep, and a strip of w.
+template <int RowStep, int TermStep, class T>
 [[gnu::noinline]] void multiply_strips(Mat<T> y, const T* x, const T* w, Index depth, bool add) {
   using R = Widest<T>;
   R sums[block_rows][2];
   for (Index r = 0; r < y.rows; ++r) dot::prefetch(y.row(r), 0);
   RWKV_UNROLL for (int i = 0; i < block_rows; ++i) sums[i][0] = sums[i][1] = R(0);
-  for (Index k = 0; k < depth; ++k) {
-    R left = R::load(w), right = R::load(w + R::size);
-    dot::keep_in_register(left);
-    dot::keep_in_register(right);
-    RWKV_UNROLL for (int i = 0; i < block_rows; ++i) {
-      const R number(x[i * RowStep]);
-      sums[i][0] += number * left;
-      sums[i][1] += number * right;
+  for (Index begin = 0; begin < depth; begin += group) {
+    RWKV_UNROLL for (int k = 0; k < group; ++k) {
+      R left = R::load(w), right = R::load(w + R::size);
+      dot::keep_in_register(left);
+      dot::keep_in_register(right);
+      w += Strips<T>::cols;
+      RWKV_UNROLL for (int i = 0; i < block_rows; ++i) {
+        const R number(x[i * RowStep + k * TermStep]);
+        sums[i][0] += number * left;
+        sums[i][1] += number * right;
+      }
     }
-    x += DepthStep;
-    w += Strips<T>::cols;
+    x += block_rows * group;
   }
   if (y.rows == block_rows && y.cols == Strips<T>::cols) {
     RWKV_UNROLL for (int i = 0; i < block_rows; ++i) {
@@ -152,31 +215,55 @@ template <Index RowStep, Index DepthStep, class T>
 /// One tile of a product. One instantiation per pair of types, shared by all callers.
 template <class T, class W>
 [[gnu::noinline]] void outer_tile(const PlainProduct<T, W>& product, Index tile) {
-  const auto& [y, x, w, transposed, added] = product;
+  const Mat<T> y = product.y;
+  const Mat<const T> x = product.x;
+  const Mat<const W> w = product.w;
+  using Strip = Strips<T>;
+  alignas(64) T x_strips[Strip::x_count * Strip::x_size];
+  alignas(64) T w_strips[2][Strip::w_count * Strip::w_size];
+  if (w.rows == 0 && product.added) return;
   const Tiles<T> tiles(y.rows, y.cols);
   const Index first_row = tiles.first_row(tile), last_row = tiles.last_row(tile);
   const Index first_col = tiles.first_col(tile), last_col = tiles.last_col(tile);
-  alignas(64) T x_strips[Strips<T>::x_strips * Strips<T>::x_numbers];
-  alignas(64) T w_strip[Strips<T>::cols * Strips<T>::depth];
-  if (w.rows == 0 && added) return;
-  Index begin = 0;
-  do {  // once for an empty axis, whose sums are zero
-    const Index depth = std::min(Strips<T>::depth, w.rows - begin);
-    const bool add = added || begin > 0;
-    if (transposed) copy_transposed_x(x, first_row, last_row, begin, depth, x_strips);
-    else copy_x(x, first_row, last_row, begin, depth, x_strips);
-    for (Index col = first_col; col < last_col; col += Strips<T>::cols) {
-      copy_w(w, col, last_col, begin, depth, w_strip);
-      const T* strip = x_strips;
-      for (Index row = first_row; row < last_row; row += block_rows, strip += Strips<T>::x_numbers) {
+  const Index stretches = std::max<Index>(1, parts(w.rows, Strip::depth));  // one of an empty axis, whose sums are zero
+
+  // The pieces of w: those of one stretch from left to right, then those of the next stretch.
+  const Index piece_cols = Strip::w_count * Strip::cols;
+  const Index across = parts(last_col - first_col, piece_cols), pieces = stretches * across;
+  const auto begin_of = [&](Index piece) { return piece / across * Strip::depth; };
+  const auto depth_of = [&](Index piece) { return std::min(Strip::depth, w.rows - begin_of(piece)); };
+  const auto first_col_of = [&](Index piece) { return first_col + piece % across * piece_cols; };
+  const auto last_col_of = [&](Index piece) { return std::min(last_col, first_col_of(piece) + piece_cols); };
+  const auto copy_of = [&](Index piece) {
+    return CopyOfW<T, W>(w, begin_of(piece), depth_of(piece), first_col_of(piece), last_col_of(piece),
+                         w_strips[piece % 2]);
+  };
+
+  copy_of(0).advance(Strip::depth);
+  for (Index piece = 0; piece < pieces; ++piece) {
+    const Index begin = begin_of(piece), depth = depth_of(piece);
+    if (piece % across == 0) {
+      if (product.transposed) copy_transposed_x(x, first_row, last_row, begin, depth, x_strips);
+      else copy_x(x, first_row, last_row, begin, depth, x_strips);
+    }
+    const bool last = piece + 1 == pieces;
+    auto next = copy_of(last ? piece : piece + 1);
+    const Index blocks =
+        parts(last_col_of(piece) - first_col_of(piece), Strip::cols) * parts(last_row - first_row, Index{block_rows});
+    const Index terms = last ? 0 : parts(Strip::depth, blocks);
+    const T* ws = w_strips[piece % 2];
+    for (Index col = first_col_of(piece); col < last_col_of(piece); col += Strip::cols, ws += Strip::w_size) {
+      const T* xs = x_strips;
+      for (Index row = first_row; row < last_row; row += block_rows, xs += Strip::x_size) {
         const Mat<T> block{&y(row, col), std::min<Index>(block_rows, last_row - row),
-                           std::min<Index>(Strips<T>::cols, last_col - col), y.stride};
-        if (transposed) multiply_strips<1, block_rows>(block, strip, w_strip, depth, add);
-        else multiply_strips<Strips<T>::depth, 1>(block, strip, w_strip, depth, add);
+                           std::min<Index>(Strip::cols, last_col - col), y.stride};
+        const bool add = product.added || begin > 0;
+        next.advance(terms);
+        if (product.transposed) multiply_strips<1, block_rows>(block, xs, ws, depth, add);
+        else multiply_strips<group, 1>(block, xs, ws, depth, add);
       }
     }
-    begin += Strips<T>::depth;
-  } while (begin < w.rows);
+  }
 }
 
 }  // namespace outer
