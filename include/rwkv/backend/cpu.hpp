@@ -198,7 +198,7 @@ class Cpu {
       chunk = schedule.chunk;
     }
     const auto run = [this](Index tiles, Index work, const auto& body) {
-      over(tiles, work, state_updates_worth_a_fork, body);
+      this->over(tiles, work, state_updates_worth_a_fork, body);
     };
     recur_back_in_chunks(run, scratch, dry, chunk, cell, first, dlast, dfirst, ops...);
   }
