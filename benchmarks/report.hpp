@@ -18,8 +18,8 @@ struct Work {
 };
 
 /// Adds the columns: tokens/s, bytes/s, FLOP/s, and `fraction`, the share of the limit that binds: the time that this
-/// work takes at the measured bandwidth of its working set or at the measured FMA peak, whichever is longer, over the
-/// time it took. The label names that limit.
+/// work takes at the measured bandwidth of its working set or at the FMA peak `peak`, whichever is longer, over the time
+/// it took. The label names that limit.
 inline void report(benchmark::State& state, double seconds, const Work& work, double peak) {
   const double each = seconds / static_cast<double>(state.iterations());
   const double at_bandwidth =
@@ -46,8 +46,8 @@ void measure(benchmark::State& state, const Work& work, const Body& body) {
 
 /// Registers a benchmark under `name` that calls run(state).
 template <class Run>
-auto* add(const std::string& name, Run run) {
-  return benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseRealTime();
+void add(const std::string& name, Run run) {
+  benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseRealTime();
 }
 
 }  // namespace bench

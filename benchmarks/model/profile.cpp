@@ -55,6 +55,10 @@ void inference(const TrainingShape& shape, const Timed& be, bool decode) {
 
 int main(int argc, char** argv) {
   const std::string_view what = argc > 1 ? argv[1] : "training";
+  if (what != "training" && what != "recompute" && what != "prefill" && what != "decode") {
+    std::cerr << "usage: bench_profile [training | recompute | prefill | decode] [threads] [shape]\n";
+    return 1;
+  }
   const Timed be(argc > 2 ? std::atoi(argv[2]) : 2);
   for (const TrainingShape& shape : bench::training_shapes) {
     if (argc > 3 && std::string_view(argv[3]) != shape.name) continue;
@@ -63,4 +67,5 @@ int main(int argc, char** argv) {
     else if (what == "recompute") training<rwkv::Recompute>(shape, be);
     else inference(shape, be, what == "decode");
   }
+  return 0;
 }

@@ -56,12 +56,18 @@ void step(benchmark::State& state, const TrainingShape& shape, int threads) {
   measure_steps(state, work_of(net, shape, threads, true), [&] { benchmark::DoNotOptimize(trainer.step(batch)); });
 }
 
+/// Registers a benchmark that says itself how long a step took.
+template <class Run>
+void add(const std::string& name, Run run) {
+  benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseManualTime();
+}
+
 template <class P>
 void add_policy(const TrainingShape& shape, const char* policy) {
   for (const int threads : {1, 2}) {
     const std::string name = rwkv::join("/", shape.name, "/", policy, "/", threads, "threads");
-    bench::add("gradient" + name, [=](auto& state) { gradient<P>(state, shape, threads); })->UseManualTime();
-    bench::add("step" + name, [=](auto& state) { step<P>(state, shape, threads); })->UseManualTime();
+    add("gradient" + name, [=](auto& state) { gradient<P>(state, shape, threads); });
+    add("step" + name, [=](auto& state) { step<P>(state, shape, threads); });
   }
 }
 
