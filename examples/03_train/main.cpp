@@ -132,10 +132,11 @@ class Run {
   Run(const Settings& settings, Net net, const TokenData& training, std::optional<TokenData> held_out)
       : settings_(settings), net_(std::move(net)), held_out_(std::move(held_out)), source_(source(settings, training)),
         trainer_(net_, settings.trainer), batches_(static_cast<std::size_t>(settings.accumulate)),
-        identity_(join(training.size(), " tokens of ", hash_of(training),
-                       settings.streams ? " in streams" : " at random", ", seed ", settings.trainer.seed.value,
-                       ", accumulate ", settings.accumulate, ", held out ", settings.held_out, ", evaluated every ",
-                       settings.evaluate_every, " steps, patience ", settings.patience)) {}
+        identity_{
+            {"text", join(training.size(), " tokens of hash ", hash_of(training), ", held out ", settings.held_out)},
+            {"batches", join(settings.streams ? "in streams" : "at random", ", seed ", settings.trainer.seed.value,
+                             ", accumulate ", settings.accumulate)},
+            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience)}} {}
 
   /// Trains to the end or until the program is asked to stop. Returns the exit status.
   int operator()() {
@@ -196,10 +197,12 @@ class Run {
     expects(!system_files().status(path, found) && found.kind != FileStatus::Kind::missing, path.string(),
             ": there is no such file, so no run to go on with");
     const auto notes = trainer_.resume(path);
-    const auto identity = notes.find("identity");
-    const std::string was = identity == notes.end() ? "nothing" : identity->second;
-    expects(was == identity_, path.string(), ": the run in the file is another: '", was, "' there and '", identity_,
-            "' here");
+    for (const auto& [key, here] : identity_) {
+      const auto found = notes.find(key);
+      const std::string there = found == notes.end() ? "nothing" : found->second;
+      expects(there == here, path.string(), ": the run in the file has other settings: ", key, " is '", there,
+              "' there and '", here, "' here");
+    }
     history_.restore(notes, path.string());
     progress_.print(text("going on after step %td of %td", trainer_.steps(), settings_.trainer.rate.steps));
   }
@@ -207,7 +210,7 @@ class Run {
   void save() {
     history_.seconds = now() - started_;
     auto notes = history_.notes();
-    notes["identity"] = identity_;
+    notes.insert(identity_.begin(), identity_.end());
     notes["finished"] = is_finished() ? "yes" : "no";
     trainer_.save(settings_.run_file(), notes);
     write_atomically(system_files(), settings_.curve_file(), [&](FileWriter& file) { file.write(history_.curve); });
@@ -295,7 +298,7 @@ class Run {
   Source source_;
   Trainer<Net, P> trainer_;
   std::vector<Batch> batches_;
-  std::string identity_;
+  std::map<std::string, std::string> identity_;  ///< what decides the run beside what the trainer knows
   History history_;
   Progress progress_;
   double began_ = now();     ///< of this process
@@ -368,6 +371,7 @@ class Help : public CLI::Formatter {
 void describe(CLI::App& app, Settings& settings) {
   auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk] = settings.trainer;
   app.option_defaults()->always_capture_default();
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.formatter(std::make_shared<Help>());
   app.add_option("--text", settings.text, "text to train on")->default_str("tinyshakespeare.txt");
   app.add_option("--out", settings.out, "model to write, .safetensors in bf16");

@@ -69,13 +69,14 @@ END
 echo "$total file calls, $kills kills, $resumes resumes, $bad bad"
 [ $kills -eq "$total" ] || bad=$((bad + 1))
 
-# A fault that the system reports ends the run with one sentence and leaves nothing behind; an interruption goes by.
+# A fault that the system reports ends the run with one sentence and leaves nothing behind; an interruption goes by,
+# and no system interrupts a rename.
 for fault in ENOSPC EIO EINTR; do
   errors=0
   resumes=0
   before=$bad
   while read -r count call; do
-    case $call in write | fsync | fdatasync | rename*) ;; *) continue ;; esac
+    case $fault:$call in *:write | *:fsync | *:fdatasync | E[!I]*:rename* | EIO:rename*) ;; *) continue ;; esac
     n=1
     while [ $n -le "$count" ]; do
       disturb "$call" error=$fault $n
