@@ -193,8 +193,8 @@ class Run {
 
   void resume() {
     const auto path = settings_.run_file();
-    FileStatus found;
-    expects(!system_files().status(path, found) && found.kind != FileStatus::Kind::missing, path.string(),
+    FileStatus file;
+    expects(!system_files().status(path, file) && file.kind != FileStatus::Kind::missing, path.string(),
             ": there is no such file, so no run to go on with");
     const auto notes = trainer_.resume(path);
     for (const auto& [key, here] : identity_) {
