@@ -14,7 +14,7 @@ namespace {
 struct Settings {
   std::string model = RWKV_EXAMPLE_MODEL;
   std::string vocabulary;
-  std::string prompt = "\nIn a shocking finding, ";
+  std::string prompt = "\nKING RICHARD:\n";
   rwkv::Index tokens = 300;
   int threads = 2;
   double temperature = 1.0, top_p = 0.7, presence = 0.0, frequency = 0.0;

@@ -172,3 +172,41 @@ TEST_CASE("weights are stored under official names, in the order of official che
   file.for_each([&](const TensorView& tensor) { numbers += std::ssize(tensor.bytes) / 4; });
   CHECK(net.parameter_count() == numbers);
 }
+
+TEST_CASE_TEMPLATE("a model can be saved in another number type", Storage, double, float, f16, bf16) {
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_rounded.safetensors";
+  auto net = config::live<Net>({.vocab = 6, .width = 4, .depth = 2}, Cpu());
+  save_checkpoint<Storage>(net, path, {{"made", "by a test"}});
+  const auto file = open_tensors(path);
+  CHECK(file.metadata().at("made") == "by a test");
+  CHECK(file.tensors().size() == net.parameters().size());
+  const auto loaded = load_checkpoint<LanguageModel<V4, Storage, Cpu>>(file);
+  const auto exact = net.parameters(), rounded = loaded.parameters();
+  for (std::size_t p = 0; p < exact.size(); ++p) {
+    CAPTURE(exact[p].name);
+    const auto* tensor = file.find(exact[p].name);
+    REQUIRE(tensor != nullptr);
+    CHECK(size_of(tensor->dtype) == sizeof(Storage));
+    for (std::size_t i = 0; i < exact[p].numbers().size(); ++i) {
+      CHECK(widen<double>(rounded[p].numbers()[i]) == widen<double>(narrow<Storage>(exact[p].numbers()[i])));
+    }
+  }
+  std::filesystem::remove(path);
+}
+
+TEST_CASE("a weight too large for the number type of the file is named, and nothing is written") {
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_large.safetensors";
+  std::filesystem::remove(path);
+  auto net = config::live<Net>({.vocab = 6, .width = 4, .depth = 1}, Cpu());
+  net.parts.head.params.table(1, 2) = 1e5f;
+  std::string message;
+  try {
+    save_checkpoint<f16>(net, path);
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  CHECK(mentions(message, "rwkv_checkpoint_large.safetensors: head.weight: element 6, 1e+05, is too large for F16"));
+  CHECK(!std::filesystem::exists(path));
+  CHECK_NOTHROW(save_checkpoint<bf16>(net, path));
+  std::filesystem::remove(path);
+}

@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -209,16 +210,30 @@ Net load_checkpoint(const std::filesystem::path& path, const LoadOptions& option
 }
 
 /// Writes a model as .safetensors with official names, in one step: the file is there whole or as it was before.
-template <class Net>
+/// Weights are stored as they are, or rounded to Storage: save_checkpoint<bf16>(net, path).
+/// Errors    a finite weight that Storage has no finite number for
+template <class Storage = void, class Net>
 void save_checkpoint(const Net& net, const std::filesystem::path& path,
                      const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files()) {
+  using From = typename Net::storage;
+  using To = std::conditional_t<std::is_void_v<Storage>, From, Storage>;
   std::vector<TensorView> tensors;
+  std::vector<std::vector<To>> rounded;
   for (const auto& parameter : net.parameters()) {
     const auto shape = parameter.shape.span();
-    tensors.push_back({parameter.name,
-                       detail::dtype_of<typename Net::storage>(),
-                       {shape.begin(), shape.end()},
-                       std::as_bytes(parameter.numbers())});
+    const auto numbers = parameter.numbers();
+    auto bytes = std::as_bytes(numbers);
+    if constexpr (!std::is_same_v<From, To>) {
+      auto& copy = rounded.emplace_back(numbers.size());
+      for (std::size_t i = 0; i < copy.size(); ++i) {
+        const double exact = widen<double>(numbers[i]);
+        copy[i] = narrow<To>(exact);
+        expects(std::isfinite(widen<double>(copy[i])) || !std::isfinite(exact), detail::path_text(path), ": ",
+                parameter.name, ": element ", i, ", ", exact, ", is too large for ", name_of(detail::dtype_of<To>()));
+      }
+      bytes = std::as_bytes(std::span(std::as_const(copy)));
+    }
+    tensors.push_back({parameter.name, detail::dtype_of<To>(), {shape.begin(), shape.end()}, bytes});
   }
   save_safetensors(path, tensors, metadata, files);
 }

@@ -30,9 +30,17 @@ std::string checksum_text(std::span<const RunTensor<T>> tensors, const auto& byt
   for (const RunTensor<T>& tensor : tensors) text += join(crc32(bytes_of(tensor)), " ");
   return text;
 }
+/// A checksum of all texts but itself.
+inline std::string checksum_of_texts(const std::map<std::string, std::string>& texts) {
+  std::string all;
+  for (const auto& [key, text] : texts) {
+    if (key != "crc32.texts") all += join(key.size(), " ", key, text.size(), " ", text);
+  }
+  return join(crc32(as_bytes(all)));
+}
 }  // namespace detail
 
-/// Writes tensors and texts with a checksum of every tensor as .safetensors, in one step: at every moment, a crash
+/// Writes tensors and texts with a checksum of every tensor and one of the texts as .safetensors, in one step: at every moment, a crash
 /// included, the path leads to the whole old file or to the whole new one.
 template <class T>
 void save_run(const std::filesystem::path& path, std::span<const RunTensor<T>> tensors,
@@ -43,6 +51,7 @@ void save_run(const std::filesystem::path& path, std::span<const RunTensor<T>> t
   }
   texts["crc32"] =
       detail::checksum_text(tensors, [](const RunTensor<T>& tensor) { return std::as_bytes(tensor.numbers); });
+  texts["crc32.texts"] = detail::checksum_of_texts(texts);
   save_safetensors(path, views, texts, files);
 }
 
@@ -55,6 +64,8 @@ class RunFile {
           const std::map<std::string, std::string>& settings, FileSystem& files)
       : file_(open_tensors(path, {Access::loaded}, files)), name_(detail::path_text(path)) {
     expects(text("crc32") != nullptr && text("step") != nullptr, name_, ": this is no file of a training run");
+    expects(text("crc32.texts") != nullptr && *text("crc32.texts") == detail::checksum_of_texts(file_.metadata()), name_,
+            ": the file is damaged: its checksum does not agree with its texts");
     for (const auto& [key, wanted] : settings) {
       const std::string was = text(key) == nullptr ? "nothing" : *text(key);
       expects(was == wanted, name_, ": the run in the file has other settings: ", key, " is ", detail::in_quotes(was),

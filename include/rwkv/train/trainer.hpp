@@ -113,7 +113,8 @@ class Trainer {
   }
 
   /// Writes everything the run depends on, in one step, as .safetensors: weights under their own names, moments, average,
-  /// factors, carried state, the number of the step and a checksum of every tensor. `notes` are kept beside them.
+  /// factors, carried state, the number of the step, and checksums of every tensor and of all texts. `notes` are kept
+  /// among the texts, their keys behind `note.`.
   void save(const std::filesystem::path& path, const std::map<std::string, std::string>& notes = {},
             FileSystem& files = system_files()) const {
     auto texts = settings();

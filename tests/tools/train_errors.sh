@@ -1,0 +1,82 @@
+#!/bin/sh
+# What the training program refuses: one sentence on the error output, status 1, and the files of before stay.
+#
+#   train_errors.sh TRAIN FOLDER TEXT MODEL      MODEL has a vocabulary that is not that of bytes
+set -u
+train=$1
+folder=$2
+text=$3
+model=$4
+bad=0
+rm -rf "$folder"
+mkdir -p "$folder"
+cd "$folder" || exit 1
+head -c 5000 "$text" > text
+printf a > letter
+: > nothing
+common='--text text --depth 1 --width 16 --batch 2 --length 16 --steps 8 --warmup 2 --save-every 2 --evaluate-every 4'
+
+# refuses SENTENCE COMMAND...
+refuses() {
+  sentence=$1
+  shift
+  "$@" > output 2> error
+  status=$?
+  echo "$(cat error)"
+  if [ $status -ne 1 ]; then echo "BAD: status $status instead of 1: $*"; bad=$((bad + 1)); fi
+  if [ "$(wc -l < error)" -ne 1 ]; then echo "BAD: not one line: $*"; bad=$((bad + 1)); fi
+  if ! grep -q "^train: .*$sentence" error; then echo "BAD: nothing of '$sentence'"; bad=$((bad + 1)); fi
+}
+unchanged() {
+  for file in "$@"; do
+    cmp -s "$file" "$file.kept" || { echo "BAD: $file has changed"; bad=$((bad + 1)); }
+  done
+  for file in .rwkv*; do
+    [ ! -e "$file" ] || { echo "BAD: $file is left"; bad=$((bad + 1)); }
+  done
+}
+
+# Words within $common are options.
+# shellcheck disable=SC2086
+{
+  refuses 'missing: cannot open the file' "$train" $common --text missing
+  refuses 'nothing: the file is empty' "$train" $common --text nothing
+  refuses 'letter: of its 1 tokens 0 would be held out' "$train" $common --text letter
+  refuses 'letter: 1 token is too few for windows of 16 tokens' "$train" $common --text letter --held-out 0
+  refuses 'text: 4500 tokens are too few for windows of 4500 tokens' "$train" $common --length 4500
+  refuses 'text: 4500 tokens are too few for 300 streams' "$train" $common --streams --batch 300
+  refuses "the model has a vocabulary of [0-9]* tokens; pass its vocabulary" "$train" --text text --from "$model"
+  refuses "the model has a vocabulary of [0-9]* tokens; pass its vocabulary" "$train" --text text --evaluate "$model"
+  refuses 'letter: 1 token is too few to predict any' "$train" --text letter --evaluate "$(dirname "$text")/shakespeare-bf16.safetensors"
+  refuses 'none.safetensors: cannot open the file' "$train" --text text --evaluate none.safetensors
+  refuses "no parameter is named like 'nonsense'" "$train" $common --freeze nonsense
+  refuses 'rate must be between zero and the peak' "$train" $common --final-rate 1
+  refuses 'none/m.run.safetensors: cannot create' "$train" $common --out none/m.safetensors
+  refuses 'm.run.safetensors: there is no such file, so no run to go on with' "$train" $common --out m.safetensors --resume
+
+  # What lies there already.
+  "$train" $common --out m.safetensors > output || { echo 'BAD: the run fails'; bad=$((bad + 1)); }
+  for file in m.safetensors m.run.safetensors; do cp $file $file.kept; done
+  refuses 'other settings: rate is' "$train" $common --out m.safetensors --resume --rate 0.1
+  refuses 'other settings: batches is' "$train" $common --out m.safetensors --resume --seed 3
+  refuses 'other settings: text is' "$train" $common --out m.safetensors --resume --text "$text"
+  refuses 'file has \[256, 16\], the run expects \[256, 8\]' "$train" $common --out m.safetensors --resume --width 8
+  refuses 'training step [0-9]*: the loss is .*; .* is the first' "$train" $common --out m.safetensors --rate 1e9
+  unchanged m.safetensors
+  cp m.run.safetensors.kept m.run.safetensors
+  # A full disk, as far as a limit on the size of files is one.
+  refuses 'm.run.safetensors: cannot write the file' \
+    sh -c "trap '' 25; ulimit -f 8; exec \"\$@\"" sh "$train" $common --out m.safetensors
+  unchanged m.safetensors m.run.safetensors
+
+  for place in 100 5000 60000 100000; do
+    cp m.run.safetensors.kept m.run.safetensors
+    printf '\125' | dd of=m.run.safetensors bs=1 seek=$place conv=notrunc 2> dd
+    refuses 'm.run.safetensors: ' "$train" $common --out m.safetensors --resume
+  done
+  head -c 60000 m.run.safetensors.kept > m.run.safetensors
+  refuses 'm.run.safetensors: ' "$train" $common --out m.safetensors --resume
+  unchanged m.safetensors
+}
+echo "$bad bad"
+[ $bad -eq 0 ]
