@@ -170,6 +170,11 @@ namespace pack {
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
+/// a b + c, rounded once where the target can.
+template <class T, int N>
+RWKV_INLINE Pack<T, N> fused(Pack<T, N> a, Pack<T, N> b, Pack<T, N> c) {
+  return a * b + c;
+}
 #if defined(__FMA__)
 RWKV_INLINE Pack<float, 4> fused(Pack<float, 4> a, Pack<float, 4> b, Pack<float, 4> c) {
   return Pack<float, 4>(_mm_fmadd_ps(a.v, b.v, c.v));
@@ -192,6 +197,11 @@ RWKV_INLINE Pack<double, 8> fused(Pack<double, 8> a, Pack<double, 8> b, Pack<dou
   return Pack<double, 8>(_mm512_fmadd_pd(a.v, b.v, c.v));
 }
 #endif
+template <class T, int N>
+RWKV_INLINE Pack<T, N> sqrt_lanes(Pack<T, N> x) {
+  for (int i = 0; i < N; ++i) x.v[i] = std::sqrt(x.v[i]);
+  return x;
+}
 #if defined(__SSE2__)
 /// Correctly rounded like std::sqrt; Eigen's square root of floats may be an approximation.
 RWKV_INLINE Pack<float, 4> sqrt_lanes(Pack<float, 4> x) { return Pack<float, 4>(_mm_sqrt_ps(x.v)); }
@@ -225,16 +235,13 @@ RWKV_INLINE Pack<T, N> exp(Pack<T, N> x) {
 }
 template <class T, int N>
 RWKV_INLINE Pack<T, N> sqrt(Pack<T, N> x) {
-  if constexpr (requires { pack::sqrt_lanes(x); }) return pack::sqrt_lanes(x);
-  for (int i = 0; i < N; ++i) x.v[i] = std::sqrt(x.v[i]);
-  return x;
+  return pack::sqrt_lanes(x);
 }
-/// a b + c, rounded once where the target can: asked for by name, because tuned for some processors g++ takes a long
+/// a b + c, rounded once where the target can. Asked for by name, because tuned for some processors g++ takes a long
 /// chain of fused operations apart again.
 template <class T, int N>
 RWKV_INLINE Pack<T, N> multiply_add(Pack<T, N> a, Pack<T, N> b, Pack<T, N> c) {
-  if constexpr (requires { pack::fused(a, b, c); }) return pack::fused(a, b, c);
-  else return a * b + c;
+  return pack::fused(a, b, c);
 }
 
 template <class T, int N>
