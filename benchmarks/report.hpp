@@ -18,8 +18,8 @@ struct Work {
 };
 
 /// Adds the columns: tokens/s, bytes/s, FLOP/s, and `fraction`, the share of the limit that binds: the time that this
-/// work takes at the measured bandwidth of its working set or at the FMA peak `peak`, whichever is longer, over the time
-/// it took. The label names that limit.
+/// work takes at the measured bandwidth of its working set or at the FMA peak `peak`, whichever is longer, over the
+/// time it took. The label names that limit.
 inline void report(benchmark::State& state, double seconds, const Work& work, double peak) {
   const double each = seconds / static_cast<double>(state.iterations());
   const double at_bandwidth =

@@ -1,6 +1,6 @@
 /// The recurrences alone. `scalar` is the functor on one lane at a time through the lane driver that packs use, `pack`
-/// the functor as the library runs it, `hand` a loop written out for WKV4, `scan` the form that is parallel in time. The
-/// way back, `back`, also with the adjoint that dual numbers derive (`derived`).
+/// the functor as the library runs it, `hand` a loop written out for WKV4, `scan` the form that is parallel in time.
+/// The way back, `back`, also with the adjoint that dual numbers derive (`derived`).
 #include <cmath>
 
 #include "../report.hpp"

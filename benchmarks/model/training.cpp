@@ -27,7 +27,7 @@ void measure_steps(benchmark::State& state, const bench::Work& work, const Body&
   bench::report(state, seconds, work, bench::median(peaks));
 }
 
-/// Every weight is read on the way forwards and on the way back and its gradient is read and written; AdamW reads value,
+/// Every weight is read on the way forwards and on the way back, its gradient is read and written; AdamW reads value,
 /// gradient and moments and writes all but the gradient; clipping reads the gradient once more.
 template <class Net>
 bench::Work work_of(const Net& net, const TrainingShape& shape, int threads, bool update) {

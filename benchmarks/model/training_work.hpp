@@ -50,8 +50,8 @@ inline rwkv::TrainerOptions training_options(const TrainingShape& shape) {
   return options;
 }
 
-/// Operations of the matrix products of a step: one product forwards and two backwards for every matrix but the embedding
-/// table. What is computed a second time does not count.
+/// Operations of the matrix products of a step: one product forwards and two backwards for every matrix but the
+/// embedding table. What is computed a second time does not count.
 template <class Net>
 double training_flops(const Net& net, const TrainingShape& shape) {
   double numbers = 0;
