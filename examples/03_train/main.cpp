@@ -286,7 +286,7 @@ class Run {
     const double elapsed = now() - began_;
     const double left =
         done > 0 ? elapsed / done * static_cast<double>(settings_.trainer.rate.steps - trainer_.steps()) : 0;
-    return text("step %td of %td  loss %.4f  %.0f tokens/s  gradient %.2f  %s left", trainer_.steps(),
+    return text("step %td of %td  loss %.4f  %.0f tokens/s  gradient %.3g  %s left", trainer_.steps(),
                 settings_.trainer.rate.steps, smooth_,
                 done * static_cast<double>(tokens_of_a_step()) / std::max(training_seconds_, 1e-9),
                 trainer_.gradient_norm(), clock_time(left).c_str());
