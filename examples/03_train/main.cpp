@@ -2,6 +2,7 @@
 #include <rwkv/rwkv.hpp>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <csignal>
@@ -428,7 +429,11 @@ int main(int argc, char** argv) {
                                                           {"linear", LearningRate::linear},
                                                           {"exponential", LearningRate::exponential},
                                                           {"constant", LearningRate::constant}};
-  settings.trainer.rate.decay = decays.at(settings.decay);
+  auto& rate = settings.trainer.rate;
+  rate.decay = decays.at(settings.decay);
+  // The recipe's numbers also fit runs that are shorter or slower.
+  if (app.count("--warmup") == 0) rate.warmup = std::min(rate.warmup, rate.steps / 10);
+  if (app.count("--final-rate") == 0) rate.final = std::min(rate.final, rate.peak);
   std::signal(SIGINT, stop_at);
   std::signal(SIGTERM, stop_at);
   try {
