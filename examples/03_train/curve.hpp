@@ -26,7 +26,7 @@ inline std::string plot_curve(const std::filesystem::path& csv) {
       "\nset datafile separator ','\nset xlabel 'tokens'\nset ylabel 'loss, nats per token'\nset grid\nplot ",
       quoted(csv), " using 2:3 skip 1 with lines title 'training', ", quoted(csv),
       " using ($4 > 0 ? $2 : NaN):4 skip 1 with points pointtype 7 pointsize 0.5 title 'validation'\n");
-  std::FILE* gnuplot = popen("gnuplot", "w");
+  std::FILE* gnuplot = popen("gnuplot 2> /dev/null", "w");  // it warns of a curve without validation
   if (gnuplot == nullptr) return "no plot: gnuplot cannot be started";
   std::fputs(script.c_str(), gnuplot);
   return pclose(gnuplot) == 0 ? "the curve is drawn in " + svg.string() : "no plot: gnuplot failed";

@@ -2,6 +2,7 @@
 #include <rwkv/rwkv.hpp>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <csignal>
@@ -286,7 +287,7 @@ class Run {
     const double elapsed = now() - began_;
     const double left =
         done > 0 ? elapsed / done * static_cast<double>(settings_.trainer.rate.steps - trainer_.steps()) : 0;
-    return text("step %td of %td  loss %.4f  %.0f tokens/s  gradient %.2f  %s left", trainer_.steps(),
+    return text("step %td of %td  loss %.4f  %.0f tokens/s  gradient %.3g  %s left", trainer_.steps(),
                 settings_.trainer.rate.steps, smooth_,
                 done * static_cast<double>(tokens_of_a_step()) / std::max(training_seconds_, 1e-9),
                 trainer_.gradient_norm(), clock_time(left).c_str());
@@ -428,7 +429,11 @@ int main(int argc, char** argv) {
                                                           {"linear", LearningRate::linear},
                                                           {"exponential", LearningRate::exponential},
                                                           {"constant", LearningRate::constant}};
-  settings.trainer.rate.decay = decays.at(settings.decay);
+  auto& rate = settings.trainer.rate;
+  rate.decay = decays.at(settings.decay);
+  // The recipe's numbers also fit runs that are shorter or slower.
+  if (app.count("--warmup") == 0) rate.warmup = std::min(rate.warmup, rate.steps / 10);
+  if (app.count("--final-rate") == 0) rate.final = std::min(rate.final, rate.peak);
   std::signal(SIGINT, stop_at);
   std::signal(SIGTERM, stop_at);
   try {

@@ -14,7 +14,7 @@ cd "$folder" || exit 1
 run() {  # run NAME OPTIONS...
   name=$1
   shift
-  set -- --text text --out "$name.safetensors" --depth 1 --width 16 --batch 2 --length 32 --steps 600 --warmup 5 \
+  set -- --text text --out "$name.safetensors" --depth 1 --width 16 --batch 2 --length 32 --steps 300 --warmup 5 \
     --rate 1e-2 --evaluate-every 50 --save-every 20 --streams --accumulate 2 "$@"
   if [ $background = yes ]; then exec "$train" "$@"; else "$train" "$@"; fi
 }
@@ -29,7 +29,7 @@ for signal in INT TERM KILL; do
   (background=yes && run $signal > $signal.log) &
   process=$!
   # The curve is written with every save.
-  until [ -s $signal.csv ] && [ "$(wc -l < $signal.csv)" -gt 30 ]; do sleep 0.02; done
+  until [ -s $signal.csv ] && [ "$(wc -l < $signal.csv)" -gt 25 ]; do sleep 0.02; done
   kill -$signal $process
   wait $process
   status=$?
