@@ -228,7 +228,7 @@ class Cpu {
 
   template <class T, class W, class E>
   static Index outputs_per_tile(const Product<T, W, E>& product) {
-    if (dot::copies_pay(product.x)) return dot::dot_outputs;
+    if (product.x.rows >= dot::dot_many_rows) return dot::dot_outputs;
     const Index fitting = weight_bytes_per_tile / std::max<Index>(1, product.w.cols * Index{sizeof(T)});
     return std::clamp<Index>(fitting / 4 * 4, 8, 64);
   }

@@ -85,8 +85,9 @@ RWKV_INLINE void store_sums(const One<T>* sums, T* to) {
 }
 
 /// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. The sums come
-/// from `waiting` unless the stretch is the first, and go back there unless it is the last.
-template <int X, int W, class T, class Stored>
+/// from `waiting` unless the stretch is the first, and go back there unless it is the last. Of few rows of x, which are
+/// soon done with a row of w, the rows of w that follow are fetched meanwhile.
+template <int X, int W, bool Fetch, class T, class Stored>
 RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
                            Widest<T>* waiting) {
   using R = Widest<T>;
@@ -102,7 +103,7 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
   for (; k + R::size <= end; k += R::size) {
     R weights[W];
     RWKV_UNROLL for (int j = 0; j < W; ++j) {
-      prefetch(ws[j] + k, W * w.stride);
+      if constexpr (Fetch) prefetch(ws[j] + k, W * w.stride);
       weights[j] = R::load(ws[j] + k);
       keep_in_register(weights[j]);
     }
@@ -124,7 +125,11 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
       RWKV_UNROLL for (int j = 0; j < W; ++j) sums[i][j] = multiply_add(activation, weights[j], sums[i][j]);
     }
   }
-  RWKV_UNROLL for (int i = 0; i < X; ++i) store_sums<W>(sums[i], &y(row + i, out));
+  T finished[X * W];
+  store_sums<X * W>(&sums[0][0], finished);
+  RWKV_UNROLL for (int i = 0; i < X; ++i) {
+    RWKV_UNROLL for (int j = 0; j < W; ++j) y(row + i, out + j) = finished[i * W + j];
+  }
 }
 
 /// One row of x against the rows [first, last) of w, read in one stream from end to end: the fastest way to read
@@ -163,9 +168,9 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
         const Index end = std::min<Index>(x.cols, begin + stretch);
         Index out = first;
         for (; out + dot_w_rows <= last; out += dot_w_rows) {
-          dot_block<X, dot_w_rows>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
+          dot_block<X, dot_w_rows, true>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
         }
-        for (; out < last; ++out) dot_block<X, 1>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
+        for (; out < last; ++out) dot_block<X, 1, true>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
         begin = end;
       } while (begin < x.cols);
     }
@@ -173,7 +178,8 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
   }
 }
 
-/// From so many rows of x on, copies of both factors pay where rows are longer than a stretch of them.
+/// From so many rows of x on, the rows of w are taken a few at a time, which all rows of x pass; of rows longer than a
+/// stretch both factors are copied.
 inline constexpr Index dot_many_rows = 32;
 /// The sizes of the copies in type T. Those of x lie in a second-level cache, with the sums that wait; the few rows of
 /// w stay in the first-level cache while the rows of x pass.
@@ -273,22 +279,34 @@ void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index 
   }
 }
 
-/// Whether a product of many long rows is computed from copies.
-template <class T>
-constexpr bool copies_pay(Mat<const T> x) {
-  return x.rows >= dot_many_rows && x.cols > DotCopies<T>::length;
+/// The rows [row, last_row) of x, whole blocks, against at most dot_outputs rows of w, where they lie: rows so short that
+/// the few of w which stay in the first-level cache while the rows of x pass need no copy.
+template <class T, class Stored>
+void dot_short(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
+  for (Index group = first; group < last; group += DotCopies<T>::w_rows) {
+    const Index group_end = std::min(last, group + DotCopies<T>::w_rows);
+    for (Index r = row; r < last_row; r += dot_x_rows) {
+      Index out = group;
+      for (; out + dot_w_rows <= group_end; out += dot_w_rows) {
+        dot_block<dot_x_rows, dot_w_rows, false>(y, x, w, r, out, 0, x.cols, nullptr);
+      }
+      for (; out < group_end; ++out) dot_block<dot_x_rows, 1, false>(y, x, w, r, out, 0, x.cols, nullptr);
+    }
+  }
 }
 
 /// All rows of x against the rows [begin, end) of w. One instantiation per pair of types, shared by all callers.
 template <class T, class Stored>
 [[gnu::noinline]] void dot_tile(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index begin, Index end) {
-  const Index copied = copies_pay(x) ? x.rows / dot_x_rows * dot_x_rows : 0;
+  const Index blocked = x.rows >= dot_many_rows ? x.rows / dot_x_rows * dot_x_rows : 0;
   for (; begin < end; begin += dot_outputs) {
     const Index last = std::min(end, begin + dot_outputs);
-    for (Index row = 0; row < copied; row += DotCopies<T>::x_rows) {
-      dot_copied(y, x, w, row, std::min(copied, row + DotCopies<T>::x_rows), begin, last);
+    for (Index row = 0; row < blocked; row += DotCopies<T>::x_rows) {
+      const Index last_row = std::min(blocked, row + DotCopies<T>::x_rows);
+      if (x.cols > DotCopies<T>::length) dot_copied(y, x, w, row, last_row, begin, last);
+      else dot_short(y, x, w, row, last_row, begin, last);
     }
-    dot_rows<dot_x_rows>(y, x, w, copied, begin, last);
+    dot_rows<dot_x_rows>(y, x, w, blocked, begin, last);
   }
 }
 
