@@ -175,13 +175,14 @@ TEST_CASE("weights are stored under official names, in the order of official che
 
 TEST_CASE_TEMPLATE("a model can be saved in another number type", Storage, double, float, f16, bf16) {
   const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_rounded.safetensors";
-  auto net = config::live<Net>({.vocab = 6, .width = 4, .depth = 2}, Cpu());
+  const auto net = config::live<Net>({.vocab = 6, .width = 4, .depth = 2}, Cpu());
   save_checkpoint<Storage>(net, path, {{"made", "by a test"}});
   const auto file = open_tensors(path);
   CHECK(file.metadata().at("made") == "by a test");
   CHECK(file.tensors().size() == net.parameters().size());
   const auto loaded = load_checkpoint<LanguageModel<V4, Storage, Cpu>>(file);
-  const auto exact = net.parameters(), rounded = loaded.parameters();
+  const auto exact = net.parameters();
+  const auto rounded = loaded.parameters();
   for (std::size_t p = 0; p < exact.size(); ++p) {
     CAPTURE(exact[p].name);
     const auto* tensor = file.find(exact[p].name);

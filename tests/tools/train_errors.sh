@@ -47,12 +47,14 @@ unchanged() {
   refuses 'text: 4500 tokens are too few for 300 streams' "$train" $common --streams --batch 300
   refuses "the model has a vocabulary of [0-9]* tokens; pass its vocabulary" "$train" --text text --from "$model"
   refuses "the model has a vocabulary of [0-9]* tokens; pass its vocabulary" "$train" --text text --evaluate "$model"
-  refuses 'letter: 1 token is too few to predict any' "$train" --text letter --evaluate "$(dirname "$text")/shakespeare-bf16.safetensors"
+  refuses 'letter: 1 token is too few to predict any' \
+    "$train" --text letter --evaluate "$(dirname "$text")/shakespeare-bf16.safetensors"
   refuses 'none.safetensors: cannot open the file' "$train" --text text --evaluate none.safetensors
   refuses "no parameter is named like 'nonsense'" "$train" $common --freeze nonsense
   refuses 'rate must be between zero and the peak' "$train" $common --final-rate 1
   refuses 'none/m.run.safetensors: cannot create' "$train" $common --out none/m.safetensors
-  refuses 'm.run.safetensors: there is no such file, so no run to go on with' "$train" $common --out m.safetensors --resume
+  refuses 'm.run.safetensors: there is no such file, so no run to go on with' \
+    "$train" $common --out m.safetensors --resume
 
   # What lies there already.
   "$train" $common --out m.safetensors > output || { echo 'BAD: the run fails'; bad=$((bad + 1)); }

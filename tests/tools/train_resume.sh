@@ -1,6 +1,6 @@
 #!/bin/sh
-# A training run that is interrupted, by Ctrl-C or by force, and goes on must end with the losses and the model, byte for
-# byte, of one that was left alone.
+# A training run that is interrupted, by Ctrl-C or by force, and goes on must end with the losses and the model, byte
+# for byte, of one that was left alone.
 #
 #   train_resume.sh TRAIN FOLDER TEXT
 set -u
