@@ -38,7 +38,8 @@ class Standalone {
   }
 
   std::vector<T> forward(const std::vector<T>& x, Index batch, Index time) {
-    return run(x, time, [&](auto in, auto out) { block_.forward(be_, scratch_.arena(), in, state_, out); }, batch);
+    return run(
+        x, time, [&](auto in, auto out) { block_.forward(be_, scratch_.arena(), in, state_, out); }, batch);
   }
 
   /// Forward, then the adjoint: cotangents of y as given, of the states after from `dlast(name)`, empty for zero.

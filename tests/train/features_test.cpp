@@ -85,7 +85,8 @@ TEST_CASE("low-rank factors: the model holds W_0 + s B A, and their gradients ar
   for (Index o = 0; o < out; ++o) {
     for (Index i = 0; i < in; ++i) {
       double sum = 0;
-      for (Index r = 0; r < rank; ++r) sum += b[static_cast<std::size_t>(o * rank + r)] * a[static_cast<std::size_t>(r * in + i)];
+      for (Index r = 0; r < rank; ++r)
+        sum += b[static_cast<std::size_t>(o * rank + r)] * a[static_cast<std::size_t>(r * in + i)];
       const auto at = static_cast<std::size_t>(o * in + i);
       CHECK(key.values[at] == doctest::Approx(base[at] + 0.7 * sum).epsilon(1e-12));
     }
@@ -214,10 +215,11 @@ TEST_CASE("a loss that is not finite stops the step and changes nothing") {
     if (parameter.name == "blocks.1.ffn.key.weight") parameter.numbers()[7] = std::numeric_limits<float>::quiet_NaN();
   }
   const auto before = all_weights(net);
-  CHECK_THROWS_WITH_AS(trainer.step(some_batch(options.shape, 1)),
-                       "rwkv: training step 1: the loss is nan, the gradient's norm nan; blocks.1.ffn.key.weight is the first tensor that is not "
-                       "finite, at element 7",
-                       Error);
+  CHECK_THROWS_WITH_AS(
+      trainer.step(some_batch(options.shape, 1)),
+      "rwkv: training step 1: the loss is nan, the gradient's norm nan; blocks.1.ffn.key.weight is the first tensor that is not "
+      "finite, at element 7",
+      Error);
   CHECK(trainer.steps() == 1);
   const auto now = all_weights(net);
   CHECK(std::memcmp(now.data(), before.data(), now.size() * sizeof(float)) == 0);
@@ -235,8 +237,7 @@ TEST_CASE("settings and batches that make no sense are named") {
           "rwkv: a batch of 3 sequences of 0 tokens has nothing to learn from");
   refuses([](TrainerOptions& o) { o.clip = -1; },
           "rwkv: the limit of the gradient's norm must not be negative, as -1 is");
-  refuses([](TrainerOptions& o) { o.average = 1; },
-          "rwkv: the decay of the moving average must be in [0, 1), not 1");
+  refuses([](TrainerOptions& o) { o.average = 1; }, "rwkv: the decay of the moving average must be in [0, 1), not 1");
   refuses([](TrainerOptions& o) { o.optimizer.beta1 = 1; }, "rwkv: AdamW: a beta must be in [0, 1), not 1");
   refuses([](TrainerOptions& o) { o.frozen = "no.such.*"; }, "rwkv: no parameter is named like 'no.such.*'");
   refuses([](TrainerOptions& o) { o.frozen = "**"; }, "rwkv: nothing is left to train");

@@ -147,12 +147,12 @@ TEST_CASE("a damaged or foreign file of a run is refused and changes nothing") {
     Trainer<Net> differing(net, other);
     config::train(differing, options.shape, small_sizes.vocab, 0, 3);
     const auto now = config::all_weights(net);
-    CHECK_THROWS_WITH_AS(differing.resume(path),
-                         (name +
-                          ": the run in the file has other settings: rate is '0.003 to 3e-04 in 20 steps, warm-up 3 from "
-                          "0.01, decay 2' there and '0.001 to 3e-04 in 20 steps, warm-up 3 from 0.01, decay 2' here")
-                             .c_str(),
-                         Error);
+    CHECK_THROWS_WITH_AS(
+        differing.resume(path),
+        (name + ": the run in the file has other settings: rate is '0.003 to 3e-04 in 20 steps, warm-up 3 from "
+                "0.01, decay 2' there and '0.001 to 3e-04 in 20 steps, warm-up 3 from 0.01, decay 2' here")
+            .c_str(),
+        Error);
     CHECK(config::all_weights(net) == now);
   }
   SUBCASE("another model") {

@@ -54,11 +54,9 @@ TEST_CASE_TEMPLATE("20 steps of AdamW follow the golden", C, RWKV_TEST_CONFIGS) 
 }
 
 TEST_CASE_TEMPLATE("20 steps of the RWKV-4 recipe follow the golden", C, RWKV_TEST_CONFIGS) {
-  check_trajectory<C>("rwkv4-recipe-20steps", {.rate = {.peak = 2e-3,
-                                                        .final = 2e-4,
-                                                        .steps = 20,
-                                                        .warmup = 5,
-                                                        .start = 0.2,
-                                                        .decay = LearningRate::exponential},
-                                               .optimizer = {.weight_decay = 0.1}});
+  check_trajectory<C>(
+      "rwkv4-recipe-20steps",
+      {.rate =
+           {.peak = 2e-3, .final = 2e-4, .steps = 20, .warmup = 5, .start = 0.2, .decay = LearningRate::exponential},
+       .optimizer = {.weight_decay = 0.1}});
 }

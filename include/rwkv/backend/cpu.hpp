@@ -153,13 +153,16 @@ class Cpu {
     over(tiles, tokens * y.width, elements_worth_a_fork, [&](Index tile) {
       const Index end = std::min(tokens, (tile + 1) * per_tile);
       std::fill_n(partial + tile * sums, sums, T(0));
-      partial_sums::with(partial + tile * sums, std::index_sequence_for<Op...>(), [&](const auto&... tile_ops) {
-        for (Index token = tile * per_tile; token < end; ++token) {
-          apply_row<Widest<T>>(program, token / y.time, token % y.time, tile_ops...);
-        }
-      }, ops...);
+      partial_sums::with(
+          partial + tile * sums, std::index_sequence_for<Op...>(),
+          [&](const auto&... tile_ops) {
+            for (Index token = tile * per_tile; token < end; ++token) {
+              apply_row<Widest<T>>(program, token / y.time, token % y.time, tile_ops...);
+            }
+          },
+          ops...);
     });
-    if constexpr (detail::sum_count<Op...> > 0) partial_sums::add(partial, tiles, ops...);
+    if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, tiles, ops...);
   }
 
   template <class Schedule, class C, Index N, class T, Index M, class... Op>

@@ -15,8 +15,9 @@ inline constexpr Token no_target = -1;
 
 /// What the gradient of a row's cross entropy is multiplied by, and what it gets on top.
 struct CrossEntropyWeights {
-  double scale = 1;   ///< of the cross entropy; 1 / counted positions for a mean
-  double l2_wrap = 0; ///< times the largest logit, added to the gradient at that logit: keeps logits from drifting away
+  double scale = 1;  ///< of the cross entropy; 1 / counted positions for a mean
+  double l2_wrap =
+      0;  ///< times the largest logit, added to the gradient at that logit: keeps logits from drifting away
 };
 
 namespace detail {

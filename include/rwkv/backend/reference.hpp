@@ -125,8 +125,8 @@ class Reference {
 
   /// The adjoint by dual numbers even where the cell brings its own, from the states of the whole sequence.
   template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
-  void recur_back(Arena scratch, Schedule, C, Extent<N>, Mat<const T, F> first, Mat<const T, L> dlast,
-                  Mat<T, M> dfirst, const Op&... ops) {
+  void recur_back(Arena scratch, Schedule, C, Extent<N>, Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst,
+                  const Op&... ops) {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
     using R = One<T>;
     constexpr auto states = static_cast<std::size_t>(C::state_size);

@@ -83,8 +83,8 @@ class CellMix {
     be.gemm(linear(tape.gated, params.output, y));
   }
 
-  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
-                const State& dlast, Seq<compute, Width> dx, CellMix& grad, State& dfirst) const {
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
+                Seq<compute, Width> dx, CellMix& grad, State& dfirst) const {
     auto dgated = ws.like<compute>(dy, dims.width), dr = ws.like<compute>(dy, dims.width),
          dout = ws.like<compute>(dy, dims.width), dxr = ws.like<compute>(dy, dims.width);
     std::array<Seq<compute, Width>, inputs> dmixed, dprojected;

@@ -30,12 +30,11 @@ class ChannelMix<V, S, B, D> {
 
     static constexpr auto fields() {
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
-      return table(field("time_mix_k", &Params::mix_k, mix, Role::mix),
-                   field("time_mix_r", &Params::mix_r, mix, Role::mix),
-                   field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), Role::matrix),
-                   field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), Role::matrix,
-                         {.scale = 0}),
-                   field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), Role::matrix, {.scale = 0}));
+      return table(
+          field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_r", &Params::mix_r, mix, Role::mix),
+          field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), Role::matrix),
+          field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), Role::matrix, {.scale = 0}),
+          field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), Role::matrix, {.scale = 0}));
     }
   };
 
@@ -76,8 +75,8 @@ class ChannelMix<V, S, B, D> {
     be.rows(typename V::Gate{}, arg::in(r), arg::in(v), arg::out(y));
   }
 
-  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
-                const State& dlast, Seq<compute, Width> dx, ChannelMix& grad, State& dfirst) const {
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
+                Seq<compute, Width> dx, ChannelMix& grad, State& dfirst) const {
     const auto& [x, xk, xr, r, v, k] = tape;
     auto dr = ws.like<compute>(x, dims.width), dv = ws.like<compute>(x, dims.width);
     auto dxk = ws.like<compute>(x, dims.width), dxr = ws.like<compute>(x, dims.width);

@@ -32,16 +32,15 @@ class TimeMix<V, S, B, D> {
       constexpr Axes channel = shape(Axis::width);
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
       constexpr Axes square = shape(Axis::width, Axis::width);
-      return table(
-          field("time_decay", &Params::decay, channel, Role::decay),
-          field("time_first", &Params::first, channel, Role::bonus),
-          field("time_mix_k", &Params::mix_k, mix, Role::mix),
-          field("time_mix_v", &Params::mix_v, mix, Role::mix, {.lift = 0.3}),
-          field("time_mix_r", &Params::mix_r, mix, Role::mix, {.scale = 0.5}),
-          field("key.weight", &Params::key, square, Role::matrix, {.scale = 0.1}),
-          field("value.weight", &Params::value, square, Role::matrix),
-          field("receptance.weight", &Params::receptance, square, Role::matrix),
-          field("output.weight", &Params::output, square, Role::matrix, {.scale = 0}));
+      return table(field("time_decay", &Params::decay, channel, Role::decay),
+                   field("time_first", &Params::first, channel, Role::bonus),
+                   field("time_mix_k", &Params::mix_k, mix, Role::mix),
+                   field("time_mix_v", &Params::mix_v, mix, Role::mix, {.lift = 0.3}),
+                   field("time_mix_r", &Params::mix_r, mix, Role::mix, {.scale = 0.5}),
+                   field("key.weight", &Params::key, square, Role::matrix, {.scale = 0.1}),
+                   field("value.weight", &Params::value, square, Role::matrix),
+                   field("receptance.weight", &Params::receptance, square, Role::matrix),
+                   field("output.weight", &Params::output, square, Role::matrix, {.scale = 0}));
     }
   };
 
@@ -88,8 +87,8 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(gated, params.output, y));
   }
 
-  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
-                const State& dlast, Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
+                Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
     const auto& [x, xk, xv, xr, k, v, r, wkv, gated, w] = tape;
     auto dgated = ws.like<compute>(x, dims.width), dwkv = ws.like<compute>(x, dims.width);
     auto dk = ws.like<compute>(x, dims.width), dv = ws.like<compute>(x, dims.width),

@@ -13,9 +13,8 @@ namespace rwkv::inline RWKV_ABI {
 /// `before` is the state that the step started from and dy the cotangent of its output; dstate goes from the cotangent
 /// of the state after to that of the state before, dx receives those of the inputs.
 template <class C, class R = One<double>>
-concept HasAdjoint = !RowCell<C> &&
-    requires(const R (&before)[C::state_size], const R (&x)[C::inputs.size()], R dy, R (&dstate)[C::state_size],
-             R (&dx)[C::inputs.size()]) {
+concept HasAdjoint = !RowCell<C> && requires(const R (&before)[C::state_size], const R (&x)[C::inputs.size()], R dy,
+                                             R (&dstate)[C::state_size], R (&dx)[C::inputs.size()]) {
   C::step_back(before, x, dy, dstate, dx);
 };
 

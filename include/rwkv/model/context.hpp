@@ -113,8 +113,8 @@ class Context {
  private:
   Context(const typename M::Parts& parts, std::shared_ptr<const void> owner, const backend& be,
           const ContextOptions& options, const ModelSizes& sizes)
-      : parts_(parts), owner_(std::move(owner)), backend_(be), options_(checked(options)), sizes_(sizes), vocab_(sizes.vocab),
-        width_(sizes.width), state_(backend_, parts_.body, options.batch) {
+      : parts_(parts), owner_(std::move(owner)), backend_(be), options_(checked(options)), sizes_(sizes),
+        vocab_(sizes.vocab), width_(sizes.width), state_(backend_, parts_.body, options.batch) {
     scratch_memory_ = Memory<backend>(backend_, measure());
     logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());

@@ -143,8 +143,7 @@ class Layer {
     State source = from;
     visit_state(source, std::string(), [&](const std::string&, Index, Mat<compute>& view) { views.push_back(view); });
     std::size_t nth = 0;
-    visit_state(to, std::string(),
-                [&](const std::string&, Index, Mat<compute>& view) { be.copy(views[nth++], view); });
+    visit_state(to, std::string(), [&](const std::string&, Index, Mat<compute>& view) { be.copy(views[nth++], view); });
   }
 
   std::string name(const std::string& prefix) const { return join(prefix, "blocks.", index, "."); }

@@ -25,9 +25,10 @@ struct EpilogueBack {
 
   template <class R>
   RWKV_HD void map(R y, R dy, R& dx) const {
-    static_assert(requires { epilogue.slope(y); },
-                  "rwkv: to be trained an epilogue needs template <class R> R slope(R y) const, its derivative as a "
-                  "function of its value");
+    static_assert(
+        requires { epilogue.slope(y); },
+        "rwkv: to be trained an epilogue needs template <class R> R slope(R y) const, its derivative as a "
+        "function of its value");
     dx = dy * epilogue.slope(y);
   }
 };

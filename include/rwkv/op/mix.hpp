@@ -57,7 +57,7 @@ struct Mix {
   RWKV_HD void map(R x, R p, Rest&... mixes_then_outputs) const {
     constexpr int count = sizeof...(Rest) / 2;
     R* const each[] = {&mixes_then_outputs...};
-    RWKV_UNROLL for (int i = 0; i < count; ++i) *each[count + i] = Rule::mix(x, p, *each[i]);
+    RWKV_UNROLL for (int i = 0; i < count; ++i) * each[count + i] = Rule::mix(x, p, *each[i]);
   }
 
   /// Written out: dual numbers would carry as many directions as there are operands, most of them zero.

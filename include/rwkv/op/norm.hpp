@@ -103,7 +103,8 @@ void group_norm(B& backend, Seq<X, W> x, Index groups, Vec<P, W> scale, Vec<P, W
 template <class B, class X, class Y, class P, Index W, class Dx>
 void group_norm_back(B& backend, Arena scratch, Seq<X, W> x, Index groups, Vec<P, W> scale, double epsilon,
                      Seq<Y, W> dy, Dx dx, Vec<P, W> dscale, Vec<P, W> dshift) {
-  backend.rows(scratch, NormaliseBack{{groups, static_cast<double>(groups) / static_cast<double>(Index(x.width)), epsilon}},
+  backend.rows(scratch,
+               NormaliseBack{{groups, static_cast<double>(groups) / static_cast<double>(Index(x.width)), epsilon}},
                arg::in(x), arg::chan(scale), arg::in(dy), dx, arg::sum(dscale), arg::sum(dshift));
 }
 

@@ -45,7 +45,7 @@ struct MakeValid {
     R state[Cell::state_size];
     RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) state[n] = *each[n];
     Cell::make_valid(state);
-    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) *each[Cell::state_size + n] = state[n];
+    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) * each[Cell::state_size + n] = state[n];
   }
 };
 
@@ -55,9 +55,7 @@ void make_valid(B& backend, Mat<T> state) {
   if constexpr (requires(One<T>(&numbers)[Cell::state_size]) { Cell::make_valid(numbers); }) {
     const Index width = state.cols / Cell::state_size;
     for (Index b = 0; b < state.rows; ++b) {
-      const auto component = [&](auto n) {
-        return Seq<T>{state.row(b) + static_cast<Index>(n) * width, 1, 1, width};
-      };
+      const auto component = [&](auto n) { return Seq<T>{state.row(b) + static_cast<Index>(n) * width, 1, 1, width}; };
       [&]<std::size_t... N>(std::index_sequence<N...>) {
         backend.rows(MakeValid<Cell>{}, arg::in(component(N))..., arg::out(component(N))...);
       }

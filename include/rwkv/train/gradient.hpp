@@ -63,8 +63,7 @@ class Gradient {
     reset_state();
     clear();
   }
-  Gradient(Net& net, const GradientOptions& options)
-      : Gradient(net, options, [](const TensorSpec&) { return true; }) {}
+  Gradient(Net& net, const GradientOptions& options) : Gradient(net, options, [](const TensorSpec&) { return true; }) {}
 
   /// The wanted parameters with their gradients, in the model's order.
   std::span<const TrainedParameter<scalar>> parameters() const { return parameters_; }

@@ -41,9 +41,9 @@ struct Scaled {
 /// passes on to A and B.
 template <class T>
 struct AdaptedMatrix {
-  Mat<T> w, dw;    // [out, in]: the model's, and its gradient
-  Mat<T> base;     // [out, in]: W_0
-  Mat<T> a, b;     // [rank, in], [out, rank]
+  Mat<T> w, dw;  // [out, in]: the model's, and its gradient
+  Mat<T> base;   // [out, in]: W_0
+  Mat<T> a, b;   // [rank, in], [out, rank]
   Mat<T> da, db;
   double scale;
 

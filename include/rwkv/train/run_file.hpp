@@ -64,8 +64,8 @@ class RunFile {
           const std::map<std::string, std::string>& settings, FileSystem& files)
       : file_(open_tensors(path, {Access::loaded}, files)), name_(detail::path_text(path)) {
     expects(text("crc32") != nullptr && text("step") != nullptr, name_, ": this is no file of a training run");
-    expects(text("crc32.texts") != nullptr && *text("crc32.texts") == detail::checksum_of_texts(file_.metadata()), name_,
-            ": the file is damaged: its checksum does not agree with its texts");
+    expects(text("crc32.texts") != nullptr && *text("crc32.texts") == detail::checksum_of_texts(file_.metadata()),
+            name_, ": the file is damaged: its checksum does not agree with its texts");
     for (const auto& [key, wanted] : settings) {
       const std::string was = text(key) == nullptr ? "nothing" : *text(key);
       expects(was == wanted, name_, ": the run in the file has other settings: ", key, " is ", detail::in_quotes(was),

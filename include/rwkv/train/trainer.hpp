@@ -22,17 +22,17 @@ namespace rwkv::inline RWKV_ABI {
 
 /// How a model is trained. The defaults are the official recipe of RWKV-4.
 struct TrainerOptions {
-  BatchShape shape{};           ///< of every batch
-  LearningRate rate{};          ///< by step
+  BatchShape shape{};   ///< of every batch
+  LearningRate rate{};  ///< by step
   AdamW optimizer{};
-  double clip = 1.0;            ///< the largest norm of the whole gradient; 0: no limit
-  bool l2_wrap = true;          ///< see GradientOptions
-  double average = 0;           ///< decay of an exponential moving average of what is trained; 0: none
-  std::string frozen{};         ///< pattern of parameters that stay as they are, such as {emb,head}.*
-  Lora lora{};                  ///< matrices trained through low-rank factors
-  bool tune_state = false;      ///< train the initial state, and nothing else
-  Seed seed{};                  ///< of the factors' start
-  Index head_chunk = 256;       ///< see GradientOptions
+  double clip = 1.0;        ///< the largest norm of the whole gradient; 0: no limit
+  bool l2_wrap = true;      ///< see GradientOptions
+  double average = 0;       ///< decay of an exponential moving average of what is trained; 0: none
+  std::string frozen{};     ///< pattern of parameters that stay as they are, such as {emb,head}.*
+  Lora lora{};              ///< matrices trained through low-rank factors
+  bool tune_state = false;  ///< train the initial state, and nothing else
+  Seed seed{};              ///< of the factors' start
+  Index head_chunk = 256;   ///< see GradientOptions
 };
 
 /// Trains a model in place, one step at a time. Steps are pure functions of the weights, the options and the batches, on
@@ -153,8 +153,8 @@ class Trainer {
     options.rate.check();
     options.optimizer.check();
     expects(options.clip >= 0, "rwkv: the limit of the gradient's norm must not be negative, as ", options.clip, " is");
-    expects(options.average >= 0 && options.average < 1, "rwkv: the decay of the moving average must be in [0, 1), not ",
-            options.average);
+    expects(options.average >= 0 && options.average < 1,
+            "rwkv: the decay of the moving average must be in [0, 1), not ", options.average);
     expects(options.lora.matrices.empty() || (options.lora.rank > 0 && options.lora.alpha > 0),
             "rwkv: low-rank factors need a rank and an alpha above zero, not ", options.lora.rank, " and ",
             options.lora.alpha);
@@ -177,8 +177,9 @@ class Trainer {
       expects(found, "rwkv: no parameter is named like '", options_.frozen, "'");
     }
     const auto parameters = gradient_.parameters();
-    expects(!parameters.empty() || options_.tune_state, "rwkv: nothing is left to train",
-            options_.lora.matrices.empty() ? "" : join(": no free matrix is named like '", options_.lora.matrices, "'"));
+    expects(
+        !parameters.empty() || options_.tune_state, "rwkv: nothing is left to train",
+        options_.lora.matrices.empty() ? "" : join(": no free matrix is named like '", options_.lora.matrices, "'"));
     const Index moments = options_.average > 0 ? 3 : 2;
     const bool lora = !options_.lora.matrices.empty();
     Index count = options_.tune_state ? Index(initial_.numbers().cols) * (moments + 1) : 0;
@@ -194,7 +195,9 @@ class Trainer {
     memory_ = Memory<backend>(backend_, count * Index{sizeof(scalar)});
     scalar* next = reinterpret_cast<scalar*>(memory_.data());
     backend_.fill(matrix(next, 1, count), scalar(0));
-    const auto take = [&](Index size) { return std::span<scalar>(std::exchange(next, next + size), std::size_t(size)); };
+    const auto take = [&](Index size) {
+      return std::span<scalar>(std::exchange(next, next + size), std::size_t(size));
+    };
     const auto tune = [&](const std::string& name, Role role, const Shape& shape, std::span<scalar> value,
                           std::span<scalar> gradient) {
       const Index size = std::ssize(value);
@@ -224,7 +227,8 @@ class Trainer {
       tune(parameter.name + ".lora_a", Role::matrix, Shape{{rank, in}, 2}, a, da);
       tune(parameter.name + ".lora_b", Role::matrix, Shape{{out, rank}, 2}, b, db);
     }
-    for (const Tuned& tuned : tuned_) std::copy(tuned.value.begin(), tuned.value.end(), average_or_value(tuned).begin());
+    for (const Tuned& tuned : tuned_)
+      std::copy(tuned.value.begin(), tuned.value.end(), average_or_value(tuned).begin());
     // A run's file also holds what is not trained, so that it stands alone.
     for (auto& parameter : net.parameters()) {
       const auto shape = parameter.shape.span();
@@ -301,7 +305,8 @@ class Trainer {
     }
     for (const Tuned& tuned : tuned_) {
       if (const auto i = index(tuned.gradient); i < std::ssize(tuned.gradient)) {
-        return join("all weights are finite; the gradient of ", tuned.name, " is the first that is not, at element ", i);
+        return join("all weights are finite; the gradient of ", tuned.name, " is the first that is not, at element ",
+                    i);
       }
     }
     return "all weights and gradients are finite";
