@@ -29,10 +29,10 @@ struct Settings {
   ModelSizes sizes{.vocab = 256, .width = 160, .depth = 4};
   std::string decay = "cosine";
   TrainerOptions trainer{.shape = {.batch = 16, .length = 256},
-                         .rate = {.peak = 3e-3, .final = 1e-4, .steps = 1500, .warmup = 50},
-                         .optimizer = {.weight_decay = 0.1},
+                         .rate = {.peak = 4e-3, .final = 1e-4, .steps = 1800, .warmup = 50},
+                         .optimizer = {.weight_decay = 0.2},
                          .average = 0.99};
-  Index accumulate = 1, evaluate_every = 100, save_every = 100, patience = 0;
+  Index accumulate = 1, evaluate_every = 100, save_every = 100, patience = 5;
   double held_out = 0.1;
   int threads = 2;
   bool resume = false, streams = false, recompute = false;
