@@ -15,13 +15,13 @@ struct Scanning : V4 {
 };
 
 template <class S>
-using TimeMixing = TimeMix<V4, S, Cpu>;
+using TimeMixingOnCpu = TimeMix<V4, S, Cpu>;
 template <class S>
-using ScanMixing = TimeMix<Scanning, S, Cpu>;
+using ScanMixingOnCpu = TimeMix<Scanning, S, Cpu>;
 template <class S>
-using ChannelMixing = ChannelMix<V4, S, Cpu>;
+using ChannelMixingOnCpu = ChannelMix<V4, S, Cpu>;
 template <class S>
-using Gated = CellMix<config::LeakyGate, S, Cpu>;
+using GatedOnCpu = CellMix<config::LeakyGate, S, Cpu>;
 
 template <template <class> class BlockOf>
 void check_adjoint() {
@@ -42,8 +42,8 @@ void check_adjoint() {
 }  // namespace
 
 TEST_CASE("on one thread of the CPU and on three, backward is the adjoint of forward") {
-  check_adjoint<TimeMixing>();
-  check_adjoint<ScanMixing>();
-  check_adjoint<ChannelMixing>();
-  check_adjoint<Gated>();
+  check_adjoint<TimeMixingOnCpu>();
+  check_adjoint<ScanMixingOnCpu>();
+  check_adjoint<ChannelMixingOnCpu>();
+  check_adjoint<GatedOnCpu>();
 }
