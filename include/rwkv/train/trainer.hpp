@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "rwkv/core/glob.hpp"
+#include "rwkv/op/activation.hpp"
 #include "rwkv/train/adamw.hpp"
 #include "rwkv/train/gradient.hpp"
 #include "rwkv/train/lora.hpp"
