@@ -27,8 +27,8 @@ template <template <class> class BlockOf>
 void check_adjoint() {
   std::uint64_t seed = 1;
   for (const int threads : {1, 3}) {
-    for (const Index width : {1, 7, 19, 67}) {
-      for (const Index time : {1, 2, 65, 130, 300}) {
+    for (const Index width : {1, 19, 67}) {
+      for (const Index time : {1, 65, 300}) {
         CAPTURE(threads);
         CAPTURE(width);
         CAPTURE(time);
