@@ -43,8 +43,8 @@ class TokenShift {
     tape.x = x;
     forward(be, Arena(ws), x, state, y);
   }
-  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first,
-                const State& dlast, Seq<compute, Width> dx, TokenShift&, State& dfirst) const {
+  void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
+                Seq<compute, Width> dx, TokenShift&, State& dfirst) const {
     be.fill(dx.flat(), compute(0));
     rows_back(be, ws, Copy{}, arg::prev(tape.x, first.shift), arg::cot(dy), arg::back(dx, dlast.shift, dfirst.shift));
   }
