@@ -1,6 +1,6 @@
 #pragma once
-/// What a backend is: a memory space and seven verbs, and five more to train on it. Everything above is written against
-/// them, once.
+/// What a backend is: a memory space and seven verbs, and five more to train on it. Everything above is written
+/// against them, once.
 #include <span>
 
 #include "rwkv/backend/cross_entropy.hpp"
@@ -129,7 +129,7 @@ consteval bool explain_backend() {
 /// A backend that models are trained on:
 ///
 ///     rows(scratch, program, operands...)
-///                                       as rows, also with outputs `sum`; the adjoint of a row program is a row program
+///                                       as rows, also with outputs `sum`; the adjoint of a row program is one itself
 ///     recur_back(scratch, schedule, cell, length, first, dlast, dfirst, operands...)
 ///                                       the adjoint of recur from the state `first`: the inputs, `cot` of the output,
 ///                                       then an output for each input; dlast is the cotangent of the state after,
@@ -139,8 +139,8 @@ consteval bool explain_backend() {
 ///                                       table[tokens[i]] += from[i] in the order of i; from [tokens, width], table
 ///                                       [vocab, width]
 ///     cross_entropy(logits, targets, weights, losses)
-///                                       every row of logits [rows, vocab] becomes the gradient of its cross entropy, as
-///                                       cross_entropy_row does it; losses [rows], in memory of the host
+///                                       every row of logits [rows, vocab] becomes the gradient of its cross entropy,
+///                                       as in cross_entropy_row; losses [rows], in memory of the host
 ///     sum_of_squares(scratch, x)        the sum over all elements of x [rows, cols], returned as a double
 ///
 /// The order of every sum depends on sizes alone.

@@ -128,8 +128,8 @@ double adjoint_defect(const ModelSizes& sizes, const LawTrial& trial = {},
 }
 
 /// How far apart the gradients of a sequence are when it is passed back as a whole and in two parts, the first `split`
-/// tokens and the rest, the state handed over on the way there and its cotangent on the way back. The largest difference
-/// of any parameter's gradient, of dx and of dfirst, each relative to the largest number among them.
+/// tokens and the rest, the state handed over on the way there and its cotangent on the way back. The largest
+/// difference of any parameter's gradient, of dx and of dfirst, each relative to the largest number among them.
 template <class K, class P = Keep>
 double split_defect(const ModelSizes& sizes, const LawTrial& trial, Index split, typename K::backend backend = {}) {
   using Numbers = typename BlockRun<K, P>::Numbers;
