@@ -18,8 +18,15 @@ struct Config {
   }
 };
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define RWKV_CPU_CONFIGS config::Config<float, rwkv::Cpu, 3>  // looks for faults of memory, not of digits
+#endif
+#endif
+#ifndef RWKV_CPU_CONFIGS
 #define RWKV_CPU_CONFIGS \
   config::Config<float, rwkv::Cpu>, config::Config<float, rwkv::Cpu, 3>, config::Config<double, rwkv::Cpu, 2>
+#endif
 #define RWKV_TEST_CONFIGS config::Config<double, rwkv::Reference>, RWKV_CPU_CONFIGS
 
 /// Numbers that views look at.
