@@ -263,6 +263,14 @@ TEST_CASE("settings and batches that make no sense are named") {
   fails([](Batch& b) { b.tokens[4] = 29; }, "rwkv: token 29 at position 4 is outside the vocabulary of 29");
   fails([](Batch& b) { b.targets[5] = -2; }, "rwkv: target -2 at position 5 is outside the vocabulary of 29");
   fails([](Batch& b) { b.targets.assign(33, no_target); }, "rwkv: no position of the batch has a target");
+
+  // A fault in the second part of a batch shows before the first has changed anything.
+  std::vector<Batch> parts(2, some_batch(small_options().shape));
+  parts[1].tokens[0] = -1;
+  const auto numbers = trainer.gradient().state().numbers();
+  const std::vector<float> state(numbers.data, numbers.data + numbers.cols);
+  CHECK_THROWS_WITH_AS(trainer.step(parts), "rwkv: token -1 at position 0 is outside the vocabulary of 29", Error);
+  CHECK(std::equal(state.begin(), state.end(), numbers.data));
 }
 
 TEST_CASE("evaluation is the mean of all tokens after the first, from the empty state, whatever the chunks") {

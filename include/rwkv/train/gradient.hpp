@@ -84,6 +84,23 @@ class Gradient {
     return mean * std::accumulate(losses_.begin(), losses_.end(), 0.0);
   }
 
+  /// Throws the errors of add() without doing anything, and returns the number of positions with a target.
+  std::size_t check(std::span<const Token> tokens, std::span<const Token> targets) const {
+    expects(tokens.size() == positions() && targets.size() == positions(), "rwkv: a batch of ", options_.batch,
+            " sequences of ", options_.length, " tokens has ", positions(), " tokens and as many targets, not ",
+            tokens.size(), " and ", targets.size());
+    std::size_t counted = 0;
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      expects(tokens[i] >= 0 && tokens[i] < vocab_, "rwkv: token ", tokens[i], " at position ", i,
+              " is outside the vocabulary of ", vocab_);
+      expects(targets[i] == no_target || (targets[i] >= 0 && targets[i] < vocab_), "rwkv: target ", targets[i],
+              " at position ", i, " is outside the vocabulary of ", vocab_);
+      counted += targets[i] != no_target;
+    }
+    expects(counted > 0, "rwkv: no position of the batch has a target");
+    return counted;
+  }
+
   /// The state that the next batch starts from, and its gradient in the last: that of the state it started from.
   BodyState<Body>& state() { return state_; }
   const BodyState<Body>& state() const { return state_; }
@@ -131,22 +148,6 @@ class Gradient {
       next += views[i].shape.count();
       parameters_.push_back({values[i], values[i].numbers(), views[i].numbers()});
     }
-  }
-
-  std::size_t check(std::span<const Token> tokens, std::span<const Token> targets) const {
-    expects(tokens.size() == positions() && targets.size() == positions(), "rwkv: a batch of ", options_.batch,
-            " sequences of ", options_.length, " tokens has ", positions(), " tokens and as many targets, not ",
-            tokens.size(), " and ", targets.size());
-    std::size_t counted = 0;
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      expects(tokens[i] >= 0 && tokens[i] < vocab_, "rwkv: token ", tokens[i], " at position ", i,
-              " is outside the vocabulary of ", vocab_);
-      expects(targets[i] == no_target || (targets[i] >= 0 && targets[i] < vocab_), "rwkv: target ", targets[i],
-              " at position ", i, " is outside the vocabulary of ", vocab_);
-      counted += targets[i] != no_target;
-    }
-    expects(counted > 0, "rwkv: no position of the batch has a target");
-    return counted;
   }
 
   void pass(Arena ws, std::span<const Token> tokens, std::span<const Token> targets,

@@ -71,6 +71,7 @@ class Trainer {
   /// One step over several batches whose gradients are averaged, so that a batch larger than memory can be had in parts.
   double step(std::span<const Batch> parts) {
     expects(!parts.empty(), "rwkv: a training step needs a batch");
+    for (const Batch& part : parts) static_cast<void>(gradient_.check(part.tokens, part.targets));
     backend_.copy(Mat<const scalar>(gradient_.state().numbers()), before_.numbers());
     gradient_.clear();
     std::fill(state_gradient_.begin(), state_gradient_.end(), scalar(0));
