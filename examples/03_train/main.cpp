@@ -308,7 +308,22 @@ class Run {
   Index first_ = 0;  ///< the step at which this process took over
 };
 
+/// What the run writes must be no file that it reads, and no two of them the same.
+void check_paths(const Settings& settings) {
+  std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
+  for (const std::filesystem::path& written :
+       {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file()}) {
+    const auto absolute = std::filesystem::absolute(written).lexically_normal();
+    for (const auto& other : others) {
+      expects(other.empty() || std::filesystem::absolute(other).lexically_normal() != absolute, written.string(),
+              ": the run would write over this file; pass another --out or --curve");
+    }
+    others.push_back(written);
+  }
+}
+
 int train(const Settings& settings) {
+  check_paths(settings);
   const auto [tokens, vocab] = read_text(settings);
   const auto kept = static_cast<Index>(static_cast<double>(tokens.size()) * settings.held_out);
   std::optional<TokenData> held_out;

@@ -64,14 +64,27 @@ class Model;
 template <class M>
 class Context;
 struct Keep;
-template <class M, class P = Keep>
-class Gradient;
+struct Recompute;
 
 /// The standard stack of one version: embedding with ln0, layers of its time mix and channel mix, head. Depth and sizes
 /// come from the file unless D fixes them.
 template <class V, class S, class B, class D = Dims<>>
 using LanguageModel =
     Model<Embedding<S, B, D>, Stack<Layer<TimeMix<V, S, B, D>, ChannelMix<V, S, B, D>>>, Head<S, B, D>>;
+
+// Training: model M, memory policy P.
+template <class M, class P = Keep>
+class Gradient;
+template <class M, class P = Keep>
+class Trainer;
+struct TrainerOptions;
+struct AdamW;
+struct LearningRate;
+struct Lora;
+class TokenData;
+struct Batch;
+class RandomWindows;
+class ContiguousStreams;
 
 // Input, output and text.
 class Error;

@@ -25,7 +25,7 @@ TEST_CASE_TEMPLATE("the gradient of every parameter is that of the golden", C, R
       for (const auto& parameter : gradient.parameters()) {
         CAPTURE(parameter.name);
         CHECK(golden::relative_error(parameter.gradient, want["grad." + parameter.name].values) <
-              (std::is_same_v<T, double> ? 1e-6 : 2e-5));
+              (std::is_same_v<T, double> ? 1e-7 : 2e-5));
       }
     }
   };

@@ -59,12 +59,7 @@ TEST_CASE("learning rate: warm-up") {
 }
 
 TEST_CASE("learning rate: the recipe of RWKV-4") {
-  const auto path = golden::folder() / "training" / "rwkv4-recipe-20steps.safetensors";
-  if (!std::filesystem::exists(path)) {
-    MESSAGE("skipped: needs the full set of golden numbers");
-    return;
-  }
-  const auto lr = golden::File(path)["lr"].values;
+  const auto lr = golden::File(golden::folder() / "training" / "rwkv4-recipe-20steps.safetensors")["lr"].values;
   const LearningRate rate{
       .peak = 2e-3, .final = 2e-4, .steps = 20, .warmup = 5, .start = 0.2, .decay = LearningRate::exponential};
   REQUIRE(lr.size() == 20);

@@ -64,7 +64,7 @@ concept HasRecur = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {
 
 template <class B>
 concept HasSums = requires(B& be, Arena ws, Seq<float> x, Vec<float> p) {
-  be.rows(ws, RowProgramArchetype{}, arg::in(x), arg::sum(p));
+  be.rows(ws, RowProgramArchetype{}, arg::cot(x), arg::sum(p));
 };
 template <class B>
 concept HasRecurBack = requires(B& be, Arena ws, Seq<float> x, Mat<float> state) {

@@ -83,6 +83,7 @@ class CellMix {
     be.gemm(linear(tape.gated, params.output, y));
   }
 
+  /// The adjoint, see Block; scratch of 2 inputs + 4 sequences.
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, CellMix& grad, State& dfirst) const {
     auto dgated = ws.like<compute>(dy, dims.width), dr = ws.like<compute>(dy, dims.width),

@@ -75,6 +75,7 @@ class ChannelMix<V, S, B, D> {
     be.rows(typename V::Gate{}, arg::in(r), arg::in(v), arg::out(y));
   }
 
+  /// The adjoint, see Block; scratch of four sequences and one of width ffn.
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, ChannelMix& grad, State& dfirst) const {
     const auto& [x, xk, xr, r, v, k] = tape;

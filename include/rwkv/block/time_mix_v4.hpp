@@ -87,6 +87,7 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(gated, params.output, y));
   }
 
+  /// The adjoint, see Block; scratch of nine sequences.
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
     const auto& [x, xk, xv, xr, k, v, r, wkv, gated, w] = tape;

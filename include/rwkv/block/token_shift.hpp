@@ -43,6 +43,7 @@ class TokenShift {
     tape.x = x;
     forward(be, Arena(ws), x, state, y);
   }
+  /// The adjoint, see Block; no scratch.
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, TokenShift&, State& dfirst) const {
     be.fill(dx.flat(), compute(0));

@@ -93,8 +93,8 @@ void draw(BlockRun<K, P>& run, const ModelSizes& sizes, const LawTrial& trial) {
 /// All inputs, states and parameters change at once in random directions u, and all outputs and states after get random
 /// cotangents: with the exact derivative J u from dual numbers, <cotangent, J u> must equal <J^T cotangent, u>. Returns
 /// their difference in units of the sum of the sizes of their terms. BlockOf may be a Block, a Layer, a Chain or a
-/// Stack; P is what layers keep. (g++ 12 takes alias templates of one name in the unnamed namespaces of two files for the
-/// same: name them apart.)
+/// Stack; P is what layers keep. (g++ 12 takes alias templates of one name in the unnamed namespaces of two files for
+/// the same: name them apart.)
 template <template <class S> class BlockOf, class P = Keep>
 double adjoint_defect(const ModelSizes& sizes, const LawTrial& trial = {},
                       typename BlockOf<double>::backend backend = {}) {

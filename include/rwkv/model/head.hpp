@@ -41,8 +41,8 @@ class Head {
     be.gemm(linear(normed, params.table, logits));
   }
 
-  /// The cross entropy of every position, and with it the adjoint of the head; positions are taken `chunk` at a time, so
-  /// that the logits of a long batch are never all in memory.
+  /// The cross entropy of every position, and with it the adjoint of the head; positions are taken `chunk` at a time,
+  /// so that the logits of a long batch are never all in memory.
   /// Shapes    x, dx: [positions, width]   targets, losses: [positions]; a position without target has loss 0
   /// Aliasing  dx may be x
   void loss(B& be, Arena ws, Mat<const compute, Width> x, std::span<const Token> targets,

@@ -75,7 +75,8 @@ class Layer {
     if constexpr (std::is_same_v<P, Recompute>) {
       Tape<Keep> again;
       // Forward replaces the state it starts from; the cotangents of that state are not needed yet, so it starts there.
-      copy_state(be, first, dfirst);
+      copy_block_state(be, att, first.att, dfirst.att);
+      copy_block_state(be, ffn, first.ffn, dfirst.ffn);
       keep(be, ws, tape.x, dfirst, ws.like<compute>(d, d.width), again);
       backward(be, ws, d, again, first, dlast, grad, dfirst);
     } else {
@@ -138,12 +139,17 @@ class Layer {
     be.rows(Sum{}, arg::in(tape.middle), arg::in(y), arg::out(y));
   }
 
-  void copy_state(backend& be, const State& from, State& to) const {
-    std::vector<Mat<compute>> views;
-    State source = from;
-    visit_state(source, std::string(), [&](const std::string&, Index, Mat<compute>& view) { views.push_back(view); });
-    std::size_t nth = 0;
-    visit_state(to, std::string(), [&](const std::string&, Index, Mat<compute>& view) { be.copy(views[nth++], view); });
+  /// Copies the states of a block; the nested visits allocate nothing.
+  template <class K>
+  static void copy_block_state(backend& be, const K& block, typename K::State from, typename K::State& to) {
+    int nth = 0;
+    block.visit_state(from, std::string(), [&](const std::string&, Index, Mat<compute>& source) {
+      int at = 0;
+      block.visit_state(to, std::string(), [&](const std::string&, Index, Mat<compute>& target) {
+        if (at++ == nth) be.copy(source, target);
+      });
+      ++nth;
+    });
   }
 
   std::string name(const std::string& prefix) const { return join(prefix, "blocks.", index, "."); }

@@ -7,8 +7,8 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// The state of `batch` sequences in the body of a model, with memory of its own: one block without gaps, so that all of
-/// it is copied, kept and restored as plain numbers.
+/// The state of `batch` sequences in the body of a model, with memory of its own: one block without gaps, so that all
+/// of it is copied, kept and restored as plain numbers.
 template <class Body>
 class BodyState {
  public:

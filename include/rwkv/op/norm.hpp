@@ -76,8 +76,8 @@ void layer_norm(B& backend, Seq<X, W> x, Vec<P, W> scale, Vec<P, W> shift, doubl
                arg::chan(shift), arg::out(y));
 }
 
-/// The adjoint of layer_norm: writes or adds the cotangent of x as the operand `dx` says, arg::out or arg::add, and adds
-/// those of scale and shift.
+/// The adjoint of layer_norm: writes or adds the cotangent of x as the operand `dx` says, arg::out or arg::add, and
+/// adds those of scale and shift.
 /// Shapes    x, dy, dx: [batch, time, width]   scale, dscale, dshift: [width]
 /// Aliasing  dx may be dy
 template <class B, class X, class Y, class P, Index W, class Dx>
@@ -87,25 +87,30 @@ void layer_norm_back(B& backend, Arena scratch, Seq<X, W> x, Vec<P, W> scale, do
                arg::chan(scale), arg::in(dy), dx, arg::sum(dscale), arg::sum(dshift));
 }
 
+namespace detail {
+/// The row program over `groups` equal groups of `width` channels.
+inline Normalise normalise_groups(Index width, Index groups, double epsilon) {
+  const Index group = groups > 0 ? width / groups : 0;
+  expects(group > 0 && group * groups == width, "rwkv: ", width, " channels do not form ", groups, " equal groups");
+  return {groups, 1.0 / static_cast<double>(group), epsilon};
+}
+}  // namespace detail
+
 /// Normalises every token over each of `groups` equal groups of channels.
 /// Shapes    x, y: [batch, time, width]   scale, shift: [width]
 /// Aliasing  y may be x
 template <class B, class X, class T, class P, Index W>
 void group_norm(B& backend, Seq<X, W> x, Index groups, Vec<P, W> scale, Vec<P, W> shift, double epsilon, Seq<T, W> y) {
-  const Index group = groups > 0 ? x.width / groups : 0;
-  expects(group > 0 && group * groups == x.width, "rwkv: ", Index(x.width), " channels do not form ", groups,
-          " equal groups");
-  backend.rows(Normalise{groups, 1.0 / static_cast<double>(group), epsilon}, arg::in(x), arg::chan(scale),
-               arg::chan(shift), arg::out(y));
+  backend.rows(detail::normalise_groups(x.width, groups, epsilon), arg::in(x), arg::chan(scale), arg::chan(shift),
+               arg::out(y));
 }
 
 /// The adjoint of group_norm; see layer_norm_back.
 template <class B, class X, class Y, class P, Index W, class Dx>
 void group_norm_back(B& backend, Arena scratch, Seq<X, W> x, Index groups, Vec<P, W> scale, double epsilon,
                      Seq<Y, W> dy, Dx dx, Vec<P, W> dscale, Vec<P, W> dshift) {
-  backend.rows(scratch,
-               NormaliseBack{{groups, static_cast<double>(groups) / static_cast<double>(Index(x.width)), epsilon}},
-               arg::in(x), arg::chan(scale), arg::in(dy), dx, arg::sum(dscale), arg::sum(dshift));
+  backend.rows(scratch, NormaliseBack{detail::normalise_groups(x.width, groups, epsilon)}, arg::in(x), arg::chan(scale),
+               arg::in(dy), dx, arg::sum(dscale), arg::sum(dshift));
 }
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -9,31 +9,34 @@
 
 namespace rwkv::inline RWKV_ABI {
 
+namespace detail {
+/// Fills every component of a state [batch, state_size * width], component-major, with its number.
+template <class B, class T, std::size_t Components>
+void fill_components(B& backend, Mat<T> state, const One<T> (&numbers)[Components]) {
+  const Index width = state.cols / static_cast<Index>(Components);
+  for (std::size_t n = 0; n < Components; ++n) {
+    backend.fill(Mat<T>{state.data + static_cast<Index>(n) * width, state.rows, width, state.stride}, numbers[n].v);
+  }
+}
+}  // namespace detail
+
 /// Sets the state of a channel cell to what it is before the first token.
 /// Shapes    state: [batch, state_size * width], component-major
 template <class Cell, class B, class T>
 void reset_state(B& backend, Mat<T> state) {
   One<T> initial[Cell::state_size];
   Cell::init(initial);
-  const Index width = state.cols / Cell::state_size;
-  for (Index n = 0; n < Cell::state_size; ++n) {
-    backend.fill(Mat<T>{state.data + n * width, state.rows, width, state.stride}, initial[n].v);
-  }
+  detail::fill_components(backend, state, initial);
 }
 
-/// A state that behaves as the one before the first token and that an optimiser can change: a cell whose initial state
-/// has no derivative, because its scale is zero, brings another as init_tuned.
+/// Sets it to a state that behaves like that and that an optimiser can change: a cell whose initial state has no
+/// derivative, because its scale is zero, brings another as init_tuned.
 template <class Cell, class B, class T>
 void begin_tuning(B& backend, Mat<T> state) {
-  reset_state<Cell>(backend, state);
-  if constexpr (requires(One<T>(&initial)[Cell::state_size]) { Cell::init_tuned(initial); }) {
-    One<T> initial[Cell::state_size];
-    Cell::init_tuned(initial);
-    const Index width = state.cols / Cell::state_size;
-    for (Index n = 0; n < Cell::state_size; ++n) {
-      backend.fill(Mat<T>{state.data + n * width, state.rows, width, state.stride}, initial[n].v);
-    }
-  }
+  One<T> initial[Cell::state_size];
+  if constexpr (requires { Cell::init_tuned(initial); }) Cell::init_tuned(initial);
+  else Cell::init(initial);
+  detail::fill_components(backend, state, initial);
 }
 
 /// The row program that applies a cell's make_valid to the components of a state: operands in, then out.

@@ -40,8 +40,8 @@ inline std::string checksum_of_texts(const std::map<std::string, std::string>& t
 }
 }  // namespace detail
 
-/// Writes tensors and texts with a checksum of every tensor and one of the texts as .safetensors, in one step: at every moment, a crash
-/// included, the path leads to the whole old file or to the whole new one.
+/// Writes tensors and texts with a checksum of every tensor and one of the texts as .safetensors, in one step: at every
+/// moment, a crash included, the path leads to the whole old file or to the whole new one.
 template <class T>
 void save_run(const std::filesystem::path& path, std::span<const RunTensor<T>> tensors,
               std::map<std::string, std::string> texts, FileSystem& files) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,7 +22,7 @@
 
 namespace rwkv::inline RWKV_ABI {
 
-/// How a model is trained. The defaults are the official recipe of RWKV-4.
+/// How a model is trained. Clipping, the parameter groups and the L2 wrap are those of the official recipe.
 struct TrainerOptions {
   BatchShape shape{};   ///< of every batch
   LearningRate rate{};  ///< by step
@@ -36,11 +37,11 @@ struct TrainerOptions {
   Index head_chunk = 256;   ///< see GradientOptions
 };
 
-/// Trains a model in place, one step at a time. Steps are pure functions of the weights, the options and the batches, on
-/// any number of threads, so equal runs give equal bits.
+/// Trains a model in place, one step at a time. Steps are pure functions of the weights, the options and the batches,
+/// on any number of threads, so equal runs give equal bits.
 ///
 /// P says what a pass keeps: Keep or Recompute.
-template <class Net, class P = Keep>
+template <class Net, class P>
 class Trainer {
   using backend = typename Net::backend;
 
@@ -68,10 +69,18 @@ class Trainer {
   ///           error names the step and the first tensor to blame, and everything is as it was before the step
   double step(const Batch& batch) { return step(std::span<const Batch>(&batch, 1)); }
 
-  /// One step over several batches whose gradients are averaged, so that a batch larger than memory can be had in parts.
+  /// One step over several batches whose gradients are averaged, so that a batch larger than memory can be had in
+  /// parts.
   double step(std::span<const Batch> parts) {
     expects(!parts.empty(), "rwkv: a training step needs a batch");
-    for (const Batch& part : parts) static_cast<void>(gradient_.check(part.tokens, part.targets));
+    for (const Batch& part : parts) {
+      expects(part.shape == options_.shape, "rwkv: a batch of ", part.shape.batch, " sequences of ", part.shape.length,
+              " tokens for a trainer of ", options_.shape.batch, " of ", options_.shape.length);
+      expects(part.fresh || !options_.tune_state,
+              "rwkv: the initial state is trained on batches that start from it, not on one that goes on");
+      static_cast<void>(gradient_.check(part.tokens, part.targets));
+    }
+    expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before a step");
     backend_.copy(Mat<const scalar>(gradient_.state().numbers()), before_.numbers());
     gradient_.clear();
     std::fill(state_gradient_.begin(), state_gradient_.end(), scalar(0));
@@ -83,12 +92,13 @@ class Trainer {
       sum_state_gradients();
     }
     for (const auto& adapted : adapted_) adapted.pull_back(backend_);
-    norm_ = std::sqrt(squares(scratch_.arena()));
-    if (!std::isfinite(loss) || !std::isfinite(norm_)) {
+    const double norm = std::sqrt(squares(scratch_.arena()));
+    if (!std::isfinite(loss) || !std::isfinite(norm)) {
       backend_.copy(Mat<const scalar>(before_.numbers()), gradient_.state().numbers());
-      fail("rwkv: training step ", steps_, ": the loss is ", loss, ", the gradient's norm ", norm_, "; ",
+      fail("rwkv: training step ", steps_, ": the loss is ", loss, ", the gradient's norm ", norm, "; ",
            first_not_finite());
     }
+    norm_ = norm;
     update(options_.rate(steps_));
     ++steps_;
     return loss;
@@ -98,6 +108,7 @@ class Trainer {
   Index steps() const { return steps_; }
   /// Of the last step: the norm of the whole gradient before clipping.
   double gradient_norm() const { return norm_; }
+  /// Of the next step.
   double learning_rate() const { return options_.rate(steps_); }
   const Gradient<Net, P>& gradient() const { return gradient_; }
 
@@ -107,18 +118,21 @@ class Trainer {
     return {numbers.data, static_cast<std::size_t>(Index(numbers.cols))};
   }
 
-  /// Exchanges what is trained and its moving average, for evaluating or saving the average; a second call changes back.
+  /// Exchanges what is trained and its moving average, for evaluating or saving the average; a second call changes
+  /// back, and until then the run neither goes on nor is saved.
   void exchange_average() {
     expects(options_.average > 0, "rwkv: this run keeps no moving average");
     for (const Tuned& tuned : tuned_) std::swap_ranges(tuned.value.begin(), tuned.value.end(), tuned.average.begin());
     merge();
+    exchanged_ = !exchanged_;
   }
 
-  /// Writes everything the run depends on, in one step, as .safetensors: weights under their own names, moments, average,
-  /// factors, carried state, the number of the step, and checksums of every tensor and of all texts. `notes` are kept
-  /// among the texts, their keys behind `note.`.
+  /// Writes everything the run depends on, in one step, as .safetensors: weights under their own names, moments,
+  /// average, factors, carried state, the number of the step, and checksums of every tensor and of all texts. `notes`
+  /// are kept among the texts, their keys behind `note.`.
   void save(const std::filesystem::path& path, const std::map<std::string, std::string>& notes = {},
             FileSystem& files = system_files()) const {
+    expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before saving");
     auto texts = settings();
     texts["step"] = join(steps_);
     for (const auto& [key, text] : notes) texts["note." + key] = text;
@@ -130,6 +144,7 @@ class Trainer {
   /// Returns its notes.
   /// Errors    a file that is damaged, of another model, or of a run with other settings: nothing changes
   std::map<std::string, std::string> resume(const std::filesystem::path& path, FileSystem& files = system_files()) {
+    expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before resuming");
     const auto tensors = contents();
     const RunFile<scalar> file(path, tensors, settings(), files);
     steps_ = file.number("step");
@@ -285,13 +300,13 @@ class Trainer {
       const auto p = tuned.tokens(tuned.value), g = tuned.tokens(tuned.gradient), m = tuned.tokens(tuned.first),
                  v = tuned.tokens(tuned.second);
       backend_.rows(update, arg::in(g), arg::in(p), arg::in(m), arg::in(v), arg::out(p), arg::out(m), arg::out(v));
+      if (options_.tune_state) body_.make_valid(backend_, initial_.views);
       if (options_.average > 0) {
         const auto average = tuned.tokens(tuned.average);
         backend_.rows(Averaged{options_.average}, arg::in(p), arg::in(average), arg::out(average));
       }
     }
     merge();
-    if (options_.tune_state) body_.make_valid(backend_, initial_.views);
     backend_.sync();
   }
 
@@ -311,7 +326,16 @@ class Trainer {
                     i);
       }
     }
-    return "all weights and gradients are finite";
+    // Finite numbers whose squares are not.
+    const Tuned* steepest = &tuned_.front();
+    const auto most = [](const Tuned& tuned) {
+      return std::transform_reduce(
+          tuned.gradient.begin(), tuned.gradient.end(), 0.0, [](double a, double b) { return std::max(a, b); },
+          [](scalar x) { return std::abs(static_cast<double>(x)); });
+    };
+    for (const Tuned& tuned : tuned_) steepest = most(tuned) > most(*steepest) ? &tuned : steepest;
+    return join("all weights and gradients are finite; the gradient of ", steepest->name, " is the largest, with ",
+                most(*steepest));
   }
 
   /// The tensors of the file of a run, in a fixed order.
@@ -368,6 +392,7 @@ class Trainer {
   Memory<backend> memory_, scratch_;
   Index steps_ = 0;
   double norm_ = 0;
+  bool exchanged_ = false;
 };
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -279,7 +279,7 @@ void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index 
   }
 }
 
-/// The rows [row, last_row) of x, whole blocks, against at most dot_outputs rows of w, where they lie: rows so short that
+/// The rows [row, last_row) of x, whole blocks, against at most dot_outputs rows of w, where they lie: of rows so short
 /// the few of w which stay in the first-level cache while the rows of x pass need no copy.
 template <class T, class Stored>
 void dot_short(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
