@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "../check/gates.hpp"
+#include "../gates.hpp"
 #include "../configs.hpp"
 #include "../numbers.hpp"
 

@@ -8,28 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "../gates.hpp"
 #include "../golden.hpp"
 #include "harness.hpp"
 
 using namespace rwkv;
+using config::LeakyGate;
 
 namespace {
-
-/// h_t = (1 - z_t) h_{t-1} + z_t c_t, y_t = h_t, with z = sigmoid(gate) and c = value.
-struct LeakyGate {
-  static constexpr auto inputs = Inputs{"gate", "value"};
-  static constexpr int state_size = 1;
-  template <class R>
-  RWKV_HD static void init(R (&h)[1]) {
-    h[0] = R(0.25);
-  }
-  template <class R>
-  RWKV_HD static R step(R (&h)[1], const R (&x)[2]) {
-    const R z = sigmoid(x[0]);
-    h[0] = (R(1) - z) * h[0] + z * x[1];
-    return h[0];
-  }
-};
 
 std::vector<double> noise(std::size_t count, std::uint64_t seed) {
   std::vector<double> x;

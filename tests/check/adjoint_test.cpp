@@ -4,7 +4,7 @@
 #include <rwkv/blocks.hpp>
 #include <rwkv/check/adjoint.hpp>
 
-#include "gates.hpp"
+#include "../gates.hpp"
 
 using namespace rwkv;
 
