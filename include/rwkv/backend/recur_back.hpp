@@ -110,10 +110,11 @@ RWKV_HD void retreat(std::index_sequence<Nth...> order, Index b, Index lane, Use
     };
     (read(std::integral_constant<std::size_t, Nth>{}, ops), ...);
     step_back<C>(states[t - begin], x, dy[0], dstate, dx);
+    std::size_t sum = 0;
     const auto write = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, const auto& op) {
       using Operand = std::remove_cvref_t<decltype(op)>;
       if constexpr (is_sum<Operand>) {
-        sums[sums_before<Op...>(N)] += dx[N - inputs - 1];
+        sums[sum++] += dx[N - inputs - 1];
       } else if constexpr (N > inputs) {
         Slot<R, Operand, Used> slot(op, b, t, lane, used);
         slot.value = dx[N - inputs - 1];

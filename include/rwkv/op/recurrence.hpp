@@ -52,17 +52,22 @@ struct MakeValid {
   }
 };
 
+namespace detail {
+template <class Cell, class B, class T, std::size_t... Nth>
+void make_row_valid(B& backend, T* row, Index width, std::index_sequence<Nth...>) {
+  const auto component = [&](std::size_t n) { return Seq<T>{row + static_cast<Index>(n) * width, 1, 1, width}; };
+  backend.rows(MakeValid<Cell>{}, arg::in(component(Nth))..., arg::out(component(Nth))...);
+}
+}  // namespace detail
+
 /// Returns a state that an optimiser has changed to the valid ones, for cells that not every state is valid for.
 template <class Cell, class B, class T>
-void make_valid(B& backend, Mat<T> state) {
-  if constexpr (requires(One<T>(&numbers)[Cell::state_size]) { Cell::make_valid(numbers); }) {
-    const Index width = state.cols / Cell::state_size;
+void make_valid([[maybe_unused]] B& backend, [[maybe_unused]] Mat<T> state) {
+  [[maybe_unused]] One<T> numbers[Cell::state_size];
+  if constexpr (requires { Cell::make_valid(numbers); }) {
+    constexpr auto components = std::make_index_sequence<static_cast<std::size_t>(Cell::state_size)>();
     for (Index b = 0; b < state.rows; ++b) {
-      const auto component = [&](auto n) { return Seq<T>{state.row(b) + static_cast<Index>(n) * width, 1, 1, width}; };
-      [&]<std::size_t... N>(std::index_sequence<N...>) {
-        backend.rows(MakeValid<Cell>{}, arg::in(component(N))..., arg::out(component(N))...);
-      }
-      (std::make_index_sequence<static_cast<std::size_t>(Cell::state_size)>());
+      detail::make_row_valid<Cell>(backend, state.row(b), state.cols / Cell::state_size, components);
     }
   }
 }

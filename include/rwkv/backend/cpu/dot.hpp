@@ -283,14 +283,15 @@ void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index 
 /// the few of w which stay in the first-level cache while the rows of x pass need no copy.
 template <class T, class Stored>
 void dot_short(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
+  Widest<T>* const nothing_waits = nullptr;
   for (Index group = first; group < last; group += DotCopies<T>::w_rows) {
     const Index group_end = std::min(last, group + DotCopies<T>::w_rows);
     for (Index r = row; r < last_row; r += dot_x_rows) {
       Index out = group;
       for (; out + dot_w_rows <= group_end; out += dot_w_rows) {
-        dot_block<dot_x_rows, dot_w_rows, false>(y, x, w, r, out, 0, x.cols, nullptr);
+        dot_block<dot_x_rows, dot_w_rows, false>(y, x, w, r, out, 0, x.cols, nothing_waits);
       }
-      for (; out < group_end; ++out) dot_block<dot_x_rows, 1, false>(y, x, w, r, out, 0, x.cols, nullptr);
+      for (; out < group_end; ++out) dot_block<dot_x_rows, 1, false>(y, x, w, r, out, 0, x.cols, nothing_waits);
     }
   }
 }
