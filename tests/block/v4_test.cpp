@@ -98,9 +98,9 @@ TEST_CASE_TEMPLATE("the gradients of the RWKV-4 time mix are those of the golden
         states("in.state."));
     const auto dx = block.forward_and_backward(x.as<T>(), time, file["cot.y"].as<T>(), states("cot.state."));
     CHECK(golden::error_ratio<T>(dx, file["grad.x"]) < limit);
-    for (const auto& [name, gradient] : block.gradients()) {
-      CAPTURE(name);
-      CHECK(golden::error_ratio<T>(gradient, file["grad.param." + name]) < limit);
+    for (const auto& gradient : block.gradients()) {
+      CAPTURE(gradient.first);
+      CHECK(golden::error_ratio<T>(gradient.second, file["grad.param." + gradient.first]) < limit);
     }
     CHECK(golden::error_ratio<T>(block.state_gradient("shift"), file["grad.state.att_x"]) < limit);
     const std::string components[] = {"aa", "bb", "pp"};
@@ -127,9 +127,9 @@ TEST_CASE_TEMPLATE("the gradients of the RWKV-4 channel mix are those of the gol
     const auto dx = block.forward_and_backward(x.as<T>(), time, file["cot.y"].as<T>(),
                                                [&](const std::string&) { return file["cot.state.ffn_x"].values; });
     CHECK(golden::error_ratio<T>(dx, file["grad.x"]) < 1);
-    for (const auto& [name, gradient] : block.gradients()) {
-      CAPTURE(name);
-      CHECK(golden::error_ratio<T>(gradient, file["grad.param." + name]) < 1);
+    for (const auto& gradient : block.gradients()) {
+      CAPTURE(gradient.first);
+      CHECK(golden::error_ratio<T>(gradient.second, file["grad.param." + gradient.first]) < 1);
     }
     CHECK(golden::error_ratio<T>(block.state_gradient("shift"), file["grad.state.ffn_x"]) < 1);
   }
