@@ -7,8 +7,8 @@
 
 #include <cmath>
 
-#include "../gates.hpp"
 #include "../configs.hpp"
+#include "../gates.hpp"
 #include "../numbers.hpp"
 
 using namespace rwkv;
