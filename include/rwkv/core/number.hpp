@@ -95,6 +95,10 @@ using storage_t = typename numerics<S>::storage;
 template <class S>
 using compute_t = typename numerics<S>::compute;
 
+/// What numbers stored as T are computed and added up in.
+template <class T>
+using accumulator_t = std::conditional_t<std::same_as<T, bf16> || std::same_as<T, f16>, float, T>;
+
 /// A type that can parameterise a block: float, double, bf16, f16, a dual number, or a Numerics bundle.
 template <class S>
 concept Scalar = requires {

@@ -1,0 +1,52 @@
+#pragma once
+/// The few things a kernel does that are not plain C++ or a built-in function of CUDA. Everything else in a kernel is
+/// also a program for the host, so that kernels can be run and checked on machines without a GPU.
+#include "rwkv/config.hpp"
+
+namespace rwkv::inline RWKV_ABI::detail {
+
+/// An element of shared memory.
+template <class T>
+using Shared = T;
+
+/// The shared memory whose size the launch gives.
+template <class T>
+__device__ __forceinline__ Shared<T>* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char rwkv_dynamic_shared[];
+  return reinterpret_cast<Shared<T>*>(rwkv_dynamic_shared);
+}
+
+/// 16 bytes that are read and written in one piece.
+struct alignas(16) Word128 {
+  unsigned x, y, z, w;
+};
+
+/// Stores and loads of 16 bytes that other blocks see whole, in no order with other memory.
+__device__ __forceinline__ void store_relaxed(Word128* to, Word128 word) {
+  asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(word.x), "r"(word.y), "r"(word.z),
+               "r"(word.w)
+               : "memory");
+}
+__device__ __forceinline__ Word128 load_relaxed(const Word128* from) {
+  Word128 word;
+  asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(word.x), "=r"(word.y), "=r"(word.z), "=r"(word.w)
+               : "l"(from)
+               : "memory");
+  return word;
+}
+
+/// Programmatic dependent launch: waits for what the kernel before has written, and lets the kernel behind begin. Without
+/// effect where the device or the launch has none.
+__device__ __forceinline__ void wait_for_predecessor() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_successor_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+}  // namespace rwkv::inline RWKV_ABI::detail

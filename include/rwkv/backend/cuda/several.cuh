@@ -1,0 +1,103 @@
+#pragma once
+/// Neighbouring numbers of one thread: what functors see when a thread loads 16 bytes at a time.
+#include "rwkv/core/math.hpp"
+#include "rwkv/backend/cuda/platform.cuh"
+
+namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
+
+/// N numbers of T in registers. Loads and stores of N elements are one access of memory, so their address must be
+/// aligned to their size.
+template <class T, int N>
+struct Several {
+  using scalar = T;
+  static constexpr int size = N;
+  T v[N];
+
+  /// N stored numbers as one piece of memory.
+  template <class U>
+  struct alignas(sizeof(U) * N) Piece {
+    U v[N];
+  };
+
+  Several() = default;
+  template <class U>
+  requires std::convertible_to<U, T> RWKV_HD constexpr explicit Several(U value) {
+    RWKV_UNROLL for (int i = 0; i < N; ++i) v[i] = static_cast<T>(value);
+  }
+
+  template <class U>
+  RWKV_HD static Several load(const U* from) {
+    const Piece<U> piece = *reinterpret_cast<const Piece<U>*>(from);
+    Several x;
+    RWKV_UNROLL for (int i = 0; i < N; ++i) x.v[i] = widen<T>(piece.v[i]);
+    return x;
+  }
+  template <class U>
+  RWKV_HD void store(U* to) const {
+    Piece<U> piece;
+    RWKV_UNROLL for (int i = 0; i < N; ++i) piece.v[i] = narrow<U>(v[i]);
+    *reinterpret_cast<Piece<U>*>(to) = piece;
+  }
+
+  template <class F>
+  RWKV_HD static Several each(const F& f) {
+    Several x;
+    RWKV_UNROLL for (int i = 0; i < N; ++i) x.v[i] = f(i);
+    return x;
+  }
+
+  RWKV_HD friend Several operator+(const Several& a, const Several& b) {
+    return each([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  RWKV_HD friend Several operator-(const Several& a, const Several& b) {
+    return each([&](int i) { return a.v[i] - b.v[i]; });
+  }
+  RWKV_HD friend Several operator*(const Several& a, const Several& b) {
+    return each([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  RWKV_HD friend Several operator/(const Several& a, const Several& b) {
+    return each([&](int i) { return a.v[i] / b.v[i]; });
+  }
+  RWKV_HD friend Several operator-(const Several& a) {
+    return each([&](int i) { return -a.v[i]; });
+  }
+  RWKV_HD friend Several& operator+=(Several& a, const Several& b) { return a = a + b; }
+  RWKV_HD friend Several& operator-=(Several& a, const Several& b) { return a = a - b; }
+  RWKV_HD friend Several& operator*=(Several& a, const Several& b) { return a = a * b; }
+
+  struct Flags {
+    bool set[N];
+  };
+  RWKV_HD friend Flags operator<(const Several& a, const Several& b) {
+    Flags flags;
+    RWKV_UNROLL for (int i = 0; i < N; ++i) flags.set[i] = a.v[i] < b.v[i];
+    return flags;
+  }
+  RWKV_HD friend Flags operator>(const Several& a, const Several& b) { return b < a; }
+  RWKV_HD friend Several select(const Flags& which, const Several& yes, const Several& no) {
+    return each([&](int i) { return which.set[i] ? yes.v[i] : no.v[i]; });
+  }
+};
+
+template <class T, int N>
+RWKV_HD Several<T, N> detach(const Several<T, N>& x) {
+  return x;
+}
+template <class T, int N>
+RWKV_HD Several<T, N> exp(const Several<T, N>& x) {
+  using std::exp;
+  return Several<T, N>::each([&](int i) { return exp(x.v[i]); });
+}
+template <class T, int N>
+RWKV_HD Several<T, N> sqrt(const Several<T, N>& x) {
+  using std::sqrt;
+  return Several<T, N>::each([&](int i) { return sqrt(x.v[i]); });
+}
+template <class T, int N>
+RWKV_HD T sum_lanes(const Several<T, N>& x) {
+  T sum = x.v[0];
+  RWKV_UNROLL for (int i = 1; i < N; ++i) sum += x.v[i];
+  return sum;
+}
+
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI
