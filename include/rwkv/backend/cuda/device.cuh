@@ -8,7 +8,7 @@
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 
-namespace detail {
+namespace gpu {
 
 /// Makes a device current for as long as it lives; what the caller had selected comes back.
 class CurrentDevice {
@@ -31,7 +31,7 @@ class CurrentDevice {
 /// Its only use is to be asked for: it has code for the device, or no other kernel of the library has.
 RWKV_KERNEL inline void probe_kernel() {}
 
-}  // namespace detail
+}  // namespace gpu
 
 /// A stream of one device. Never the default stream, so libraries that use that one do not wait for this.
 class CudaStream {
@@ -48,12 +48,12 @@ class CudaStream {
            ", the program was built with ", runtime / 1000, ".", runtime % 1000 / 10);
     }
     if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0)) fail("rwkv: there is no CUDA device");
-    detail::check_cuda(status, "cudaGetDeviceCount");
+    gpu::check_cuda(status, "cudaGetDeviceCount");
     expects(device >= 0 && device < count, "rwkv: there is no CUDA device ", device, "; this machine has ", count);
-    const detail::CurrentDevice current(device);
+    const gpu::CurrentDevice current(device);
     RWKV_CUDA_TRY(cudaGetDeviceProperties(&properties_, device));
     cudaFuncAttributes attributes;
-    if (cudaFuncGetAttributes(&attributes, detail::probe_kernel) != cudaSuccess) {
+    if (cudaFuncGetAttributes(&attributes, gpu::probe_kernel) != cudaSuccess) {
       static_cast<void>(cudaGetLastError());
       fail("rwkv: the program has no code for CUDA device ", device, ", ", static_cast<const char*>(properties_.name),
            ", of compute capability ", properties_.major, ".", properties_.minor,
@@ -92,7 +92,7 @@ class CudaStream {
   template <class... Parameters, class... Arguments>
   void launch(const Shape& shape, void (*kernel)(Parameters...), const Arguments&... arguments) const {
     if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
-    const detail::CurrentDevice current(device_);
+    const gpu::CurrentDevice current(device_);
     if (shape.shared_bytes > 48 * 1024) {
       RWKV_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          static_cast<int>(shape.shared_bytes)));
@@ -121,11 +121,11 @@ class CudaStream {
   cudaDeviceProp properties_{};
 };
 
-namespace detail {
+namespace gpu {
 /// Blocks of `per_block` that cover `count`.
 constexpr unsigned blocks_for(Index count, Index per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
 }
-}  // namespace detail
+}  // namespace gpu
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI

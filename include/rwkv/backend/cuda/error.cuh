@@ -3,7 +3,7 @@
 #include "rwkv/backend/cuda/platform.cuh"
 #include "rwkv/core/error.hpp"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::detail {
+namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
 /// Throws an Error when a call of the CUDA runtime did not succeed, with the call and the runtime's own words.
 inline void check_cuda(cudaError_t status, const char* call) {
@@ -12,7 +12,7 @@ inline void check_cuda(cudaError_t status, const char* call) {
   fail("rwkv: CUDA: ", call, ": ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
 }
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::detail
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu
 
 /// Makes a call of the CUDA runtime and throws its error, if it has one.
-#define RWKV_CUDA_TRY(call) ::rwkv::detail::check_cuda((call), #call)
+#define RWKV_CUDA_TRY(call) ::rwkv::gpu::check_cuda((call), #call)

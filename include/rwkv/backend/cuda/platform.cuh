@@ -14,9 +14,9 @@
 #define RWKV_CUDA_ABI_4_(a, b, c, d) sm_##a##_##b##_##c##_##d
 #define RWKV_CUDA_ABI_5_(a, b, c, d, ...) sm_##a##_##b##_##c##_##d##_and_more
 #define RWKV_CUDA_ABI_OF_(a, b, c, d, e, f, g, h, name, ...) name
-#define RWKV_CUDA_ABI_NAME_(...)                                                                              \
-  RWKV_CUDA_ABI_OF_(__VA_ARGS__, RWKV_CUDA_ABI_5_, RWKV_CUDA_ABI_5_, RWKV_CUDA_ABI_5_, RWKV_CUDA_ABI_5_,      \
-                    RWKV_CUDA_ABI_4_, RWKV_CUDA_ABI_3_, RWKV_CUDA_ABI_2_, RWKV_CUDA_ABI_1_, )                 \
+#define RWKV_CUDA_ABI_NAME_(...)                                                                         \
+  RWKV_CUDA_ABI_OF_(__VA_ARGS__, RWKV_CUDA_ABI_5_, RWKV_CUDA_ABI_5_, RWKV_CUDA_ABI_5_, RWKV_CUDA_ABI_5_, \
+                    RWKV_CUDA_ABI_4_, RWKV_CUDA_ABI_3_, RWKV_CUDA_ABI_2_, RWKV_CUDA_ABI_1_, )            \
   (__VA_ARGS__)
 #define RWKV_CUDA_ABI_NAME(...) RWKV_CUDA_ABI_NAME_(__VA_ARGS__)
 #ifdef __CUDA_ARCH_LIST__

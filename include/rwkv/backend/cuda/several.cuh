@@ -1,7 +1,7 @@
 #pragma once
 /// Neighbouring numbers of one thread: what functors see when a thread loads 16 bytes at a time.
-#include "rwkv/core/math.hpp"
 #include "rwkv/backend/cuda/platform.cuh"
+#include "rwkv/core/math.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 
