@@ -29,7 +29,8 @@ class CurrentDevice {
 };
 
 /// Its only use is to be asked for: it has code for the device, or no other kernel of the library has.
-RWKV_KERNEL inline void probe_kernel() {}
+template <int = 0>
+RWKV_KERNEL void probe_kernel() {}
 
 }  // namespace gpu
 
@@ -53,7 +54,7 @@ class CudaStream {
     const gpu::CurrentDevice current(device);
     RWKV_CUDA_TRY(cudaGetDeviceProperties(&properties_, device));
     cudaFuncAttributes attributes;
-    if (cudaFuncGetAttributes(&attributes, gpu::probe_kernel) != cudaSuccess) {
+    if (cudaFuncGetAttributes(&attributes, gpu::probe_kernel<>) != cudaSuccess) {
       static_cast<void>(cudaGetLastError());
       fail("rwkv: the program has no code for CUDA device ", device, ", ", static_cast<const char*>(properties_.name),
            ", of compute capability ", properties_.major, ".", properties_.minor,
