@@ -189,7 +189,8 @@ TEST_CASE("training the initial state lowers the loss, keeps the weights, and se
   CHECK(all_weights(net) == weights);
 
   // The same loss from a context that starts from the trained state.
-  const std::vector<double> state(trainer.initial_state().begin(), trainer.initial_state().end());
+  const auto initial = trainer.initial_state();
+  const std::vector<double> state(initial.begin(), initial.end());
   double sum = 0;
   for (std::size_t b = 0; b < 3; ++b) {
     auto context = net.context();

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
@@ -64,7 +65,8 @@ class Context {
     run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       if (begin + x.time == time) head_of_last(ws, x);
     });
-    return {logits_, static_cast<std::size_t>(batch() * vocab_)};
+    if constexpr (host_reaches<backend>) return {logits_, static_cast<std::size_t>(batch() * vocab_)};
+    else return host_logits_.numbers();
   }
 
   /// As prefill, and writes the logits after every token.
@@ -74,8 +76,19 @@ class Context {
             std::ssize(tokens) * vocab_, " numbers, the room given is for ", logits.size());
     run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       for (Index b = 0; b < x.batch; ++b) {
-        parts_.head.forward(backend_, ws, Seq<const compute, Width>{x.row(b, 0), 1, x.time, x.width},
-                            Seq<compute>{logits.data() + (b * time + begin) * vocab_, 1, x.time, vocab_});
+        for (Index t = 0; t < x.time; t += head_rows(x.time)) {
+          const Index rows = std::min(head_rows(x.time), x.time - t);
+          compute* const to = logits.data() + (b * time + begin + t) * vocab_;
+          const Seq<const compute, Width> part{x.row(b, t), 1, rows, x.width};
+          if constexpr (host_reaches<backend>) {
+            parts_.head.forward(backend_, ws, part, Seq<compute>{to, 1, rows, vocab_});
+          } else {
+            Arena scratch = ws;
+            const Seq<compute> here{scratch.template take<compute>(rows * vocab_), 1, rows, vocab_};
+            parts_.head.forward(backend_, scratch, part, here);
+            backend_.copy(here.flat(), matrix(to, rows, vocab_));
+          }
+        }
       }
     });
   }
@@ -94,12 +107,14 @@ class Context {
     expects(std::ssize(numbers) == state.cols, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a context whose state has ", Index(state.cols));
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
+    backend_.sync();
   }
 
   /// A second context that goes on from the state of this one.
   Context fork() const {
     Context other(parts_, owner_, backend_, options_, sizes_);
     other.backend_.copy(Mat<const compute>(state_.numbers()), other.state_.numbers());
+    other.backend_.sync();
     return other;
   }
 
@@ -114,11 +129,12 @@ class Context {
   Context(const typename M::Parts& parts, std::shared_ptr<const void> owner, const backend& be,
           const ContextOptions& options, const ModelSizes& sizes)
       : parts_(parts), owner_(std::move(owner)), backend_(be), options_(checked(options)), sizes_(sizes),
-        vocab_(sizes.vocab), width_(sizes.width), state_(backend_, parts_.body, options.batch) {
+        vocab_(sizes.vocab), width_(sizes.width), state_(backend_, parts_.body, options.batch),
+        host_logits_(backend_, host_reaches<backend> ? 0 : static_cast<std::size_t>(options.batch * sizes.vocab)),
+        tokens_(backend_, static_cast<std::size_t>(options.batch * options.chunk)) {
     scratch_memory_ = Memory<backend>(backend_, measure());
     logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());
-    tokens_.resize(static_cast<std::size_t>(options.batch * options.chunk));
   }
 
   static const ContextOptions& checked(const ContextOptions& options) {
@@ -141,7 +157,11 @@ class Context {
     parts_.embedding.forward(backend_, {}, x);
     parts_.body.forward(backend_, ws, x, state_.views, x);
     head_of_last(ws, x);
-    parts_.head.forward(backend_, ws, x, Seq<compute>{nullptr, x.batch, x.time, vocab_});
+    const Index rows = head_rows(x.time);
+    Arena scratch = ws;
+    if (!host_reaches<backend>) scratch.template take<compute>(rows * vocab_);
+    parts_.head.forward(backend_, scratch, Seq<const compute, Width>{x.data, 1, rows, x.width},
+                        Seq<compute>{nullptr, 1, rows, vocab_});
     std::swap(dry, backend_);
     return peak;
   }
@@ -169,22 +189,31 @@ class Context {
     for (Index begin = 0; begin < time; begin += options_.chunk) {
       const Index length = std::min(options_.chunk, time - begin);
       for (Index b = 0; b < batch(); ++b) {
-        std::copy_n(tokens.begin() + b * time + begin, length, tokens_.begin() + b * length);
+        std::copy_n(tokens.begin() + b * time + begin, length, tokens_.numbers().begin() + b * length);
       }
       Arena ws = scratch_memory_.arena();
       const auto x = take_chunk(ws, length);
-      parts_.embedding.forward(backend_,
-                               std::span<const Token>(tokens_).first(static_cast<std::size_t>(batch() * length)), x);
+      parts_.embedding.forward(
+          backend_, std::span<const Token>(tokens_.numbers()).first(static_cast<std::size_t>(batch() * length)), x);
       parts_.body.forward(backend_, ws, x, state_.views, x);
       each(ws, x, begin, time);
+      // The tokens of the next chunk take the place of these.
+      if (!host_reaches<backend> && begin + length < time) backend_.sync();
     }
     backend_.sync();
   }
+
+  /// Positions whose logits are in scratch at a time, where they do not go straight to the host.
+  static Index head_rows(Index time) { return host_reaches<backend> ? time : std::min<Index>(time, 32); }
 
   void head_of_last(Arena ws, Seq<compute, Width> x) {
     const Seq<compute, Width> last{ws.take<compute>(x.batch * width_), x.batch, 1, x.width};
     backend_.copy(x.at(x.time - 1), last.flat());
     parts_.head.forward(backend_, ws, last, Seq<compute>{logits_, x.batch, 1, vocab_});
+    if constexpr (!host_reaches<backend>) {
+      const Index count = x.batch * vocab_;
+      backend_.copy(matrix(logits_, 1, count), matrix(host_logits_.numbers().data(), 1, count));
+    }
   }
 
   typename M::Parts parts_;
@@ -195,9 +224,10 @@ class Context {
   Index vocab_;
   Index width_;
   BodyState<decltype(M::Parts::body)> state_;
+  Exchange<compute, backend> host_logits_;  // copied from the device; nothing where the host reads them in place
+  Exchange<Token, backend> tokens_;
   Memory<backend> scratch_memory_, logits_memory_;
   compute* logits_ = nullptr;
-  std::vector<Token> tokens_;
 };
 
 }  // namespace rwkv::inline RWKV_ABI
