@@ -209,7 +209,7 @@ class StagedRows {
 };
 
 template <class R, bool Whole, class P, class T, class... Op>
-RWKV_KERNEL void __launch_bounds__(most_row_threads)
+RWKV_KERNEL void __launch_bounds__(most_row_threads, 1)
     staged_rows_kernel(P program, RowTiles tiles, T* partial, Op... ops) {
   using Rows = StagedRows<R, Whole, P, T, Op...>;
   __shared__ detail::Shared<typename R::scalar> shared[Rows::shared_numbers];
