@@ -77,6 +77,7 @@ class BasicCuda {
                 from_pitch = from.rows == 1 ? Index(from.cols) : from.stride;
     RWKV_CUDA_TRY(cudaMemcpy2DAsync(to.data, bytes(to_pitch), from.data, bytes(from_pitch), bytes(to.cols),
                                     static_cast<std::size_t>(to.rows), cudaMemcpyDefault, stream_->handle()));
+    stream_->settle();
   }
 
   template <class T, Index N>

@@ -112,6 +112,11 @@ class CudaStream {
       config.numAttrs = 1;
     }
     RWKV_CUDA_TRY(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+    settle();
+  }
+
+  /// With RWKV_CHECKED every operation ends before the next begins, so that an error names the one that made it.
+  void settle() const {
 #if RWKV_CHECKED
     if (!recording()) sync();
 #endif
