@@ -16,6 +16,32 @@ __device__ __forceinline__ Shared<T>* dynamic_shared() {
   return reinterpret_cast<Shared<T>*>(rwkv_dynamic_shared);
 }
 
+/// N neighbouring numbers that are read and written in one piece, at most 16 bytes of it at a time.
+template <class T, int N>
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Piece {
+  T v[N];
+};
+
+/// A piece of global memory; `from` is aligned to it.
+template <int N, class T>
+__device__ __forceinline__ Piece<T, N> load_piece(const T* from) {
+  return *reinterpret_cast<const Piece<T, N>*>(from);
+}
+template <int N, class T>
+__device__ __forceinline__ void store_piece(T* to, const Piece<T, N>& piece) {
+  *reinterpret_cast<Piece<T, N>*>(to) = piece;
+}
+
+/// A piece of shared memory.
+template <class T, int N>
+__device__ __forceinline__ Piece<T, N> load_shared(const Shared<T>* from) {
+  return *reinterpret_cast<const Piece<T, N>*>(from);
+}
+template <class T, int N>
+__device__ __forceinline__ void store_shared(Shared<T>* to, const Piece<T, N>& piece) {
+  *reinterpret_cast<Piece<T, N>*>(to) = piece;
+}
+
 /// 16 bytes that are read and written in one piece.
 struct alignas(16) Word128 {
   unsigned x, y, z, w;
