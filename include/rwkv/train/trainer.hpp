@@ -258,8 +258,7 @@ class Trainer {
       const auto [data, _, rows, width] = tuned.tokens(tuned.gradient);
       scalar *const p = tuned.value.data(), *const m = tuned.first.data(), *const v = tuned.second.data();
       gradients_.push_back(matrix(static_cast<const scalar*>(data), rows, width));
-      updates_.push_back(
-          {AdamWUpdate(options_.optimizer, tuned.role, 0, 1, 1), rows, width, {data, p, m, v}, {p, m, v}});
+      updates_.push_back({{}, rows, width, {data, p, m, v}, {p, m, v}});
       if (tuned.average.empty()) continue;
       backend_.copy(row_of(tuned.value), row_of(tuned.average));
       averages_.push_back({{options_.average}, rows, width, {p, tuned.average.data()}, {tuned.average.data()}});
