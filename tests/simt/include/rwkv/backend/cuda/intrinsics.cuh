@@ -2,16 +2,58 @@
 /// The emulator's twin of the header of the same name: what that one does in PTX, in C++.
 #include <cuda_runtime.h>
 
-#include "rwkv/config.hpp"
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "rwkv/backend/cuda/fragment.cuh"
+#include "rwkv/core/number.hpp"
 
 namespace rwkv::inline RWKV_ABI::detail {
 
 template <class T>
 using Shared = simt::Shared<T>;
 
+/// A GPU faults at an address that is not aligned to the access.
+inline void check_aligned(const void* address, std::size_t alignment) {
+  if (reinterpret_cast<std::uintptr_t>(address) % alignment != 0) throw simt::Error("simt: a misaligned address");
+}
+
 template <class T>
 Shared<T>* dynamic_shared() {
   return simt::dynamic_shared<Shared<T>>();
+}
+
+template <class T, int N>
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Piece {
+  T v[N];
+};
+
+template <int N, class T>
+Piece<T, N> load_piece(const T* from) {
+  Piece<T, N> piece;
+  check_aligned(from, alignof(Piece<T, N>));
+  std::copy_n(from, N, piece.v);
+  return piece;
+}
+template <int N, class T>
+void store_piece(T* to, const Piece<T, N>& piece) {
+  check_aligned(to, alignof(Piece<T, N>));
+  std::copy_n(piece.v, N, to);
+}
+
+// Element by element, so that each access is checked; elements of the emulator are larger than what they hold, so that
+// their addresses say nothing of alignment.
+template <class T, int N>
+Piece<T, N> load_shared(const Shared<T>* from) {
+  Piece<T, N> piece;
+  for (int i = 0; i < N; ++i) piece.v[i] = from[i];
+  return piece;
+}
+template <class T, int N>
+void store_shared(Shared<T>* to, const Piece<T, N>& piece) {
+  for (int i = 0; i < N; ++i) to[i] = piece.v[i];
 }
 
 struct alignas(16) Word128 {
@@ -23,6 +65,49 @@ inline void store_relaxed(Word128* to, Word128 word) { *to = word; }
 inline Word128 load_relaxed(const Word128* from) {
   simt::detail::Machine::running->yield();
   return *from;
+}
+
+template <class T>
+unsigned narrow_pair(float first, float second) {
+  return narrow<T>(first).bits | unsigned{narrow<T>(second).bits} << 16;
+}
+template <class T, class U>
+T widen_fast(U value) {
+  return widen<T>(value);
+}
+
+/// As a GPU does it, sums are exact until they are truncated to a float.
+template <class T>
+void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const char* file = __builtin_FILE(),
+                  int line = __builtin_LINE()) {
+  auto& machine = *simt::detail::Machine::running;
+  std::uint64_t words[3][32];
+  const std::uint64_t offered[3] = {a[0] | std::uint64_t{a[1]} << 32, a[2] | std::uint64_t{a[3]} << 32,
+                                    b[0] | std::uint64_t{b[1]} << 32};
+  for (int i = 0; i < 3; ++i) std::copy_n(machine.exchange(~0u, offered[i], {file, line}), 32, words[i]);
+  const auto number = [](std::uint64_t word, int element) {
+    T value;
+    value.bits = static_cast<std::uint16_t>(word >> (16 * element));
+    return static_cast<double>(static_cast<float>(value));
+  };
+  for (int i = 0; i < 4; ++i) {
+    const FragmentPlace place = place_in_d(machine.lane(), i);
+    double left[16], right[16];
+    for (int lane = 0; lane < 32; ++lane) {
+      for (int e = 0; e < 8; ++e) {
+        const FragmentPlace at = place_in_a(lane, e);
+        if (at.row == place.row) left[at.col] = number(words[e / 4][lane], e % 4);
+      }
+      for (int e = 0; e < 4; ++e) {
+        const FragmentPlace at = place_in_b(lane, e);
+        if (at.col == place.col) right[at.row] = number(words[2][lane], e);
+      }
+    }
+    double sum = static_cast<double>(d[i]);
+    for (int k = 0; k < 16; ++k) sum += left[k] * right[k];
+    d[i] = static_cast<float>(sum);
+    if (std::abs(static_cast<double>(d[i])) > std::abs(sum)) d[i] = std::nextafter(d[i], 0.0f);
+  }
 }
 
 inline void wait_for_predecessor() {}
