@@ -71,11 +71,8 @@ struct Held<Nth, R, Tokens, Op, true> {
     pieces[i] = *reinterpret_cast<const Piece*>(op.row(b, t) + lane);
   }
   RWKV_HD R number(int i) const {
-    R x;
-    RWKV_UNROLL for (int n = 0; n < R::size; ++n) {
-      x.v[n] = widen<typename R::scalar>(pieces[constant ? 0 : i].v[n]);
-    }
-    return x;
+    const Piece& piece = pieces[constant ? 0 : i];
+    return R::each([&](int n) { return widen<typename R::scalar>(piece.v[n]); });
   }
 };
 
