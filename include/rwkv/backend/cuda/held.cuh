@@ -150,11 +150,15 @@ consteval bool explain_packed() {
   return true;
 }
 
+inline void check_one_row(Index batch) {
+  asserts(batch == 1, "rwkv: packed sequences lie in one row, not in ", batch);
+}
+
 /// Checks the operands of packed sequences: one row of tokens, a state for each sequence.
 template <class C, class T, Index M, class... Op>
 void check_packed(Index length, const Mat<T, M>& state, const Op&... ops) {
   const auto y = detail::written(ops...);
-  asserts(y.batch == 1, "rwkv: packed sequences lie in one row, not in ", y.batch);
+  check_one_row(y.batch);
   auto one = state;
   one.rows = 1;
   detail::check_recur<C>(length, one, ops...);
