@@ -1,7 +1,12 @@
 #pragma once
 /// The configurations every typed test runs in, and buffers for them.
+#include <rwkv/backend/transfer.hpp>
 #include <rwkv/blocks.hpp>
+#ifdef RWKV_TEST_CUDA
+#include <rwkv/cuda.cuh>
+#endif
 
+#include <span>
 #include <vector>
 
 namespace config {
@@ -27,7 +32,18 @@ struct Config {
 #define RWKV_CPU_CONFIGS \
   config::Config<float, rwkv::Cpu>, config::Config<float, rwkv::Cpu, 3>, config::Config<double, rwkv::Cpu, 2>
 #endif
+#ifdef RWKV_TEST_CUDA
+#define RWKV_TEST_CONFIGS config::Config<float, rwkv::Cuda>, config::Config<double, rwkv::Cuda>
+#else
 #define RWKV_TEST_CONFIGS config::Config<double, rwkv::Reference>, RWKV_CPU_CONFIGS
+#endif
+
+/// Numbers of a backend's memory in memory of the host.
+template <class B, class T>
+std::vector<std::remove_const_t<T>> read(B be, std::span<T> numbers) {
+  const rwkv::OnHost read(be, numbers);
+  return {read.begin(), read.end()};
+}
 
 /// Numbers that views look at.
 template <class T>

@@ -12,5 +12,6 @@
 #include "rwkv/cell/wkv7.hpp"
 #include "rwkv/core/dual.hpp"
 #include "rwkv/core/random.hpp"
+#include "rwkv/model/any_model.hpp"
 #include "rwkv/model/chain.hpp"
 #include "rwkv/model/model.hpp"

@@ -63,6 +63,8 @@ template <class E, class Body, class H>
 class Model;
 template <class M>
 class Context;
+class AnyModel;
+class AnyContext;
 struct Keep;
 struct Recompute;
 

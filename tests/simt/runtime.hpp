@@ -53,6 +53,7 @@ struct Seed {
 inline Seed seed;
 inline bool shuffle_blocks = false;  ///< off, blocks run in ascending order
 inline bool check_races = true;
+inline bool host_memory_is_managed = false;  ///< whether the device reaches what tests allocate themselves
 
 /// What is there now, and what has happened since the program began.
 struct Counts {

@@ -73,8 +73,8 @@ TEST_CASE("low-rank factors: the model holds W_0 + s B A, and their gradients ar
                                       matrix(copy.data(), out, in),       matrix(a.data(), rank, in),
                                       matrix(b.data(), out, rank),        matrix(da.data(), rank, in),
                                       matrix(db.data(), out, rank),       0.7};
-  adapted.start(Seed{1}, "key");
   Cpu be;
+  adapted.start(be, Seed{1}, "key");
   const auto loss = [&] {
     adapted.merge(be);
     gradient.reset_state();
@@ -189,7 +189,8 @@ TEST_CASE("training the initial state lowers the loss, keeps the weights, and se
   CHECK(all_weights(net) == weights);
 
   // The same loss from a context that starts from the trained state.
-  const std::vector<double> state(trainer.initial_state().begin(), trainer.initial_state().end());
+  const auto initial = trainer.initial_state();
+  const std::vector<double> state(initial.begin(), initial.end());
   double sum = 0;
   for (std::size_t b = 0; b < 3; ++b) {
     auto context = net.context();

@@ -22,14 +22,14 @@ using Gradients = std::map<std::string, std::vector<T>>;
 
 /// The gradient of every parameter by name, and of the state as "state".
 template <class Net, class P>
-auto gradients_of(const Gradient<Net, P>& gradient) {
+auto gradients_of(const Net& net, const Gradient<Net, P>& gradient) {
   using T = typename Net::compute;
   Gradients<T> all;
   for (const auto& parameter : gradient.parameters()) {
-    all[parameter.name] = {parameter.gradient.begin(), parameter.gradient.end()};
+    all[parameter.name] = config::read(net.device(), parameter.gradient);
   }
   const Mat<T> state = gradient.state_gradient().numbers();
-  all["state"] = {state.data, state.data + state.cols};
+  all["state"] = config::read(net.device(), std::span(state.data, static_cast<std::size_t>(Index(state.cols))));
   return all;
 }
 
@@ -66,7 +66,7 @@ TEST_CASE_TEMPLATE("the gradient of a batch is that of its sequences", C, RWKV_T
   Gradient<Net> together(net, {.batch = batch, .length = length, .head_chunk = 7});
   Gradient<Net> alone(net, {.batch = 1, .length = length});
   const double loss = together.add(tokens, targets);
-  auto want = gradients_of(together);
+  auto want = gradients_of(net, together);
 
   double mean = 0;
   for (std::size_t b = 0; b < 3; ++b) {
@@ -78,7 +78,7 @@ TEST_CASE_TEMPLATE("the gradient of a batch is that of its sequences", C, RWKV_T
     alone.reset_state();
     mean += share * alone.add(part(tokens), part(targets), share);
   }
-  auto got = gradients_of(alone);
+  auto got = gradients_of(net, alone);
   got.erase("state");
   want.erase("state");
   CHECK(loss == doctest::Approx(mean).epsilon(1e-6));
@@ -96,7 +96,7 @@ TEST_CASE_TEMPLATE("a position without target neither counts nor passes anything
   Gradient<Net> masked(net, {.batch = 1, .length = 12}), shorter(net, {.batch = 1, .length = 7});
   const double loss = masked.add(tokens, targets);
   CHECK(loss == doctest::Approx(shorter.add(std::span(tokens).first(7), std::span(targets).first(7))).epsilon(1e-6));
-  CHECK(difference(gradients_of(masked), gradients_of(shorter)) < tolerance<T>);
+  CHECK(difference(gradients_of(net, masked), gradients_of(net, shorter)) < tolerance<T>);
   targets.assign(12, no_target);
   CHECK_THROWS_WITH_AS(masked.add(tokens, targets), "rwkv: no position of the batch has a target", Error);
 }
@@ -108,8 +108,8 @@ TEST_CASE("a position without target passes nothing to the head either") {
   const std::vector<Token> targets{no_target, 5, no_target};
   const auto tokens = some_tokens(3, sizes.vocab);
   gradient.add(tokens, targets);
-  const auto both = gradients_of(gradient);
+  const auto both = gradients_of(net, gradient);
   Gradient<Net> one(net, {.batch = 1, .length = 2, .l2_wrap = true});
   one.add(std::span(tokens).first(2), std::span(targets).first(2));
-  CHECK(difference(both, gradients_of(one)) < 1e-13);
+  CHECK(difference(both, gradients_of(net, one)) < 1e-13);
 }

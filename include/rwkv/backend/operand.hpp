@@ -122,8 +122,16 @@ constexpr Back<T, W> back(Seq<T, W> dx, Mat<U, C> dlast, Mat<T, M> dfirst) {
 
 namespace detail {
 
+/// A `sum` over the tokens that one thread visits, in a register of its own.
+template <class R>
+struct Total {
+  R* sum;
+};
+
 template <class Op>
 inline constexpr bool is_output = false;
+template <class R>
+inline constexpr bool is_output<Total<R>> = true;
 template <class T, Index W>
 inline constexpr bool is_output<arg::Out<T, W>> = true;
 template <class T, Index W>
@@ -144,6 +152,8 @@ inline constexpr bool is_add<arg::Back<T, W>> = true;
 
 template <class Op>
 inline constexpr bool is_sum = false;
+template <class R>
+inline constexpr bool is_sum<Total<R>> = true;
 template <class T, Index W>
 inline constexpr bool is_sum<arg::Sum<T, W>> = true;
 
@@ -228,12 +238,20 @@ struct Slot {
       : op(operand), b(batch), t(time), c(channel), lanes(used) {
     if constexpr (!is_output<Op>) value = load<R>(op.row(b, t) + c, lanes);
   }
+  /// One that has been loaded before.
+  RWKV_HD Slot(const Op& operand, Index batch, Index time, Index channel, Lanes used, const R& loaded)
+      : op(operand), b(batch), t(time), c(channel), lanes(used), value(loaded) {}
+
   RWKV_HD void finish() {
-    if constexpr (is_sum<Op>) {
-      if (op.p.data == nullptr) return;
+    if constexpr (requires { op.sum; }) {
+      *op.sum += value;
+    } else if constexpr (is_sum<Op>) {
+      if (op.p.data != nullptr) store(load<R>(op.p.data + c, lanes) + value, op.p.data + c, lanes);
+    } else if constexpr (is_add<Op>) {
+      store(load<R>(op.row(b, t) + c, lanes) + value, op.row(b, t) + c, lanes);
+    } else if constexpr (is_output<Op>) {
+      store(value, op.row(b, t) + c, lanes);
     }
-    if constexpr (is_add<Op>) value = load<R>(op.row(b, t) + c, lanes) + value;
-    if constexpr (is_output<Op>) store(value, op.row(b, t) + c, lanes);
   }
 };
 

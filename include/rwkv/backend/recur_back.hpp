@@ -51,7 +51,7 @@ void check_recur_back(const Mat<T, N>& first, const Mat<U, M>& dlast, const Mat<
 
 /// The position of the outputs that are summed over tokens among themselves.
 template <class... Op>
-constexpr std::size_t sums_before(std::size_t nth) {
+RWKV_HD constexpr std::size_t sums_before(std::size_t nth) {
   constexpr bool sums[] = {is_sum<Op>...};
   std::size_t count = 0;
   for (std::size_t i = 0; i < nth; ++i) count += sums[i];

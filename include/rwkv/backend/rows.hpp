@@ -91,6 +91,13 @@ RWKV_HD void map_slots(const P& program, [[maybe_unused]] const R* totals, S... 
 
 }  // namespace detail
 
+/// Applies a row program without stages to R::size channels of the token (b, t), from channel c, or to as many as
+/// `lanes` says.
+template <class R, class P, class Lanes, class... Op>
+RWKV_HD void apply_channels(const P& program, Index b, Index t, Index c, Lanes lanes, const Op&... ops) {
+  detail::map_slots<R>(program, nullptr, detail::Slot<R, Op, Lanes>(ops, b, t, c, lanes)...);
+}
+
 /// Applies a row program to the token (b, t), R::size channels at a time. The order of every reduction depends on the
 /// width and on R::size only.
 template <class R, class P, class... Op>

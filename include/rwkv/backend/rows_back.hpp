@@ -114,17 +114,17 @@ RWKV_HD void row_back(const P& program, std::index_sequence<Nth...> order, Index
 
 }  // namespace detail
 
+template <class R, class P, class Lanes, class... Op>
+RWKV_HD void apply_channels(const RowsBack<P>& back, Index b, Index t, Index c, Lanes lanes, const Op&... ops) {
+  static_assert(detail::explain_rows_back<Op...>());
+  detail::row_back<R>(back.program, std::index_sequence_for<Op...>(), b, t, c, lanes, ops...);
+}
 template <class R, class P, class... Op>
 RWKV_HD void apply_row(const RowsBack<P>& back, Index b, Index t, const Op&... ops) {
-  static_assert(detail::explain_rows_back<Op...>());
   const Index width = detail::written(ops...).width;
   Index c = 0;
-  for (; c + R::size <= width; c += R::size) {
-    detail::row_back<R>(back.program, std::index_sequence_for<Op...>(), b, t, c, detail::AllLanes{}, ops...);
-  }
-  if (const int left = static_cast<int>(width - c); left > 0) {
-    detail::row_back<R>(back.program, std::index_sequence_for<Op...>(), b, t, c, left, ops...);
-  }
+  for (; c + R::size <= width; c += R::size) apply_channels<R>(back, b, t, c, detail::AllLanes{}, ops...);
+  if (const int left = static_cast<int>(width - c); left > 0) apply_channels<R>(back, b, t, c, left, ops...);
 }
 
 /// Runs the adjoint of the row program P; see RowsBack for the operands.

@@ -3,6 +3,7 @@
 /// model would hide faults behind its zeros.
 #include <cmath>
 
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/core/random.hpp"
@@ -31,12 +32,12 @@ inline double live_value(const TensorSpec& parameter, const Philox& numbers, Ind
 template <class Net>
 void live_weights(Net& net, std::uint64_t seed) {
   std::uint64_t stream = 0;
+  auto backend = net.device();
   for (auto& parameter : net.parameters()) {
     const Philox numbers{.key = seed, .stream = stream++};
-    const Index count = parameter.shape.count();
-    for (Index i = 0; i < count; ++i) {
-      parameter.data[i] = narrow<typename Net::storage>(live_value(parameter, numbers, i));
-    }
+    write_numbers(backend, parameter.numbers(), [&](std::size_t i) {
+      return narrow<typename Net::storage>(live_value(parameter, numbers, static_cast<Index>(i)));
+    });
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -16,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/io/names.hpp"
@@ -83,11 +85,11 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
   return count;
 }
 
-/// Writes a tensor's numbers in another type.
-template <class To>
-void convert(const TensorView& tensor, std::span<To> to) {
+/// Writes a tensor's numbers to the memory of a backend, in its type.
+template <class B, class To>
+void convert(B& be, const TensorView& tensor, std::span<To> to) {
   with_type(tensor.dtype, [&]<class From>(From) {
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] = narrow<To>(widen<double>(element_at<From>(tensor.bytes, i)));
+    write_numbers(be, to, [&](std::size_t i) { return narrow<To>(widen<double>(element_at<From>(tensor.bytes, i))); });
   });
 }
 
@@ -153,7 +155,7 @@ void check_fit(std::span<const T> parameters, const TensorFile& file, bool check
 
 /// A model from an open checkpoint with official names. Its sizes come from the shapes. Tensors that already are of the
 /// model's storage type and aligned are used where they lie, the others are converted; memory that the caller keeps is
-/// always copied. Models loaded from one open file share the weights they did not convert; nothing is ever written back
+/// always copied, and so is everything for a backend with memory of its own. Models loaded from one open file share the weights they did not convert; nothing is ever written back
 /// to the file. How the file is opened is settled, so only `check_values` of the options counts. All or nothing: one
 /// Error lists every missing, unexpected and mis-shaped tensor.
 template <class Net>
@@ -165,7 +167,8 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
   detail::check_fit(std::span(std::as_const(parameters)), file, options.check_values);
 
   const auto usable = [&](const TensorView& tensor) {
-    return file.keep_alive() != nullptr && tensor.dtype == detail::dtype_of<storage>() &&
+    return host_reaches<typename Net::backend> && file.keep_alive() != nullptr &&
+           tensor.dtype == detail::dtype_of<storage>() &&
            reinterpret_cast<std::uintptr_t>(tensor.bytes.data()) % alignof(storage) == 0;
   };
   Index converted = 0;
@@ -194,7 +197,7 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
     } else {
       parameter.bind(next);
       next += parameter.shape.count();
-      detail::convert(tensor, parameter.numbers());
+      detail::convert(backend, tensor, parameter.numbers());
     }
   }
   net.adopt(std::move(owner));
@@ -219,9 +222,11 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
   using To = std::conditional_t<std::is_void_v<Storage>, From, Storage>;
   std::vector<TensorView> tensors;
   std::vector<std::vector<To>> rounded;
+  std::deque<OnHost<typename Net::backend, From>> read;  // in place: their numbers are pointed at
+  auto backend = net.device();
   for (const auto& parameter : net.parameters()) {
     const auto shape = parameter.shape.span();
-    const auto numbers = parameter.numbers();
+    const auto numbers = read.emplace_back(backend, parameter.numbers()).numbers();
     auto bytes = std::as_bytes(numbers);
     if constexpr (!std::is_same_v<From, To>) {
       auto& copy = rounded.emplace_back(numbers.size());
@@ -232,6 +237,7 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
                 parameter.name, ": element ", i, ", ", exact, ", is too large for ", name_of(detail::dtype_of<To>()));
       }
       bytes = std::as_bytes(std::span(std::as_const(copy)));
+      read.clear();
     }
     tensors.push_back({parameter.name, detail::dtype_of<To>(), {shape.begin(), shape.end()}, bytes});
   }

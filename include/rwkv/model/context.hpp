@@ -5,9 +5,11 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
@@ -18,11 +20,25 @@ namespace rwkv::inline RWKV_ABI {
 
 /// How a context is made.
 struct ContextOptions {
-  Index batch = 1;    ///< sequences side by side
-  Index chunk = 256;  ///< tokens of each sequence that prefill takes at a time; scratch memory grows with it
+  Index batch = 1;     ///< the most sequences side by side
+  Index chunk = 256;   ///< tokens of each sequence that prefill takes at a time; scratch memory grows with it
+  bool record = true;  ///< whether step replays what it recorded once, on backends that can
 };
 
-/// Runs a model on `batch` sequences side by side: their states, and scratch. One allocation each, made here; `step`
+namespace detail {
+struct NoRecording {};
+template <class B>
+struct recording_of {
+  using type = NoRecording;
+};
+template <class B>
+requires requires { typename B::Recording; }
+struct recording_of<B> {
+  using type = typename B::Recording;
+};
+}  // namespace detail
+
+/// Runs a model on some sequences side by side: their states, and scratch. One allocation each, made here; `step`
 /// allocates nothing. Contexts of one model are independent and may run on different threads.
 template <class M>
 class Context {
@@ -35,9 +51,12 @@ class Context {
       : Context(model.parts, model.owner_, model.backend_, options, model.sizes_) {
     expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
     reset();
+    record();
   }
 
-  Index batch() const { return options_.batch; }
+  /// The sequences that run; all that fit until some are removed.
+  Index batch() const { return batch_; }
+  Index capacity() const { return options_.batch; }
   Index vocab() const { return vocab_; }
   Index state_bytes() const { return state_.bytes(); }
   Index scratch_bytes() const { return scratch_memory_.bytes(); }
@@ -45,12 +64,40 @@ class Context {
   /// Back to the state before the first token.
   void reset() { parts_.body.reset(backend_, state_.views); }
 
+  /// One more sequence, in the state before its first token; returns its number.
+  /// Errors: the context is full.
+  Index add() {
+    expects(batch_ < capacity(), "rwkv: the context is full: it holds ", capacity(), " sequences");
+    resize(batch_ + 1);
+    auto state = state_.sequence(parts_.body, batch_ - 1);
+    parts_.body.reset(backend_, state);
+    return batch_ - 1;
+  }
+  /// Takes a sequence out; the last one takes its number.
+  void remove(Index sequence) {
+    check_sequence(sequence);
+    for (const Mat<compute>& tensor : state_.tensors) {
+      if (sequence == batch_ - 1) break;
+      backend_.copy(row_of(tensor, batch_ - 1), row_of(tensor, sequence));
+    }
+    resize(batch_ - 1);
+  }
+
   /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next
   /// call.
   /// Errors: a token outside the vocabulary, or a number of tokens other than `batch`; the state is left as it was.
   std::span<const compute> step(std::span<const Token> tokens) & {
     expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
             " sequences of the context, not ", tokens.size());
+    if constexpr (can_record) {
+      if (options_.record && batch_ > 0) {
+        check_tokens(tokens);
+        std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
+        backend_.replay(recording_);
+        backend_.sync();
+        return logits();
+      }
+    }
     return prefill(tokens);
   }
   std::span<const compute> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
@@ -64,7 +111,7 @@ class Context {
     run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       if (begin + x.time == time) head_of_last(ws, x);
     });
-    return {logits_, static_cast<std::size_t>(batch() * vocab_)};
+    return logits();
   }
 
   /// As prefill, and writes the logits after every token.
@@ -74,8 +121,19 @@ class Context {
             std::ssize(tokens) * vocab_, " numbers, the room given is for ", logits.size());
     run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       for (Index b = 0; b < x.batch; ++b) {
-        parts_.head.forward(backend_, ws, Seq<const compute, Width>{x.row(b, 0), 1, x.time, x.width},
-                            Seq<compute>{logits.data() + (b * time + begin) * vocab_, 1, x.time, vocab_});
+        for (Index t = 0; t < x.time; t += head_rows(x.time)) {
+          const Index rows = std::min(head_rows(x.time), x.time - t);
+          compute* const to = logits.data() + (b * time + begin + t) * vocab_;
+          const Seq<const compute, Width> part{x.row(b, t), 1, rows, x.width};
+          if constexpr (host_reaches<backend>) {
+            parts_.head.forward(backend_, ws, part, Seq<compute>{to, 1, rows, vocab_});
+          } else {
+            Arena scratch = ws;
+            const Seq<compute> here{scratch.template take<compute>(rows * vocab_), 1, rows, vocab_};
+            parts_.head.forward(backend_, scratch, part, here);
+            backend_.copy(here.flat(), matrix(to, rows, vocab_));
+          }
+        }
       }
     });
   }
@@ -89,17 +147,47 @@ class Context {
     be.sync();
     return numbers;
   }
+  /// The state of one sequence; `restore` of a sequence of any context of the same model takes it back.
+  std::vector<compute> state(Index sequence) const {
+    check_sequence(sequence);
+    std::vector<compute> numbers(static_cast<std::size_t>(state_bytes() / capacity()) / sizeof(compute));
+    backend be = backend_;
+    compute* next = numbers.data();
+    for (const Mat<compute>& tensor : state_.tensors) {
+      be.copy(Mat<const compute>(row_of(tensor, sequence)), matrix(next, 1, tensor.cols));
+      next += tensor.cols;
+    }
+    be.sync();
+    return numbers;
+  }
+  void restore(Index sequence, std::span<const compute> numbers) {
+    check_sequence(sequence);
+    const Index wanted = state_bytes() / capacity() / Index{sizeof(compute)};
+    expects(std::ssize(numbers) == wanted, "rwkv: a state of ", numbers.size(),
+            " numbers does not fit a sequence whose state has ", wanted);
+    const compute* next = numbers.data();
+    for (const Mat<compute>& tensor : state_.tensors) {
+      backend_.copy(matrix(next, 1, tensor.cols), row_of(tensor, sequence));
+      next += tensor.cols;
+    }
+    backend_.sync();
+  }
   void restore(std::span<const compute> numbers) {
     const auto state = state_.numbers();
     expects(std::ssize(numbers) == state.cols, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a context whose state has ", Index(state.cols));
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
+    backend_.sync();
   }
 
   /// A second context that goes on from the state of this one.
   Context fork() const {
     Context other(parts_, owner_, backend_, options_, sizes_);
+    other.resize(batch_);
+    backend be = backend_;
+    be.sync();
     other.backend_.copy(Mat<const compute>(state_.numbers()), other.state_.numbers());
+    other.backend_.sync();
     return other;
   }
 
@@ -113,12 +201,51 @@ class Context {
  private:
   Context(const typename M::Parts& parts, std::shared_ptr<const void> owner, const backend& be,
           const ContextOptions& options, const ModelSizes& sizes)
-      : parts_(parts), owner_(std::move(owner)), backend_(be), options_(checked(options)), sizes_(sizes),
-        vocab_(sizes.vocab), width_(sizes.width), state_(backend_, parts_.body, options.batch) {
+      : parts_(parts), owner_(std::move(owner)), backend_(own(be)), options_(checked(options)), sizes_(sizes),
+        batch_(options.batch), vocab_(sizes.vocab), width_(sizes.width), state_(backend_, parts_.body, options.batch),
+        host_logits_(backend_, host_reaches<backend> ? 0 : static_cast<std::size_t>(options.batch * sizes.vocab)),
+        tokens_(backend_, static_cast<std::size_t>(options.batch * options.chunk)) {
     scratch_memory_ = Memory<backend>(backend_, measure());
     logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());
-    tokens_.resize(static_cast<std::size_t>(options.batch * options.chunk));
+  }
+
+  static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
+
+  /// A backend that works in a queue gives every context one of its own.
+  static backend own(const backend& be) {
+    if constexpr (requires { be.independent(); }) return be.independent();
+    else return be;
+  }
+
+  static Mat<compute> row_of(const Mat<compute>& tensor, Index nth) {
+    return {tensor.row(nth), 1, tensor.cols, tensor.stride};
+  }
+  void check_sequence(Index sequence) const {
+    expects(sequence >= 0 && sequence < batch_, "rwkv: there is no sequence ", sequence, " in a context of ", batch_);
+  }
+  void resize(Index batch) {
+    batch_ = batch;
+    state_.show(parts_.body, batch);
+    record();
+  }
+
+  /// Records a step of all sequences; it reads the tokens and writes the logits of whenever it is replayed.
+  void record() {
+    if constexpr (can_record) {
+      if (!options_.record || batch_ == 0) return;
+      recording_ = backend_.record([&] {
+        Arena ws = scratch_memory_.arena();
+        const auto x = advance(ws, 1);
+        head_of_last(ws, x);
+      });
+    }
+  }
+
+  std::span<const compute> logits() {
+    const auto count = static_cast<std::size_t>(batch() * vocab_);
+    if constexpr (host_reaches<backend>) return {logits_, count};
+    else return std::span<const compute>(host_logits_.numbers()).first(count);
   }
 
   static const ContextOptions& checked(const ContextOptions& options) {
@@ -141,7 +268,11 @@ class Context {
     parts_.embedding.forward(backend_, {}, x);
     parts_.body.forward(backend_, ws, x, state_.views, x);
     head_of_last(ws, x);
-    parts_.head.forward(backend_, ws, x, Seq<compute>{nullptr, x.batch, x.time, vocab_});
+    const Index rows = head_rows(x.time);
+    Arena scratch = ws;
+    if (!host_reaches<backend>) scratch.template take<compute>(rows * vocab_);
+    parts_.head.forward(backend_, scratch, Seq<const compute, Width>{x.data, 1, rows, x.width},
+                        Seq<compute>{nullptr, 1, rows, vocab_});
     std::swap(dry, backend_);
     return peak;
   }
@@ -152,6 +283,7 @@ class Context {
 
   void check_tokens(std::span<const Token> tokens) const {
     expects(!tokens.empty(), "rwkv: there is no token to run: the prompt is empty");
+    expects(batch() > 0, "rwkv: there is no sequence to run: all have been removed");
     expects(std::ssize(tokens) % batch() == 0, "rwkv: ", tokens.size(), " tokens do not divide into ", batch(),
             " sequences");
     for (std::size_t i = 0; i < tokens.size(); ++i) {
@@ -169,22 +301,40 @@ class Context {
     for (Index begin = 0; begin < time; begin += options_.chunk) {
       const Index length = std::min(options_.chunk, time - begin);
       for (Index b = 0; b < batch(); ++b) {
-        std::copy_n(tokens.begin() + b * time + begin, length, tokens_.begin() + b * length);
+        std::copy_n(tokens.begin() + b * time + begin, length, tokens_.numbers().begin() + b * length);
       }
       Arena ws = scratch_memory_.arena();
-      const auto x = take_chunk(ws, length);
-      parts_.embedding.forward(backend_,
-                               std::span<const Token>(tokens_).first(static_cast<std::size_t>(batch() * length)), x);
-      parts_.body.forward(backend_, ws, x, state_.views, x);
+      const auto x = advance(ws, length);
       each(ws, x, begin, time);
+      // The tokens of the next chunk take the place of these.
+      if (!host_reaches<backend> && begin + length < time) backend_.sync();
     }
     backend_.sync();
   }
 
+  /// Positions whose logits are in scratch at a time, where they do not go straight to the host.
+  static Index head_rows(Index time) { return host_reaches<backend> ? time : std::min<Index>(time, 32); }
+
+  /// Runs the next `length` tokens of every sequence, which are in tokens_.
+  Seq<compute, Width> advance(Arena& ws, Index length) {
+    const auto x = take_chunk(ws, length);
+    const auto count = static_cast<std::size_t>(batch() * length);
+    parts_.embedding.forward(backend_, std::span<const Token>(tokens_.numbers()).first(count), x);
+    parts_.body.forward(backend_, ws, x, state_.views, x);
+    return x;
+  }
+
   void head_of_last(Arena ws, Seq<compute, Width> x) {
-    const Seq<compute, Width> last{ws.take<compute>(x.batch * width_), x.batch, 1, x.width};
-    backend_.copy(x.at(x.time - 1), last.flat());
+    Seq<compute, Width> last = x;
+    if (x.time > 1) {
+      last = {ws.take<compute>(x.batch * width_), x.batch, 1, x.width};
+      backend_.copy(x.at(x.time - 1), last.flat());
+    }
     parts_.head.forward(backend_, ws, last, Seq<compute>{logits_, x.batch, 1, vocab_});
+    if constexpr (!host_reaches<backend>) {
+      const Index count = x.batch * vocab_;
+      backend_.copy(matrix(logits_, 1, count), matrix(host_logits_.numbers().data(), 1, count));
+    }
   }
 
   typename M::Parts parts_;
@@ -192,12 +342,15 @@ class Context {
   backend backend_;
   ContextOptions options_;
   ModelSizes sizes_;
+  Index batch_;
   Index vocab_;
   Index width_;
   BodyState<decltype(M::Parts::body)> state_;
+  Exchange<compute, backend> host_logits_;  // copied from the device; nothing where the host reads them in place
+  Exchange<Token, backend> tokens_;
   Memory<backend> scratch_memory_, logits_memory_;
   compute* logits_ = nullptr;
-  std::vector<Token> tokens_;
+  typename detail::recording_of<backend>::type recording_{};
 };
 
 }  // namespace rwkv::inline RWKV_ABI

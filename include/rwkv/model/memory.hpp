@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <utility>
 
 #include "rwkv/core/arena.hpp"
@@ -12,7 +13,7 @@ class Memory {
  public:
   Memory() = default;
   Memory(const B& backend, Index bytes) : backend_(backend), bytes_(bytes) {
-    if (bytes > 0) block_ = backend_.template allocate<std::byte>(bytes);
+    if (bytes > 0) block_ = backend_->template allocate<std::byte>(bytes);
   }
   Memory(Memory&& other) noexcept
       : backend_(other.backend_), block_(std::exchange(other.block_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {
@@ -24,7 +25,7 @@ class Memory {
     return *this;
   }
   ~Memory() {
-    if (block_ != nullptr) backend_.free(block_);
+    if (block_ != nullptr) backend_->free(block_);
   }
 
   Arena arena() const { return Arena(block_, bytes_); }
@@ -32,7 +33,7 @@ class Memory {
   Index bytes() const { return bytes_; }
 
  private:
-  B backend_{};
+  std::optional<B> backend_;  // none before there is memory: a backend may be a device
   std::byte* block_ = nullptr;
   Index bytes_ = 0;
 };

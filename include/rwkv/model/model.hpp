@@ -50,6 +50,7 @@ class Model {
       parameter.bind(next);
       next += count;
     }
+    backend_.sync();
     owner_ = std::move(memory);
   }
 

@@ -25,6 +25,22 @@ class BodyState {
 
   Index bytes() const { return memory_.bytes(); }
 
+  /// Lets the views show the first `sequences` of the batch.
+  void show(const Body& body, Index sequences) {
+    body.visit_state(views, std::string(),
+                     [&](const std::string&, Index, Mat<compute>& view) { view.rows = sequences; });
+    for (Mat<compute>& tensor : tensors) tensor.rows = sequences;
+  }
+  /// The state of one sequence.
+  typename Body::State sequence(const Body& body, Index nth) const {
+    typename Body::State one = views;
+    body.visit_state(one, std::string(), [&](const std::string&, Index, Mat<compute>& view) {
+      view.data = view.row(nth);
+      view.rows = 1;
+    });
+    return one;
+  }
+
   /// All numbers as one row.
   Mat<compute> numbers() const {
     return matrix(reinterpret_cast<compute*>(memory_.data()), 1, bytes() / Index{sizeof(compute)});

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "rwkv/backend/concept.hpp"
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
@@ -55,7 +56,7 @@ class Gradient {
         vocab_(net.sizes().vocab), grad_(net.sizes()), state_(backend_, parts_.body, options.batch),
         first_(backend_, parts_.body, options.batch), dlast_(backend_, parts_.body, options.batch),
         dfirst_(backend_, parts_.body, options.batch), tape_(parts_.body.template make_tape<P>()),
-        losses_(positions()) {
+        tokens_(backend_, positions()), targets_(backend_, positions()), losses_(backend_, positions()) {
     expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
     bind_gradients(net, wanted);
     backend_.fill(dlast_.numbers(), scalar(0));
@@ -78,10 +79,13 @@ class Gradient {
   double add(std::span<const Token> tokens, std::span<const Token> targets, double share = 1) {
     const std::size_t counted = check(tokens, targets);
     const double mean = 1 / static_cast<double>(counted);
+    std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
+    std::copy(targets.begin(), targets.end(), targets_.numbers().begin());
     backend_.copy(Mat<const scalar>(state_.numbers()), first_.numbers());
-    pass(memory_.arena(), tokens, targets, {share * mean, options_.l2_wrap ? share * mean * 1e-4 : 0});
+    pass(memory_.arena(), {share * mean, options_.l2_wrap ? share * mean * 1e-4 : 0});
     backend_.sync();
-    return mean * std::accumulate(losses_.begin(), losses_.end(), 0.0);
+    const auto losses = losses_.numbers();
+    return mean * std::accumulate(losses.begin(), losses.end(), 0.0);
   }
 
   /// Throws the errors of add() without doing anything, and returns the number of positions with a target.
@@ -150,8 +154,8 @@ class Gradient {
     }
   }
 
-  void pass(Arena ws, std::span<const Token> tokens, std::span<const Token> targets,
-            const CrossEntropyWeights& weights) {
+  void pass(Arena ws, const CrossEntropyWeights& weights) {
+    const std::span<const Token> tokens = tokens_.numbers(), targets = targets_.numbers();
     const auto x = sequence(ws), y = sequence(ws);
     typename decltype(parts_.embedding)::Tape rows;
     parts_.embedding.forward(backend_, ws, tokens, x, rows);
@@ -159,7 +163,7 @@ class Gradient {
     tape_bytes_ = ws.used();
     // From here on y holds cotangents.
     parts_.head.loss(backend_, ws, Mat<const scalar, Body::Width>(y.flat()), targets, weights, options_.head_chunk,
-                     losses_, y.flat(), grad_.head);
+                     losses_.numbers(), y.flat(), grad_.head);
     parts_.body.backward(backend_, ws, y, tape_, first_.views, dlast_.views, grad_.body, dfirst_.views);
     parts_.embedding.backward(backend_, ws, tokens, y, rows, grad_.embedding);
   }
@@ -171,9 +175,8 @@ class Gradient {
 
   void measure() {
     Index peak = 0;
-    const std::vector<Token> tokens(positions());
     backend_.dry = true;
-    pass(Arena(peak), tokens, tokens, {});
+    pass(Arena(peak), {});
     backend_.dry = false;
     memory_ = Memory<backend>(backend_, peak);
   }
@@ -187,7 +190,8 @@ class Gradient {
   std::vector<TrainedParameter<scalar>> parameters_;
   BodyState<Body> state_, first_, dlast_, dfirst_;
   typename Body::template Tape<P> tape_;
-  std::vector<scalar> losses_;
+  Exchange<Token, backend> tokens_, targets_;
+  Exchange<scalar, backend> losses_;
   Memory<backend> gradient_memory_, memory_;
   Index tape_bytes_ = 0;
 };

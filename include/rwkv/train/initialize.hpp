@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/number.hpp"
@@ -178,12 +179,13 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
 template <class Net>
 void initialize(Net& net, Seed seed) {
   std::vector<double> numbers;
+  auto backend = net.device();
   for (const auto& parameter : net.parameters()) {
     expects(parameter.data != nullptr, parameter.name, ": the parameter is not bound to memory");
     const auto to = parameter.numbers();
     numbers.resize(to.size());
     initial_numbers(parameter, net.sizes().depth, seed, numbers);
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] = narrow<typename Net::storage>(numbers[i]);
+    write_numbers(backend, to, [&](std::size_t i) { return narrow<typename Net::storage>(numbers[i]); });
   }
 }
 

@@ -1,10 +1,13 @@
 #pragma once
 /// Low-rank adaptation of chosen matrices.
 #include <cmath>
+#include <cstddef>
+#include <span>
 #include <string>
 
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/backend/product.hpp"
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/random.hpp"
 
 namespace rwkv::inline RWKV_ABI {
@@ -62,13 +65,12 @@ struct AdaptedMatrix {
   }
 
   /// The usual start: A uniform within 1 / sqrt(in), B zero, so that training begins at W_0.
-  void start(Seed seed, const std::string& name) const {
+  template <class Backend>
+  void start(Backend& be, Seed seed, const std::string& name) const {
     const Philox numbers{.key = seed.value, .stream = stream_of(name + ".lora_a")};
     const double range = 1 / std::sqrt(static_cast<double>(Index(a.cols)));
-    for (Index i = 0; i < a.rows * a.cols; ++i) {
-      const double u = numbers.block(static_cast<std::uint64_t>(i)).uniform_double(0);
-      a.data[i] = static_cast<T>(range * (2 * u - 1));
-    }
+    write_numbers(be, std::span<T>(a.data, static_cast<std::size_t>(a.rows * a.cols)),
+                  [&](std::size_t i) { return static_cast<T>(range * (2 * numbers.block(i).uniform_double(0) - 1)); });
   }
 
  private:

@@ -2,7 +2,7 @@
 /// The file of a training run: everything that its next steps depend on.
 #include <algorithm>
 #include <charconv>
-#include <cstring>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/io/checkpoint.hpp"
 
 namespace rwkv::inline RWKV_ABI {
@@ -23,34 +24,28 @@ struct RunTensor {
 };
 
 namespace detail {
-/// A checksum for every tensor, in the order of the run.
-template <class T>
-std::string checksum_text(std::span<const RunTensor<T>> tensors, const auto& bytes_of) {
-  std::string text;
-  for (const RunTensor<T>& tensor : tensors) text += join(crc32(bytes_of(tensor)), " ");
-  return text;
-}
 /// A checksum of all texts but itself.
 inline std::string checksum_of_texts(const std::map<std::string, std::string>& texts) {
   std::string all;
   for (const auto& [key, text] : texts) {
     if (key != "crc32.texts") all += join(key.size(), " ", key, text.size(), " ", text);
   }
-  return join(crc32(as_bytes(all)));
+  return join(detail::crc32(as_bytes(all)));
 }
 }  // namespace detail
 
 /// Writes tensors and texts with a checksum of every tensor and one of the texts as .safetensors, in one step: at every
 /// moment, a crash included, the path leads to the whole old file or to the whole new one.
-template <class T>
-void save_run(const std::filesystem::path& path, std::span<const RunTensor<T>> tensors,
+template <class T, class B>
+void save_run(B& be, const std::filesystem::path& path, std::span<const RunTensor<T>> tensors,
               std::map<std::string, std::string> texts, FileSystem& files) {
+  std::deque<OnHost<B, T>> read;
   std::vector<TensorView> views;
   for (const RunTensor<T>& tensor : tensors) {
-    views.push_back({tensor.name, detail::dtype_of<T>(), tensor.shape, std::as_bytes(tensor.numbers)});
+    const auto numbers = read.emplace_back(be, std::span<const T>(tensor.numbers)).numbers();
+    views.push_back({tensor.name, detail::dtype_of<T>(), tensor.shape, std::as_bytes(numbers)});
+    texts["crc32"] += join(detail::crc32(views.back().bytes), " ");
   }
-  texts["crc32"] =
-      detail::checksum_text(tensors, [](const RunTensor<T>& tensor) { return std::as_bytes(tensor.numbers); });
   texts["crc32.texts"] = detail::checksum_of_texts(texts);
   save_safetensors(path, views, texts, files);
 }
@@ -74,9 +69,9 @@ class RunFile {
     for (const RunTensor<T>& tensor : expected) check(tensor);
     expects(file_.tensors().size() == expected.size(), name_, ": the file holds ", file_.tensors().size(),
             " tensors, the run expects ", expected.size());
-    const auto bytes_in_file = [&](const RunTensor<T>& tensor) { return file_.find(tensor.name)->bytes; };
-    expects(*text("crc32") == detail::checksum_text(expected, bytes_in_file), name_,
-            ": the file is damaged: its checksums do not agree with its tensors");
+    std::string checksums;  // one of every tensor, in the order of the run
+    for (const RunTensor<T>& tensor : expected) checksums += join(detail::crc32(file_.find(tensor.name)->bytes), " ");
+    expects(*text("crc32") == checksums, name_, ": the file is damaged: its checksums do not agree with its tensors");
   }
 
   /// The number that a text is.
@@ -99,9 +94,11 @@ class RunFile {
   }
 
   /// Copies the numbers of every tensor to where the run keeps them.
-  void copy_to(std::span<const RunTensor<T>> tensors) const {
+  template <class B>
+  void copy_to(B& be, std::span<const RunTensor<T>> tensors) const {
     for (const RunTensor<T>& tensor : tensors) {
-      std::memcpy(tensor.numbers.data(), file_.find(tensor.name)->bytes.data(), tensor.numbers.size_bytes());
+      const auto bytes = file_.find(tensor.name)->bytes;  // not always aligned
+      write_numbers(be, tensor.numbers, [&](std::size_t i) { return detail::element_at<T>(bytes, i); });
     }
   }
 

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/flat_rows.hpp"
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/glob.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/train/adamw.hpp"
@@ -83,7 +85,7 @@ class Trainer {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before a step");
     backend_.copy(Mat<const scalar>(gradient_.state().numbers()), before_.numbers());
     gradient_.clear();
-    std::fill(state_gradient_.begin(), state_gradient_.end(), scalar(0));
+    backend_.fill(row_of(state_gradient_), scalar(0));
     double loss = 0;
     const double share = 1 / static_cast<double>(parts.size());
     for (const Batch& part : parts) {
@@ -112,17 +114,24 @@ class Trainer {
   double learning_rate() const { return options_.rate(steps_); }
   const Gradient<Net, P>& gradient() const { return gradient_; }
 
-  /// The numbers of one sequence's trained initial state, which Context::restore() of batch 1 takes.
-  std::span<const scalar> initial_state() const {
+  /// The numbers of one sequence's trained initial state, which Context::restore() of batch 1 takes; in memory of the
+  /// host.
+  std::vector<scalar> initial_state() const {
     const auto numbers = initial_.numbers();
-    return {numbers.data, static_cast<std::size_t>(Index(numbers.cols))};
+    backend be = backend_;
+    const OnHost read(be, std::span<const scalar>(numbers.data, static_cast<std::size_t>(Index(numbers.cols))));
+    return {read.begin(), read.end()};
   }
 
   /// Exchanges what is trained and its moving average, for evaluating or saving the average; a second call changes
   /// back, and until then the run neither goes on nor is saved.
   void exchange_average() {
     expects(options_.average > 0, "rwkv: this run keeps no moving average");
-    for (const Tuned& tuned : tuned_) std::swap_ranges(tuned.value.begin(), tuned.value.end(), tuned.average.begin());
+    for (const Tuned& tuned : tuned_) {
+      const auto value = tuned.tokens(tuned.value), average = tuned.tokens(tuned.average);
+      backend_.rows(Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
+    }
+    backend_.sync();
     merge();
     exchanged_ = !exchanged_;
   }
@@ -137,7 +146,8 @@ class Trainer {
     texts["step"] = join(steps_);
     for (const auto& [key, text] : notes) texts["note." + key] = text;
     const auto tensors = contents();
-    save_run<scalar>(path, tensors, texts, files);
+    backend be = backend_;
+    save_run<scalar>(be, path, tensors, texts, files);
   }
 
   /// Goes on from a file that save() wrote: the same steps will give the same bits as in the run that wrote it.
@@ -148,7 +158,7 @@ class Trainer {
     const auto tensors = contents();
     const RunFile<scalar> file(path, tensors, settings(), files);
     steps_ = file.number("step");
-    file.copy_to(tensors);
+    file.copy_to(backend_, tensors);
     return file.texts_after("note.");
   }
 
@@ -235,17 +245,24 @@ class Trainer {
       const Index out = parameter.shape.sizes[0], in = parameter.shape.sizes[1], rank = options_.lora.rank;
       const auto base = take(out * in), a = take(rank * in), b = take(out * rank), da = take(rank * in),
                  db = take(out * rank);
-      std::copy(parameter.values.begin(), parameter.values.end(), base.begin());
+      backend_.copy(row_of(parameter.values), row_of(base));
       adapted_.push_back({matrix(parameter.values.data(), out, in), matrix(parameter.gradient.data(), out, in),
                           matrix(base.data(), out, in), matrix(a.data(), rank, in), matrix(b.data(), out, rank),
                           matrix(da.data(), rank, in), matrix(db.data(), out, rank), options_.lora.scale()});
-      adapted_.back().start(options_.seed, parameter.name);
+      adapted_.back().start(backend_, options_.seed, parameter.name);
       bases_.push_back({parameter.name + ".lora_base", {out, in}, base});
       tune(parameter.name + ".lora_a", Role::matrix, Shape{{rank, in}, 2}, a, da);
       tune(parameter.name + ".lora_b", Role::matrix, Shape{{out, rank}, 2}, b, db);
     }
-    for (const Tuned& tuned : tuned_)
-      std::copy(tuned.value.begin(), tuned.value.end(), average_or_value(tuned).begin());
+    for (const Tuned& tuned : tuned_) {
+      const auto [data, _, rows, width] = tuned.tokens(tuned.gradient);
+      scalar *const p = tuned.value.data(), *const m = tuned.first.data(), *const v = tuned.second.data();
+      gradients_.push_back(matrix(static_cast<const scalar*>(data), rows, width));
+      updates_.push_back({{}, rows, width, {data, p, m, v}, {p, m, v}});
+      if (tuned.average.empty()) continue;
+      backend_.copy(row_of(tuned.value), row_of(tuned.average));
+      averages_.push_back({{options_.average}, rows, width, {p, tuned.average.data()}, {tuned.average.data()}});
+    }
     // A run's file also holds what is not trained, so that it stands alone.
     for (auto& parameter : net.parameters()) {
       const auto shape = parameter.shape.span();
@@ -253,9 +270,7 @@ class Trainer {
     }
   }
 
-  static std::span<scalar> average_or_value(const Tuned& tuned) {
-    return tuned.average.empty() ? tuned.value : tuned.average;
-  }
+  static Mat<scalar> row_of(std::span<scalar> numbers) { return matrix(numbers.data(), 1, std::ssize(numbers)); }
 
   void merge() {
     for (const auto& adapted : adapted_) adapted.merge(backend_);
@@ -288,32 +303,34 @@ class Trainer {
   double squares(Arena scratch) {
     double sum = 0;
     if (scratch.measuring()) backend_.dry = true;
-    for (const Tuned& tuned : tuned_) sum += backend_.sum_of_squares(scratch, tuned.tokens(tuned.gradient).flat());
+    if constexpr (requires { backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>()); }) {
+      sum = backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>(gradients_));
+    } else {
+      for (const auto& gradient : gradients_) sum += backend_.sum_of_squares(scratch, gradient);
+    }
     backend_.dry = false;
     return sum;
   }
 
   void update(double learning_rate) {
     const double scale = options_.clip > 0 && norm_ > options_.clip ? options_.clip / (norm_ + 1e-6) : 1;
-    for (const Tuned& tuned : tuned_) {
-      const AdamWUpdate update(options_.optimizer, tuned.role, learning_rate, static_cast<double>(steps_ + 1), scale);
-      const auto p = tuned.tokens(tuned.value), g = tuned.tokens(tuned.gradient), m = tuned.tokens(tuned.first),
-                 v = tuned.tokens(tuned.second);
-      backend_.rows(update, arg::in(g), arg::in(p), arg::in(m), arg::in(v), arg::out(p), arg::out(m), arg::out(v));
-      if (options_.tune_state) body_.make_valid(backend_, initial_.views);
-      if (options_.average > 0) {
-        const auto average = tuned.tokens(tuned.average);
-        backend_.rows(Averaged{options_.average}, arg::in(p), arg::in(average), arg::out(average));
-      }
+    for (std::size_t i = 0; i < tuned_.size(); ++i) {
+      updates_[i].program =
+          AdamWUpdate(options_.optimizer, tuned_[i].role, learning_rate, static_cast<double>(steps_ + 1), scale);
     }
+    rows_each(backend_, std::span<const Update>(updates_));
+    if (options_.tune_state) body_.make_valid(backend_, initial_.views);
+    if (options_.average > 0) rows_each(backend_, std::span<const Average>(averages_));
     merge();
     backend_.sync();
   }
 
   /// The first tensor, in the model's order, with a weight or else a gradient that is not finite.
   std::string first_not_finite() const {
-    const auto index = [](std::span<const scalar> numbers) {
-      return std::find_if(numbers.begin(), numbers.end(), [](scalar x) { return !std::isfinite(x); }) - numbers.begin();
+    backend be = backend_;
+    const auto index = [&](std::span<const scalar> numbers) {
+      const OnHost read(be, numbers);
+      return std::find_if(read.begin(), read.end(), [](scalar x) { return !std::isfinite(x); }) - read.begin();
     };
     for (const auto& weight : weights_) {
       if (const auto i = index(weight.numbers); i < std::ssize(weight.numbers)) {
@@ -328,9 +345,10 @@ class Trainer {
     }
     // Finite numbers whose squares are not.
     const Tuned* steepest = &tuned_.front();
-    const auto most = [](const Tuned& tuned) {
+    const auto most = [&](const Tuned& tuned) {
+      const OnHost read(be, std::span<const scalar>(tuned.gradient));
       return std::transform_reduce(
-          tuned.gradient.begin(), tuned.gradient.end(), 0.0, [](double a, double b) { return std::max(a, b); },
+          read.begin(), read.end(), 0.0, [](double a, double b) { return std::max(a, b); },
           [](scalar x) { return std::abs(static_cast<double>(x)); });
     };
     for (const Tuned& tuned : tuned_) steepest = most(tuned) > most(*steepest) ? &tuned : steepest;
@@ -371,6 +389,15 @@ class Trainer {
                              o.lora.matrices, "' ", o.lora.rank, " ", o.lora.alpha, ", average ", o.average)}};
   }
 
+  /// Each takes the other's place. A row program.
+  struct Exchanged {
+    template <class R>
+    RWKV_HD void map(R a, R b, R& a_after, R& b_after) const {
+      a_after = b;
+      b_after = a;
+    }
+  };
+
   /// average = decay average + (1 - decay) p. A row program.
   struct Averaged {
     double decay;
@@ -385,7 +412,13 @@ class Trainer {
   decltype(Net::Parts::body) body_;
   Gradient<Net, P> gradient_;
   BodyState<decltype(Net::Parts::body)> initial_, before_;
+  using Update = FlatRows<AdamWUpdate, scalar, 4, 3>;
+  using Average = FlatRows<Averaged, scalar, 2, 1>;
+
   std::vector<Tuned> tuned_;
+  std::vector<Mat<const scalar>> gradients_;  // of all that is tuned
+  std::vector<Update> updates_;
+  std::vector<Average> averages_;
   std::vector<AdaptedMatrix<scalar>> adapted_;
   std::vector<RunTensor<scalar>> weights_, bases_;
   std::span<scalar> state_gradient_;

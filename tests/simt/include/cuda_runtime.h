@@ -345,7 +345,8 @@ inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, c
     } else if (const auto* const registered = simt::detail::cuda().find_host(pointer)) {
       *attributes = {cudaMemoryTypeHost, registered->second.device, p, p};
     } else {
-      *attributes = {cudaMemoryTypeUnregistered, -2, nullptr, p};
+      *attributes = simt::host_memory_is_managed ? cudaPointerAttributes{cudaMemoryTypeManaged, 0, p, p}
+                                                 : cudaPointerAttributes{cudaMemoryTypeUnregistered, -2, nullptr, p};
     }
     return cudaSuccess;
   });

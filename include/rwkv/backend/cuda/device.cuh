@@ -44,6 +44,7 @@ class CudaStream {
     static_cast<void>(cudaGetLastError());
     if (status == cudaErrorInsufficientDriver) {
       RWKV_CUDA_TRY(cudaDriverGetVersion(&driver));
+      if (driver == 0) fail("rwkv: this machine has no CUDA driver");
       RWKV_CUDA_TRY(cudaRuntimeGetVersion(&runtime));
       fail("rwkv: the CUDA driver is too old: it speaks CUDA ", driver / 1000, ".", driver % 1000 / 10,
            ", the program was built with ", runtime / 1000, ".", runtime % 1000 / 10);
@@ -111,6 +112,11 @@ class CudaStream {
       config.numAttrs = 1;
     }
     RWKV_CUDA_TRY(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+    settle();
+  }
+
+  /// With RWKV_CHECKED every operation ends before the next begins, so that an error names the one that made it.
+  void settle() const {
 #if RWKV_CHECKED
     if (!recording()) sync();
 #endif

@@ -1,0 +1,209 @@
+#pragma once
+/// The CUDA backend: the verbs as kernels in a stream.
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "rwkv/backend/concept.hpp"
+#include "rwkv/backend/cuda/flat_rows.cuh"
+#include "rwkv/backend/cuda/gemm.cuh"
+#include "rwkv/backend/cuda/loss.cuh"
+#include "rwkv/backend/cuda/memory.cuh"
+#include "rwkv/backend/cuda/recur.cuh"
+#include "rwkv/backend/cuda/recur_back.cuh"
+#include "rwkv/backend/cuda/rows.cuh"
+
+namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
+
+/// A CUDA device and a stream of it; copies share both. Verbs return when their kernels are queued: `sync` waits for
+/// them. Arithmetic is in float, or in double for operands in double; what is stored in 16 bits is widened when it is
+/// read and rounded when it is written. `Gemm` multiplies matrices, see OwnGemm.
+///
+/// Memory is the device's, which the host cannot read; spans of tokens, targets and losses are memory of the host from
+/// `allocate_host`. Every result has the same bits in every run and on every device.
+template <class Gemm>
+class BasicCuda {
+ public:
+  /// While set, verbs return at once: a forward pass then only measures its scratch.
+  bool dry = false;
+
+  /// Errors    no device, a driver older than the runtime, no such device, or one that the program has no code for
+  BasicCuda() : BasicCuda(0) {}
+  explicit BasicCuda(int device, Gemm gemm = {})
+      : stream_(std::make_shared<CudaStream>(device)), gemm_(std::move(gemm)) {}
+
+  /// The same device with a stream of its own, which does not wait for this one.
+  BasicCuda independent() const {
+    sync();
+    return BasicCuda(stream_->device(), gemm_);
+  }
+
+  const CudaStream& stream() const { return *stream_; }
+
+  template <class T>
+  T* allocate(Index count) {
+    return static_cast<T*>(allocate_with("device memory", count * Index{sizeof(T)},
+                                         [](void** block, std::size_t bytes) { return cudaMalloc(block, bytes); }));
+  }
+  void free(void* block) {
+    sync_quietly();
+    static_cast<void>(cudaFree(block));
+  }
+  /// Memory that the host and the device both reach, slowly from the device.
+  template <class T>
+  T* allocate_host(Index count) {
+    return static_cast<T*>(allocate_with(
+        "pinned host memory", count * Index{sizeof(T)},
+        [](void** block, std::size_t bytes) { return cudaHostAlloc(block, bytes, cudaHostAllocDefault); }));
+  }
+  void free_host(void* block) {
+    sync_quietly();
+    static_cast<void>(cudaFreeHost(block));
+  }
+
+  void sync() const { stream_->sync(); }
+
+  /// Either side may also be memory of the host.
+  template <class T, class U, Index N, Index M>
+  void copy(Mat<T, N> from, Mat<U, M> to) {
+    static_assert(std::is_same_v<std::remove_const_t<T>, U>, "rwkv: a copy does not convert");
+    if (dry) return;
+    detail::check_copy(from, to);
+    if (to.rows == 0 || to.cols == 0) return;
+    const gpu::CurrentDevice current(stream_->device());
+    const auto bytes = [](Index numbers) { return static_cast<std::size_t>(numbers) * sizeof(U); };
+    // A single row has no pitch to speak of.
+    const Index to_pitch = to.rows == 1 ? Index(to.cols) : to.stride,
+                from_pitch = from.rows == 1 ? Index(from.cols) : from.stride;
+    RWKV_CUDA_TRY(cudaMemcpy2DAsync(to.data, bytes(to_pitch), from.data, bytes(from_pitch), bytes(to.cols),
+                                    static_cast<std::size_t>(to.rows), cudaMemcpyDefault, stream_->handle()));
+    stream_->settle();
+  }
+
+  template <class T, Index N>
+  void fill(Mat<T, N> to, T value) {
+    if (dry) return;
+    gpu::fill(*stream_, Mat<T>(to), value);
+  }
+
+  template <class T, class W, Index N, Index M>
+  void gather_rows(Mat<W, M> table, std::span<const Token> rows, Mat<T, N> to) {
+    if (dry) return;
+    detail::check_gather(table, rows, to);
+    gpu::gather_rows<T, std::remove_const_t<W>>(*stream_, table, reached(rows), to);
+  }
+
+  template <class T, class W, Index N, Index M>
+  void scatter_add_rows(Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
+    if (dry) return;
+    detail::check_gather(table, rows, from);
+    gpu::scatter_add_rows<std::remove_const_t<T>, W>(*stream_, from, reached(rows), table);
+  }
+
+  template <class T>
+  void cross_entropy(Mat<T> logits, std::span<const Token> targets, const CrossEntropyWeights& weights,
+                     std::span<T> losses) {
+    if (dry) return;
+    detail::check_cross_entropy(logits, targets, losses);
+    gpu::cross_entropy(*stream_, logits, reached(targets), weights, reached(losses));
+  }
+
+  /// Waits for the result.
+  template <class T, Index N>
+  double sum_of_squares(Arena scratch, Mat<T, N> x) {
+    const Mat<const T> only = x;
+    return sum_of_squares(scratch, std::span<const Mat<const T>>(&only, 1));
+  }
+  /// Of several matrices together.
+  template <class T>
+  double sum_of_squares(Arena scratch, std::span<const Mat<const T>> matrices) {
+    Index blocks = 0;
+    for (const auto& x : matrices) blocks += gpu::squares_blocks(x.rows * x.cols);
+    double* const sums = scratch.take<double>(blocks + 1);
+    if (dry) return 0;
+    gpu::sum_of_squares<T>(*stream_, matrices, sums + 1, sums);
+    double sum = 0;
+    copy(Mat<const double>(matrix(sums, 1, 1)), matrix(&sum, 1, 1));
+    sync();
+    return sum;
+  }
+
+  template <class... P>
+  void gemm(const P&... products) {
+    if (dry) return;
+    gemm_(*stream_, products...);
+  }
+
+  template <class P, class... Op>
+  void rows(const P& program, const Op&... ops) {
+    static_assert(detail::explain_rows_without_scratch<Op...>());
+    gpu::rows(*stream_, dry, Arena(nullptr, 0), program, ops...);
+  }
+  template <class P, class... Op>
+  void rows(Arena scratch, const P& program, const Op&... ops) {
+    gpu::rows(*stream_, dry, scratch, program, ops...);
+  }
+
+  template <class P, class T, std::size_t Inputs, std::size_t Outputs>
+  void rows_each(std::span<const FlatRows<P, T, Inputs, Outputs>> tasks) {
+    if (dry) return;
+    gpu::rows_each(*stream_, tasks);
+  }
+
+  template <class Schedule, class C, Index N, class T, Index M, class... Op>
+  void recur(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const Op&... ops) {
+    static_assert(detail::explain_recur<Schedule, C, Op...>());
+    if (!dry) detail::check_recur<C>(length, state, ops...);
+    gpu::recur(*stream_, dry, scratch, schedule, cell, length, state, ops...);
+  }
+
+  template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
+  void recur_back(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<const T, F> first,
+                  Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
+    static_assert(detail::explain_recur_back<Schedule, C, Op...>());
+    if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+    gpu::recur_back(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, ops...);
+  }
+
+ private:
+  template <class Allocate>
+  void* allocate_with(const char* kind, Index bytes, const Allocate& allocate) {
+    if (bytes == 0) return nullptr;
+    const gpu::CurrentDevice current(stream_->device());
+    void* block = nullptr;
+    const cudaError_t status = allocate(&block, static_cast<std::size_t>(bytes));
+    if (status == cudaErrorMemoryAllocation) {
+      static_cast<void>(cudaGetLastError());
+      std::size_t left = 0, all = 0;
+      static_cast<void>(cudaMemGetInfo(&left, &all));
+      fail("rwkv: CUDA device ", stream_->device(), " is out of memory: ", bytes, " bytes of ", kind,
+           " were asked for, ", left, " of the device's ", all, " are free");
+    }
+    gpu::check_cuda(status, "allocate");
+    return block;
+  }
+
+  /// Memory may still be in use when its owner goes; an error is for the next call to find.
+  void sync_quietly() const { static_cast<void>(cudaStreamSynchronize(stream_->handle())); }
+
+  /// The device's address of host memory.
+  template <class T>
+  static T* reached(std::span<T> numbers) {
+    if (numbers.empty()) return nullptr;
+    cudaPointerAttributes attributes{};
+    RWKV_CUDA_TRY(cudaPointerGetAttributes(&attributes, numbers.data()));
+    expects(attributes.devicePointer != nullptr,
+            "rwkv: the device cannot reach the given tokens, targets or losses; their memory must come from "
+            "allocate_host");
+    return static_cast<T*>(attributes.devicePointer);
+  }
+
+  std::shared_ptr<CudaStream> stream_;
+  Gemm gemm_;
+};
+
+/// The CUDA backend with the library's own matrix products, which need nothing but the CUDA runtime.
+using Cuda = BasicCuda<OwnGemm>;
+
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI

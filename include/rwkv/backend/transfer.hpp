@@ -1,0 +1,106 @@
+#pragma once
+/// Numbers on their way between a backend's memory and the host's. Nothing above the backends reads or writes a
+/// backend's memory by itself, unless the host owns it.
+#include <cstddef>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "rwkv/core/view.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Whether the host reads and writes the memory of a backend itself. A backend with memory of its own has
+/// `allocate_host<T>(count)` and `free_host(block)` for memory that both reach.
+template <class B>
+inline constexpr bool host_reaches = !requires(B & be) {
+  be.template allocate_host<std::byte>(Index{1});
+};
+
+/// Writes numbers of the host to a backend's memory; done when it returns.
+template <class B, class T>
+void upload(B& be, std::span<const T> from, T* to) {
+  const Index count = std::ssize(from);
+  if (count == 0) return;
+  be.copy(matrix(from.data(), 1, count), matrix(to, 1, count));
+  be.sync();
+}
+
+/// Numbers of a backend's memory for the host to read: themselves where the host reaches them, else a copy.
+template <class B, class T>
+class OnHost {
+ public:
+  OnHost(B& be, std::span<const T> numbers) : numbers_(numbers) {
+    be.sync();
+    if constexpr (!host_reaches<B>) {
+      copy_.resize(numbers.size());
+      const Index count = std::ssize(numbers);
+      if (count > 0) be.copy(matrix(numbers.data(), 1, count), matrix(copy_.data(), 1, count));
+      be.sync();
+      numbers_ = copy_;
+    }
+  }
+  OnHost(const OnHost&) = delete;
+  OnHost& operator=(const OnHost&) = delete;
+
+  std::span<const T> numbers() const { return numbers_; }
+  auto begin() const { return numbers_.begin(); }
+  auto end() const { return numbers_.end(); }
+
+ private:
+  std::vector<T> copy_;
+  std::span<const T> numbers_;
+};
+template <class B, class T>
+OnHost(B&, std::span<T>) -> OnHost<B, std::remove_const_t<T>>;
+
+/// Writes `count` numbers to a backend's memory, number i being value(i) on the host.
+template <class B, class T, class Value>
+void write_numbers(B& be, std::span<T> to, const Value& value) {
+  if constexpr (host_reaches<B>) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = value(i);
+  } else {
+    std::vector<T> numbers(to.size());
+    for (std::size_t i = 0; i < to.size(); ++i) numbers[i] = value(i);
+    upload(be, std::span<const T>(numbers), to.data());
+  }
+}
+
+/// One block of numbers that both the host and a backend reach: tokens on their way in, losses on their way out.
+template <class T, class B>
+class Exchange {
+ public:
+  Exchange(const B& be, std::size_t count) : backend_(be), size_(count) {
+    if constexpr (host_reaches<B>) own_.resize(count);
+    else if (count > 0) block_ = backend_.template allocate_host<T>(static_cast<Index>(count));
+  }
+  Exchange(Exchange&& other) noexcept
+      : backend_(other.backend_), size_(std::exchange(other.size_, 0)), own_(std::move(other.own_)),
+        block_(std::exchange(other.block_, nullptr)) {}
+  Exchange& operator=(Exchange&& other) noexcept {
+    std::swap(backend_, other.backend_);
+    std::swap(size_, other.size_);
+    std::swap(own_, other.own_);
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  ~Exchange() {
+    if constexpr (!host_reaches<B>) {
+      if (block_ != nullptr) backend_.free_host(block_);
+    }
+  }
+
+  std::span<T> numbers() {
+    if constexpr (host_reaches<B>) return own_;
+    else return {block_, size_};
+  }
+
+ private:
+  B backend_;
+  std::size_t size_;
+  std::vector<T> own_;
+  T* block_ = nullptr;
+};
+
+}  // namespace rwkv::inline RWKV_ABI

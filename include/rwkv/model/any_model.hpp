@@ -1,0 +1,123 @@
+#pragma once
+/// A model behind a plain handle, for code that knows neither its version nor its backend: a .cpp file holds a model
+/// that runs on a GPU and that only a .cu file could name. One virtual call for every call of a context, none below.
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "rwkv/core/dims.hpp"
+#include "rwkv/core/token.hpp"
+#include "rwkv/model/context.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// Any model's Context; see there for what the members do. Logits and states are floats, whatever the model computes
+/// in.
+class AnyContext {
+ public:
+  template <class M>
+  explicit AnyContext(Context<M> context) : held_(std::make_unique<Held<M>>(std::move(context))) {}
+
+  std::span<const float> step(std::span<const Token> tokens) & { return held_->step(tokens); }
+  std::span<const float> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
+  std::span<const float> prefill(std::span<const Token> tokens) & { return held_->prefill(tokens); }
+
+  Index batch() const { return held_->batch(); }
+  Index vocab() const { return held_->vocab(); }
+  Index add() { return held_->add(); }
+  void remove(Index sequence) { held_->remove(sequence); }
+  void reset() { held_->reset(); }
+  std::vector<float> state() const { return held_->state(); }
+  void restore(std::span<const float> numbers) { held_->restore(numbers); }
+  AnyContext fork() const { return AnyContext(held_->fork()); }
+
+ private:
+  struct Interface {
+    virtual ~Interface() = default;
+    virtual std::span<const float> step(std::span<const Token> tokens) = 0;
+    virtual std::span<const float> prefill(std::span<const Token> tokens) = 0;
+    virtual Index batch() const = 0;
+    virtual Index vocab() const = 0;
+    virtual Index add() = 0;
+    virtual void remove(Index sequence) = 0;
+    virtual void reset() = 0;
+    virtual std::vector<float> state() const = 0;
+    virtual void restore(std::span<const float> numbers) = 0;
+    virtual std::unique_ptr<Interface> fork() const = 0;
+  };
+
+  template <class M>
+  struct Held final : Interface {
+    using compute = typename M::compute;
+    Context<M> context;
+    std::vector<float> logits;  // where the model's are no floats
+
+    explicit Held(Context<M> made) : context(std::move(made)) {}
+
+    std::span<const float> as_floats(std::span<const compute> numbers) {
+      if constexpr (std::is_same_v<compute, float>) {
+        return numbers;
+      } else {
+        logits.resize(numbers.size());
+        std::transform(numbers.begin(), numbers.end(), logits.begin(), [](compute x) { return static_cast<float>(x); });
+        return logits;
+      }
+    }
+    std::span<const float> step(std::span<const Token> tokens) override { return as_floats(context.step(tokens)); }
+    std::span<const float> prefill(std::span<const Token> tokens) override {
+      return as_floats(context.prefill(tokens));
+    }
+    Index batch() const override { return context.batch(); }
+    Index vocab() const override { return context.vocab(); }
+    Index add() override { return context.add(); }
+    void remove(Index sequence) override { context.remove(sequence); }
+    void reset() override { context.reset(); }
+    std::vector<float> state() const override {
+      const auto numbers = context.state();
+      std::vector<float> floats(numbers.size());
+      std::transform(numbers.begin(), numbers.end(), floats.begin(), [](compute x) { return static_cast<float>(x); });
+      return floats;
+    }
+    void restore(std::span<const float> numbers) override {
+      const std::vector<compute> state(numbers.begin(), numbers.end());
+      context.restore(state);
+    }
+    std::unique_ptr<Interface> fork() const override { return std::make_unique<Held>(context.fork()); }
+  };
+
+  explicit AnyContext(std::unique_ptr<Interface> held) : held_(std::move(held)) {}
+
+  std::unique_ptr<Interface> held_;
+};
+
+/// Any model, to run. Moves, like the model it holds.
+class AnyModel {
+ public:
+  template <class Net>
+  requires(!std::is_same_v<Net, AnyModel>) explicit AnyModel(Net net)
+      : held_(std::make_unique<Held<Net>>(std::move(net))) {}
+
+  const ModelSizes& sizes() const { return held_->sizes(); }
+  AnyContext context(const ContextOptions& options = {}) const { return held_->context(options); }
+
+ private:
+  struct Interface {
+    virtual ~Interface() = default;
+    virtual const ModelSizes& sizes() const = 0;
+    virtual AnyContext context(const ContextOptions& options) const = 0;
+  };
+  template <class Net>
+  struct Held final : Interface {
+    Net net;
+    explicit Held(Net made) : net(std::move(made)) {}
+    const ModelSizes& sizes() const override { return net.sizes(); }
+    AnyContext context(const ContextOptions& options) const override { return AnyContext(net.context(options)); }
+  };
+
+  std::unique_ptr<const Interface> held_;
+};
+
+}  // namespace rwkv::inline RWKV_ABI
