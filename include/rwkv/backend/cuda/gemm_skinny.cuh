@@ -113,9 +113,8 @@ void launch_skinny(const CudaStream& stream, FewRowsOf<T, W, sizeof...(Epilogue)
     blocks += static_cast<unsigned>(p.blocks);
   }
   constexpr std::size_t numbers = std::size_t{SkinnySizes::threads / 32 * 8} * eights * (SkinnySizes::outs + 1);
-  stream.launch(
-      {.grid = {blocks}, .block = {SkinnySizes::threads}, .shared_bytes = numbers * sizeof(Shared<float>)},
-      gemm_skinny_kernel<eights, T, W, Epilogue...>, products, epilogues...);
+  stream.launch({.grid = {blocks}, .block = {SkinnySizes::threads}, .shared_bytes = numbers * sizeof(float)},
+                gemm_skinny_kernel<eights, T, W, Epilogue...>, products, epilogues...);
 }
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu

@@ -10,12 +10,12 @@ namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 /// type W; these lie so that the lanes of a warp read neighbouring 16 bytes.
 template <class A, class W>
 struct StagedRows {
-  static constexpr int per = 16 / int{sizeof(W)};                          ///< weights in 16 bytes
+  static constexpr int per = 16 / int{sizeof(W)};                                      ///< weights in 16 bytes
   static constexpr int part = per * int{sizeof(A)} <= 16 ? per : 16 / int{sizeof(A)};  ///< numbers in a read
   static constexpr int parts = per / part;
 
   /// The elements that `depth` numbers take.
-  static RWKV_HD constexpr int size(int depth) { return (depth + 32 * per - 1) / (32 * per) * (32 * per); }
+  RWKV_HD static constexpr int size(int depth) { return (depth + 32 * per - 1) / (32 * per) * (32 * per); }
 
   /// Where number k lies.
   static __device__ __forceinline__ int place(int k) {
@@ -79,7 +79,7 @@ struct FewRows {
   const W* w;
   Index y_stride, x_stride, w_stride;
   int rows, outputs, depth;
-  int blocks;               ///< that compute it
+  int blocks;               ///< that compute it; none in a launch that it has no part in
   int split;                ///< warps that share the depth of a row of w
   bool aligned, x_aligned;  ///< rows of w, of x begin at multiples of 16 bytes
 };
@@ -174,7 +174,7 @@ RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
   }
 }
 
-/// The product as the kernels of few rows take it, with no block yet.
+/// The product as the kernels of few rows take it; the launch knows how many blocks it has and how they share it.
 template <class T, class W, class Epilogue>
 FewRows<T, W> few_rows(const Product<T, W, Epilogue>& p) {
   return {.y = p.y.data,
@@ -186,7 +186,7 @@ FewRows<T, W> few_rows(const Product<T, W, Epilogue>& p) {
           .rows = extent(p.y.rows),
           .outputs = extent(p.y.cols),
           .depth = extent(p.x.cols),
-          .blocks = 0,
+          .blocks = 1,
           .split = 1,
           .aligned = is_aligned(p.w.data, p.w.rows, p.w.stride),
           .x_aligned = is_aligned(p.x.data, p.x.rows, p.x.stride)};
@@ -211,7 +211,7 @@ void launch_gemv(const CudaStream& stream, FewRowsOf<T, W, sizeof...(Epilogue)> 
   }
   stream.launch({.grid = {static_cast<unsigned>(blocks)},
                  .block = {GemvSizes::threads},
-                 .shared_bytes = static_cast<std::size_t>(staged) * sizeof(Shared<A>)},
+                 .shared_bytes = static_cast<std::size_t>(staged) * sizeof(A)},
                 gemv_kernel<rows, T, W, Epilogue...>, products, epilogues...);
 }
 
