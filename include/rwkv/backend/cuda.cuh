@@ -7,6 +7,7 @@
 
 #include "rwkv/backend/concept.hpp"
 #include "rwkv/backend/cuda/decode.cuh"
+#include "rwkv/backend/cuda/flat_rows.cuh"
 #include "rwkv/backend/cuda/gemm.cuh"
 #include "rwkv/backend/cuda/graph.cuh"
 #include "rwkv/backend/cuda/loss.cuh"
@@ -115,10 +116,17 @@ class BasicCuda {
   /// Waits for the result.
   template <class T, Index N>
   double sum_of_squares(Arena scratch, Mat<T, N> x) {
-    const Index blocks = gpu::squares_blocks(x.rows * x.cols);
+    const Mat<const T> only = x;
+    return sum_of_squares(scratch, std::span<const Mat<const T>>(&only, 1));
+  }
+  /// Of several matrices together.
+  template <class T>
+  double sum_of_squares(Arena scratch, std::span<const Mat<const T>> matrices) {
+    Index blocks = 0;
+    for (const auto& x : matrices) blocks += gpu::squares_blocks(x.rows * x.cols);
     double* const sums = scratch.take<double>(blocks + 1);
     if (dry) return 0;
-    gpu::sum_of_squares<std::remove_const_t<T>>(*stream_, x, sums + 1, sums);
+    gpu::sum_of_squares<T>(*stream_, matrices, sums + 1, sums);
     double sum = 0;
     copy(Mat<const double>(matrix(sums, 1, 1)), matrix(&sum, 1, 1));
     sync();
@@ -139,6 +147,12 @@ class BasicCuda {
   template <class P, class... Op>
   void rows(Arena scratch, const P& program, const Op&... ops) {
     gpu::rows(*stream_, dry, scratch, program, ops...);
+  }
+
+  template <class P, class T, std::size_t Inputs, std::size_t Outputs>
+  void rows_each(std::span<const FlatRows<P, T, Inputs, Outputs>> tasks) {
+    if (dry) return;
+    gpu::rows_each(*stream_, tasks);
   }
 
   template <class Schedule, class C, Index N, class T, Index M, class... Op>

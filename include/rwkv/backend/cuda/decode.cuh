@@ -298,7 +298,7 @@ struct DecodePlace {
         T weights[D::rows][D::lanes];
         RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
           RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) {
-            weights[r][q] = widen<T>(pieces.v[d][r].v[h * D::lanes + q]);
+            weights[r][q] = detail::widen_fast<T>(pieces.v[d][r].v[h * D::lanes + q]);
           }
         }
         RWKV_UNROLL for (int n = 0; n < D::sequences; ++n) {

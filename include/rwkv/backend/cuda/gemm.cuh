@@ -1,20 +1,31 @@
 #pragma once
 /// The verb `gemm` on a GPU: which kernel computes which product.
 #include "rwkv/backend/cuda/gemm_fma.cuh"
+#include "rwkv/backend/cuda/gemm_mma.cuh"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 
 namespace gpu {
 
-/// Tiles, for any number of rows.
+/// Tiles, for any number of rows: on tensor cores where they multiply the types, except on devices from before those
+/// knew bf16.
 template <class X, class W, class Y>
 void gemm_tiles(const CudaStream& stream, const X& x, const W& w, const Y& y) {
-  constexpr int bytes = sizeof(typename Y::scalar);
-  constexpr FmaTile large = fma_tile(bytes, true);
-  if constexpr (bytes <= 4) {
-    if (fills_with({large.rows, large.cols}, y.rows, y.cols)) {
-      return launch_fma<FmaTileFor<bytes, true>>(stream, x, w, y);
+  using Terms = MmaTerms<typename X::element, typename W::element>;
+  if constexpr (on_tensor_cores<typename X::element, typename W::element>) {
+    if (stream.properties().major >= 8) {
+      constexpr bool split = Terms::x > 1;
+      constexpr MmaTile tile = mma_tile(split, true);
+      if (fills_with({tile.rows, tile.cols}, y.rows, y.cols)) {
+        return launch_mma<MmaTileFor<split, true>, Terms>(stream, x, w, y);
+      }
+      return launch_mma<MmaTileFor<split, false>, Terms>(stream, x, w, y);
     }
+  }
+  constexpr int bytes = sizeof(typename Y::scalar);
+  if constexpr (bytes <= 4 && !on_tensor_cores<typename X::element, typename W::element>) {
+    constexpr FmaTile tile = fma_tile(bytes, true);
+    if (fills_with({tile.rows, tile.cols}, y.rows, y.cols)) return launch_fma<FmaTileFor<bytes, true>>(stream, x, w, y);
   }
   launch_fma<FmaTileFor<bytes, false>>(stream, x, w, y);
 }

@@ -24,6 +24,25 @@ struct FmaTileFor {
   static constexpr FmaTile value = fma_tile(bytes, large);
 };
 
+/// A product on tensor cores: a block of 8 warps computes a tile [rows, cols] of the output, 32 of the depth at a time, a
+/// warp [warp_rows, warp_cols] of it.
+struct MmaTile {
+  int rows, cols, warp_rows, warp_cols;
+
+  RWKV_HD constexpr int threads() const { return rows / warp_rows * (cols / warp_cols) * 32; }
+};
+
+/// `split`: a factor is the sum of two, and the sums of a stretch are added to others. `large` as above.
+constexpr MmaTile mma_tile(bool split, bool large) {
+  if (large && split) return {.rows = 128, .cols = 64, .warp_rows = 32, .warp_cols = 32};
+  if (large) return {.rows = 128, .cols = 128, .warp_rows = 64, .warp_cols = 32};
+  return {.rows = 64, .cols = 64, .warp_rows = 32, .warp_cols = 16};
+}
+template <bool split, bool large>
+struct MmaTileFor {
+  static constexpr MmaTile value = mma_tile(split, large);
+};
+
 /// Whether an output is large enough for large tiles: they leave none of the largest devices without one.
 constexpr bool fills_with(const int (&tile)[2], Index rows, Index cols) {
   return ((rows + tile[0] - 1) / tile[0]) * ((cols + tile[1] - 1) / tile[1]) >= 128;
