@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "rwkv/backend/concept.hpp"
+#include "rwkv/backend/cuda/decode.cuh"
 #include "rwkv/backend/cuda/flat_rows.cuh"
 #include "rwkv/backend/cuda/gemm.cuh"
+#include "rwkv/backend/cuda/graph.cuh"
 #include "rwkv/backend/cuda/loss.cuh"
 #include "rwkv/backend/cuda/memory.cuh"
 #include "rwkv/backend/cuda/recur.cuh"
@@ -25,6 +27,8 @@ namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 template <class Gemm>
 class BasicCuda {
  public:
+  using Recording = CudaGraph;
+
   /// While set, verbs return at once: a forward pass then only measures its scratch.
   bool dry = false;
 
@@ -165,6 +169,30 @@ class BasicCuda {
     if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
     gpu::recur_back(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, ops...);
   }
+
+  /// What blocks and models do at one token, as few kernels; false for what is not fused. Called by Layer, Embedding
+  /// and Head.
+  template <class L, class T, Index N, Index M>
+  bool layer_step(Arena scratch, const L& layer, Seq<const T, N> x, typename L::State& state, Seq<T, M> y) {
+    return gpu::layer_step(*this, scratch, layer, x, state, y);
+  }
+  template <class E, class T, Index N>
+  bool embedding_step(const E& embedding, std::span<const Token> tokens, Seq<T, N> y) {
+    if (dry) return true;
+    detail::check_gather(embedding.params.table, tokens, y.flat());
+    return gpu::embedding_step(*stream_, embedding, static_cast<const Token*>(reached(tokens)), y);
+  }
+  template <class H, class T, Index N, Index M>
+  bool head_step(const H& head, Seq<const T, N> x, Seq<T, M> logits) {
+    return gpu::head_step(*stream_, dry, head, x, logits);
+  }
+
+  /// Records the work that f() queues here, to run it again at less cost; nothing of it runs now.
+  template <class F>
+  CudaGraph record(F&& f) {
+    return CudaGraph(*stream_, std::forward<F>(f));
+  }
+  void replay(const CudaGraph& graph) { graph.launch(*stream_); }
 
  private:
   template <class Allocate>

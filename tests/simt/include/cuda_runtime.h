@@ -14,7 +14,9 @@
 #include "../builtins.hpp"
 #include "../runtime.hpp"
 
+#ifndef RWKV_SIMT
 #define RWKV_SIMT 1
+#endif
 #define CUDART_VERSION 13000
 
 namespace simt::detail {
