@@ -168,7 +168,7 @@ void launch_mma(const CudaStream& stream, const X& x, const W& w, const Y& y) {
   const unsigned blocks = blocks_for(y.rows, tile.rows) * blocks_for(y.cols, tile.cols);
   stream.launch({.grid = {blocks},
                  .block = {static_cast<unsigned>(tile.threads())},
-                 .shared_bytes = 2 * words * sizeof(Shared<unsigned>)},
+                 .shared_bytes = 2 * words * sizeof(unsigned)},
                 gemm_mma_kernel<Tile, Terms, X, W, Y>, x, w, y);
 }
 

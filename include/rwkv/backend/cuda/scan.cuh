@@ -115,7 +115,7 @@ struct Chain {
 
 /// The tile of a block, and the run of it that a warp holds.
 template <class Tile>
-struct TilePlace {
+struct ScanTilePlace {
   Index column;       ///< of tiles
   Index slot;         ///< among the tiles of all sequences
   Place place;        ///< sequence and tile of it
@@ -130,8 +130,8 @@ struct TilePlace {
 
   /// Ticket by ticket, the columns of a slot first, slots ascending or, for the way back, descending.
   template <class Sequences>
-  RWKV_HD static TilePlace of(const Sequences& sequences, unsigned ticket, Index width, bool back, unsigned thread) {
-    TilePlace at;
+  RWKV_HD static ScanTilePlace of(const Sequences& sequences, unsigned ticket, Index width, bool back, unsigned thread) {
+    ScanTilePlace at;
     const auto columns = static_cast<unsigned>((width + Tile::channels - 1) / Tile::channels);
     at.column = ticket % columns;
     at.slot = back ? sequences.slots(Tile::length) - 1 - Index{ticket / columns} : Index{ticket / columns};
@@ -201,7 +201,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads)
   if (threadIdx.x == 0) ticket = atomicAdd(chain.tickets, 1u);
   __syncthreads();
   const Index width = detail::written(ops...).width;
-  const auto at = TilePlace<Tile>::of(sequences, ticket, width, false, threadIdx.x);
+  const auto at = ScanTilePlace<Tile>::of(sequences, ticket, width, false, threadIdx.x);
   if (at.left <= 0 || (!Outputs && at.is_last())) return;
 
   run_t<R, Tile::tokens, inputs, Op...> run;
