@@ -53,7 +53,7 @@ struct DecodeTile {
 /// The totals of a row program over `width` channels of each of the first `batch` of N rows x, left in shared memory,
 /// [N, totals]. `partial` is shared memory for block_sum.
 template <class R, int N, class Program, class T, class S>
-class RowTotals {
+class DecodeTotals {
   using stages = typename Program::stages;
 
  public:
@@ -370,7 +370,7 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
   detail::Shared<T>* const x = detail::dynamic_shared<T>();
   __shared__ detail::Shared<T> totals[D::sequences * (Source::totals + 1)];
   if constexpr (!std::is_same_v<Totals, NoMix>) {
-    using Norm = RowTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
+    using Norm = DecodeTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
     __shared__ detail::Shared<T> partial[Norm::most_terms * decode_warps];
     Norm::run(source.program, source.x, source.width, batch, partial, totals);
     source.mix = own.mix;
@@ -515,7 +515,7 @@ struct RowMixes {
 template <class R, class Begin, class Program, class Rule, class T, class W, int Count>
 RWKV_KERNEL void __launch_bounds__(decode_threads)
     norm_rows_kernel(Begin begin, NormedRows<Program, Rule, T, W> rows, RowMixes<T, W, Count> mixes) {
-  using Norm = RowTotals<R, 1, Program, T, detail::Shared<T>>;
+  using Norm = DecodeTotals<R, 1, Program, T, detail::Shared<T>>;
   __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::most_terms * decode_warps];
   detail::let_successor_begin();
   detail::wait_for_predecessor();
