@@ -18,5 +18,5 @@ __device__ T* dynamic_shared() {
 }  // namespace simt
 
 #else
-#include "emulator.hpp"
+#include "builtins.hpp"
 #endif

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>  // says __noinline__ itself, so it comes before our macro
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -28,11 +29,20 @@
 #define __host__
 #define __shared__ static
 #define __launch_bounds__(...)
+#define __grid_constant__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __align__(bytes) alignas(bytes)
 
-struct dim3 {
-  unsigned x = 1, y = 1, z = 1;
+struct uint3 {
+  unsigned x, y, z;
 };
-inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+inline uint3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
 inline constexpr int warpSize = 32;
 
 namespace simt {
@@ -53,6 +63,23 @@ struct Launch {
 };
 
 namespace detail {
+
+/// A small generator of random numbers: the order of threads takes one for each.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t operator()() {  // SplitMix64
+    std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+  }
+  /// A number below n.
+  std::uint32_t below(std::uint32_t n) { return static_cast<std::uint32_t>(((*this)() >> 32) * n >> 32); }
+
+ private:
+  std::uint64_t state_;
+};
 
 /// A line of the kernel.
 struct Site {
@@ -87,7 +114,7 @@ struct Moment {
 
 struct Thread {
   Fibre fibre;
-  dim3 place;
+  uint3 place;
   Moment now;
   Wait wait = Wait::none;
   Site site;
@@ -104,7 +131,8 @@ struct Thread {
 class Machine {
  public:
   Machine(const Launch& launch, std::function<void()> kernel)
-      : launch_(launch), kernel_(std::move(kernel)), order_(launch.seed), shared_(launch.shared_bytes / 16 + 1),
+      : launch_(launch), kernel_(std::move(kernel)), order_(launch.seed),
+        shared_(launch.shared_bytes * shared_space / 16 + 1),
         threads_(std::size_t{launch.block.x} * launch.block.y * launch.block.z) {
     if (threads_.empty() || threads_.size() > 1024) throw Error("simt: a block has 1 to 1024 threads");
     blockDim = launch.block;
@@ -151,6 +179,14 @@ class Machine {
     return current_->exchanged;
   }
   int lane() const { return current_->now.thread % warpSize; }
+  unsigned active_lanes() const {
+    const std::size_t begin = static_cast<std::size_t>(current_->now.warp) * warpSize;
+    unsigned lanes = 0;
+    for (std::size_t i = begin; i < std::min(begin + warpSize, threads_.size()); ++i) {
+      lanes |= (threads_[i].fibre.ended() ? 0u : 1u) << (i - begin);
+    }
+    return lanes;
+  }
   std::byte* dynamic_shared() { return reinterpret_cast<std::byte*>(shared_.data()); }
 
   enum Access { read, write, atomic };
@@ -175,6 +211,8 @@ class Machine {
   static inline Machine* running = nullptr;
 
  private:
+  static constexpr std::size_t shared_space = 64;  // Shared<T> is up to so much larger than T, for which a launch asks
+
   struct alignas(16) Chunk {
     std::byte bytes[16];
   };
@@ -326,78 +364,4 @@ void launch(const Launch& how, Kernel kernel, Args... args) {
   detail::Machine(how, [&] { kernel(args...); }).run_grid();
 }
 
-namespace detail {
-
-/// Atomics give way first: their order among threads is as random as that of everything else.
-template <class T, class F>
-T update(T* at, F change) {
-  Machine::running->yield();
-  return std::exchange(*at, change(*at));
-}
-template <class T, class F>
-T update(Shared<T>* at, F change) {
-  Machine::running->yield();
-  return at->update(change);
-}
-
-template <class T>
-struct element {
-  using type = T;
-};
-template <class T>
-struct element<Shared<T>> {
-  using type = T;
-};
-template <class T>
-using element_t = typename element<T>::type;
-
-}  // namespace detail
 }  // namespace simt
-
-// The built-ins. The default arguments name the line of the kernel that waits.
-inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  simt::detail::Machine::running->rendezvous(simt::detail::Wait::block, 0, {file, line});
-}
-inline void __syncwarp(unsigned mask = ~0u, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  simt::detail::Machine::running->exchange(mask, 0, {file, line});
-}
-template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = warpSize, const char* file = __builtin_FILE(),
-              int line = __builtin_LINE()) {
-  return simt::detail::shuffle(mask, value, width, {file, line},
-                               [&](int, int begin, int) { return begin + source % width; });
-}
-template <class T>
-T __shfl_up_sync(unsigned mask, T value, int delta, int width = warpSize, const char* file = __builtin_FILE(),
-                 int line = __builtin_LINE()) {
-  return simt::detail::shuffle(mask, value, width, {file, line},
-                               [&](int lane, int begin, int) { return lane - delta < begin ? lane : lane - delta; });
-}
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, int delta, int width = warpSize, const char* file = __builtin_FILE(),
-                   int line = __builtin_LINE()) {
-  return simt::detail::shuffle(mask, value, width, {file, line},
-                               [&](int lane, int, int end) { return lane + delta < end ? lane + delta : lane; });
-}
-template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int bits, int width = warpSize, const char* file = __builtin_FILE(),
-                  int line = __builtin_LINE()) {
-  return simt::detail::shuffle(mask, value, width, {file, line},
-                               [&](int lane, int, int end) { return (lane ^ bits) < end ? lane ^ bits : lane; });
-}
-template <class T>
-auto atomicAdd(T* at, simt::detail::element_t<T> value) {
-  return simt::detail::update(at, [=](auto old) { return static_cast<decltype(old)>(old + value); });
-}
-template <class T>
-auto atomicMax(T* at, simt::detail::element_t<T> value) {
-  return simt::detail::update(at, [=](auto old) { return std::max(old, value); });
-}
-template <class T>
-auto atomicExch(T* at, simt::detail::element_t<T> value) {
-  return simt::detail::update(at, [=](auto) { return value; });
-}
-template <class T>
-auto atomicCAS(T* at, simt::detail::element_t<T> expected, simt::detail::element_t<T> value) {
-  return simt::detail::update(at, [=](auto old) { return old == expected ? value : old; });
-}

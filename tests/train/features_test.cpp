@@ -73,8 +73,8 @@ TEST_CASE("low-rank factors: the model holds W_0 + s B A, and their gradients ar
                                       matrix(copy.data(), out, in),       matrix(a.data(), rank, in),
                                       matrix(b.data(), out, rank),        matrix(da.data(), rank, in),
                                       matrix(db.data(), out, rank),       0.7};
-  adapted.start(Seed{1}, "key");
   Cpu be;
+  adapted.start(be, Seed{1}, "key");
   const auto loss = [&] {
     adapted.merge(be);
     gradient.reset_state();

@@ -6,7 +6,10 @@
 #include <utility>
 
 #include "rwkv/backend/concept.hpp"
+#include "rwkv/backend/cuda/decode.cuh"
+#include "rwkv/backend/cuda/flat_rows.cuh"
 #include "rwkv/backend/cuda/gemm.cuh"
+#include "rwkv/backend/cuda/graph.cuh"
 #include "rwkv/backend/cuda/loss.cuh"
 #include "rwkv/backend/cuda/memory.cuh"
 #include "rwkv/backend/cuda/recur.cuh"
@@ -24,6 +27,8 @@ namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 template <class Gemm>
 class BasicCuda {
  public:
+  using Recording = CudaGraph;
+
   /// While set, verbs return at once: a forward pass then only measures its scratch.
   bool dry = false;
 
@@ -111,10 +116,17 @@ class BasicCuda {
   /// Waits for the result.
   template <class T, Index N>
   double sum_of_squares(Arena scratch, Mat<T, N> x) {
-    const Index blocks = gpu::squares_blocks(x.rows * x.cols);
+    const Mat<const T> only = x;
+    return sum_of_squares(scratch, std::span<const Mat<const T>>(&only, 1));
+  }
+  /// Of several matrices together.
+  template <class T>
+  double sum_of_squares(Arena scratch, std::span<const Mat<const T>> matrices) {
+    Index blocks = 0;
+    for (const auto& x : matrices) blocks += gpu::squares_blocks(x.rows * x.cols);
     double* const sums = scratch.take<double>(blocks + 1);
     if (dry) return 0;
-    gpu::sum_of_squares<std::remove_const_t<T>>(*stream_, x, sums + 1, sums);
+    gpu::sum_of_squares<T>(*stream_, matrices, sums + 1, sums);
     double sum = 0;
     copy(Mat<const double>(matrix(sums, 1, 1)), matrix(&sum, 1, 1));
     sync();
@@ -137,6 +149,12 @@ class BasicCuda {
     gpu::rows(*stream_, dry, scratch, program, ops...);
   }
 
+  template <class P, class T, std::size_t Inputs, std::size_t Outputs>
+  void rows_each(std::span<const FlatRows<P, T, Inputs, Outputs>> tasks) {
+    if (dry) return;
+    gpu::rows_each(*stream_, tasks);
+  }
+
   template <class Schedule, class C, Index N, class T, Index M, class... Op>
   void recur(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const Op&... ops) {
     static_assert(detail::explain_recur<Schedule, C, Op...>());
@@ -151,6 +169,30 @@ class BasicCuda {
     if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
     gpu::recur_back(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, ops...);
   }
+
+  /// What blocks and models do at one token, as few kernels; false for what is not fused. Called by Layer, Embedding
+  /// and Head.
+  template <class L, class T, Index N, Index M>
+  bool layer_step(Arena scratch, const L& layer, Seq<const T, N> x, typename L::State& state, Seq<T, M> y) {
+    return gpu::layer_step(*this, scratch, layer, x, state, y);
+  }
+  template <class E, class T, Index N>
+  bool embedding_step(const E& embedding, std::span<const Token> tokens, Seq<T, N> y) {
+    if (dry) return true;
+    detail::check_gather(embedding.params.table, tokens, y.flat());
+    return gpu::embedding_step(*stream_, embedding, static_cast<const Token*>(reached(tokens)), y);
+  }
+  template <class H, class T, Index N, Index M>
+  bool head_step(const H& head, Seq<const T, N> x, Seq<T, M> logits) {
+    return gpu::head_step(*stream_, dry, head, x, logits);
+  }
+
+  /// Records the work that f() queues here, to run it again at less cost; nothing of it runs now.
+  template <class F>
+  CudaGraph record(F&& f) {
+    return CudaGraph(*stream_, std::forward<F>(f));
+  }
+  void replay(const CudaGraph& graph) { graph.launch(*stream_); }
 
  private:
   template <class Allocate>

@@ -32,6 +32,9 @@ class LayerNorm {
 
   explicit LayerNorm(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
 
+  /// What it computes, for backends that make it part of a kernel.
+  Normalise program() const { return detail::normalise_groups(dims.width, 1, epsilon); }
+
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(B& be, Seq<const compute, Width> x, Seq<compute, Width> y) const {

@@ -1,4 +1,5 @@
 #pragma once
+#include <concepts>
 #include <span>
 
 #include "rwkv/block/layer_norm.hpp"
@@ -34,6 +35,11 @@ class Embedding {
 
   /// Shapes    tokens: [batch * time], each in [0, vocab)   y: [batch, time, width]
   void forward(B& be, std::span<const Token> tokens, Seq<compute, Width> y) const {
+    if constexpr (requires {
+                    { be.embedding_step(*this, tokens, y) } -> std::same_as<bool>;
+                  }) {
+      if (be.embedding_step(*this, tokens, y)) return;
+    }
     be.gather_rows(params.table, tokens, y.flat());
     ln0.forward(be, y, y);
   }

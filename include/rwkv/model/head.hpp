@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <span>
 
 #include "rwkv/block/layer_norm.hpp"
@@ -36,6 +37,11 @@ class Head {
   /// Shapes    x: [batch, time, width]   logits: [batch, time, vocab]
   /// Aliasing  logits must not overlap x
   void forward(B& be, Arena ws, Seq<const compute, Width> x, Seq<compute> logits) const {
+    if constexpr (requires {
+                    { be.head_step(*this, x, logits) } -> std::same_as<bool>;
+                  }) {
+      if (be.head_step(*this, x, logits)) return;
+    }
     auto normed = ws.like<compute>(x, dims.width);
     ln_out.forward(be, x, normed);
     be.gemm(linear(normed, params.table, logits));

@@ -1,4 +1,6 @@
 #pragma once
+#include <concepts>
+
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/layer_norm.hpp"
 #include "rwkv/model/tape.hpp"
@@ -44,9 +46,15 @@ class Layer {
   Layer(const ModelSizes& sizes, Index layer)
       : index(layer), ln1(sizes, layer), ln2(sizes, layer), att(sizes, layer), ffn(sizes, layer) {}
 
+  /// A backend that has the verb layer_step may take a single token as a whole.
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    if constexpr (requires {
+                    { be.layer_step(ws, *this, x, state, y) } -> std::same_as<bool>;
+                  }) {
+      if (x.time == 1 && be.layer_step(ws, *this, x, state, y)) return;
+    }
     auto normed = ws.like<compute>(x, x.width), mixed = ws.like<compute>(x, x.width);
     ln1.forward(be, x, normed);
     att.forward(be, ws, normed, state.att, mixed);

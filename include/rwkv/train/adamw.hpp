@@ -49,6 +49,7 @@ struct AdamWUpdate {
   double correction1, correction2;  ///< 1 - beta^t
   double scale;                     ///< of the gradient: global norm clipping
 
+  AdamWUpdate() = default;
   /// The update of step t = 1, 2, ... for a parameter of a role.
   AdamWUpdate(const AdamW& adamw, Role role, double learning_rate, double t, double gradient_scale)
       : beta1(adamw.beta1), beta2(adamw.beta2), epsilon(adamw.epsilon), rate(learning_rate * adamw.rate_of(role)),

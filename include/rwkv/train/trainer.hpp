@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/flat_rows.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/glob.hpp"
 #include "rwkv/op/activation.hpp"
@@ -254,7 +255,13 @@ class Trainer {
       tune(parameter.name + ".lora_b", Role::matrix, Shape{{out, rank}, 2}, b, db);
     }
     for (const Tuned& tuned : tuned_) {
-      if (!tuned.average.empty()) backend_.copy(row_of(tuned.value), row_of(tuned.average));
+      const auto [data, _, rows, width] = tuned.tokens(tuned.gradient);
+      scalar *const p = tuned.value.data(), *const m = tuned.first.data(), *const v = tuned.second.data();
+      gradients_.push_back(matrix(static_cast<const scalar*>(data), rows, width));
+      updates_.push_back({{}, rows, width, {data, p, m, v}, {p, m, v}});
+      if (tuned.average.empty()) continue;
+      backend_.copy(row_of(tuned.value), row_of(tuned.average));
+      averages_.push_back({{options_.average}, rows, width, {p, tuned.average.data()}, {tuned.average.data()}});
     }
     // A run's file also holds what is not trained, so that it stands alone.
     for (auto& parameter : net.parameters()) {
@@ -296,24 +303,24 @@ class Trainer {
   double squares(Arena scratch) {
     double sum = 0;
     if (scratch.measuring()) backend_.dry = true;
-    for (const Tuned& tuned : tuned_) sum += backend_.sum_of_squares(scratch, tuned.tokens(tuned.gradient).flat());
+    if constexpr (requires { backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>()); }) {
+      sum = backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>(gradients_));
+    } else {
+      for (const auto& gradient : gradients_) sum += backend_.sum_of_squares(scratch, gradient);
+    }
     backend_.dry = false;
     return sum;
   }
 
   void update(double learning_rate) {
     const double scale = options_.clip > 0 && norm_ > options_.clip ? options_.clip / (norm_ + 1e-6) : 1;
-    for (const Tuned& tuned : tuned_) {
-      const AdamWUpdate update(options_.optimizer, tuned.role, learning_rate, static_cast<double>(steps_ + 1), scale);
-      const auto p = tuned.tokens(tuned.value), g = tuned.tokens(tuned.gradient), m = tuned.tokens(tuned.first),
-                 v = tuned.tokens(tuned.second);
-      backend_.rows(update, arg::in(g), arg::in(p), arg::in(m), arg::in(v), arg::out(p), arg::out(m), arg::out(v));
-      if (options_.tune_state) body_.make_valid(backend_, initial_.views);
-      if (options_.average > 0) {
-        const auto average = tuned.tokens(tuned.average);
-        backend_.rows(Averaged{options_.average}, arg::in(p), arg::in(average), arg::out(average));
-      }
+    for (std::size_t i = 0; i < tuned_.size(); ++i) {
+      updates_[i].program =
+          AdamWUpdate(options_.optimizer, tuned_[i].role, learning_rate, static_cast<double>(steps_ + 1), scale);
     }
+    rows_each(backend_, std::span<const Update>(updates_));
+    if (options_.tune_state) body_.make_valid(backend_, initial_.views);
+    if (options_.average > 0) rows_each(backend_, std::span<const Average>(averages_));
     merge();
     backend_.sync();
   }
@@ -405,7 +412,13 @@ class Trainer {
   decltype(Net::Parts::body) body_;
   Gradient<Net, P> gradient_;
   BodyState<decltype(Net::Parts::body)> initial_, before_;
+  using Update = FlatRows<AdamWUpdate, scalar, 4, 3>;
+  using Average = FlatRows<Averaged, scalar, 2, 1>;
+
   std::vector<Tuned> tuned_;
+  std::vector<Mat<const scalar>> gradients_;  // of all that is tuned
+  std::vector<Update> updates_;
+  std::vector<Average> averages_;
   std::vector<AdaptedMatrix<scalar>> adapted_;
   std::vector<RunTensor<scalar>> weights_, bases_;
   std::span<scalar> state_gradient_;

@@ -1,7 +1,9 @@
 #pragma once
 /// The few things a kernel does that are not plain C++ or a built-in function of CUDA. Everything else in a kernel is
 /// also a program for the host, so that kernels can be run and checked on machines without a GPU.
-#include "rwkv/config.hpp"
+#include <concepts>
+
+#include "rwkv/core/number.hpp"
 
 namespace rwkv::inline RWKV_ABI::detail {
 
@@ -60,6 +62,51 @@ __device__ __forceinline__ Word128 load_relaxed(const Word128* from) {
                : "l"(from)
                : "memory");
   return word;
+}
+
+/// Two numbers rounded to 16 bits, the first in the lower half.
+template <class T>
+__device__ __forceinline__ unsigned narrow_pair(float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  unsigned pair;
+  if constexpr (std::same_as<T, bf16>) asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  else asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+#else
+  return narrow<T>(first).bits | unsigned{narrow<T>(second).bits} << 16;
+#endif
+}
+
+/// widen() as an instruction where there is one.
+template <class T, class U>
+__device__ __forceinline__ T widen_fast(U value) {
+  if constexpr (std::same_as<U, f16>) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+    return static_cast<T>(wide);
+  } else {
+    return widen<T>(value);
+  }
+}
+
+/// d [16, 8] += a [16, 16] b [16, 8] of a warp, a and b in 16 bits, with the layout of fragment.cuh.
+template <class T>
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  if constexpr (std::same_as<T, bf16>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+#else
+  __trap();
+#endif
 }
 
 /// Programmatic dependent launch: waits for what the kernel before has written, and lets the kernel behind begin. Without

@@ -1,6 +1,7 @@
 #pragma once
 /// Cross entropy, and the sum of squares that clipping needs.
 #include <cmath>
+#include <span>
 
 #include "rwkv/backend/cross_entropy.hpp"
 #include "rwkv/backend/cuda/device.cuh"
@@ -113,11 +114,15 @@ RWKV_KERNEL void add_squares_kernel(const double* partial, Index count, double* 
   if (threadIdx.x == 0) *sum = total[0];
 }
 
-/// Leaves the sum of squares of x in `sum`; partial: [squares_blocks(numbers of x)].
+/// Leaves the sum of squares of some matrices in `sum`; partial has room for the squares_blocks of each.
 template <class T>
-void sum_of_squares(const CudaStream& stream, Mat<const T> x, double* partial, double* sum) {
-  const Index blocks = squares_blocks(x.rows * x.cols);
-  stream.launch({dim3(static_cast<unsigned>(blocks)), dim3(squares_threads)}, squares_kernel<T>, x, partial);
+void sum_of_squares(const CudaStream& stream, std::span<const Mat<const T>> matrices, double* partial, double* sum) {
+  Index blocks = 0;
+  for (const Mat<const T>& x : matrices) {
+    const Index own = squares_blocks(x.rows * x.cols);
+    stream.launch({dim3(static_cast<unsigned>(own)), dim3(squares_threads)}, squares_kernel<T>, x, partial + blocks);
+    blocks += own;
+  }
   stream.launch({dim3(1), dim3(squares_threads)}, add_squares_kernel<>, static_cast<const double*>(partial), blocks,
                 sum);
 }

@@ -3,10 +3,12 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
-#include "rwkv/config.hpp"
+#include "rwkv/backend/cuda/fragment.cuh"
+#include "rwkv/core/number.hpp"
 
 namespace rwkv::inline RWKV_ABI::detail {
 
@@ -63,6 +65,49 @@ inline void store_relaxed(Word128* to, Word128 word) { *to = word; }
 inline Word128 load_relaxed(const Word128* from) {
   simt::detail::Machine::running->yield();
   return *from;
+}
+
+template <class T>
+unsigned narrow_pair(float first, float second) {
+  return narrow<T>(first).bits | unsigned{narrow<T>(second).bits} << 16;
+}
+template <class T, class U>
+T widen_fast(U value) {
+  return widen<T>(value);
+}
+
+/// As a GPU does it, sums are exact until they are truncated to a float.
+template <class T>
+void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const char* file = __builtin_FILE(),
+                  int line = __builtin_LINE()) {
+  auto& machine = *simt::detail::Machine::running;
+  std::uint64_t words[3][32];
+  const std::uint64_t offered[3] = {a[0] | std::uint64_t{a[1]} << 32, a[2] | std::uint64_t{a[3]} << 32,
+                                    b[0] | std::uint64_t{b[1]} << 32};
+  for (int i = 0; i < 3; ++i) std::copy_n(machine.exchange(~0u, offered[i], {file, line}), 32, words[i]);
+  const auto number = [](std::uint64_t word, int element) {
+    T value;
+    value.bits = static_cast<std::uint16_t>(word >> (16 * element));
+    return static_cast<double>(static_cast<float>(value));
+  };
+  for (int i = 0; i < 4; ++i) {
+    const FragmentPlace place = place_in_d(machine.lane(), i);
+    double left[16], right[16];
+    for (int lane = 0; lane < 32; ++lane) {
+      for (int e = 0; e < 8; ++e) {
+        const FragmentPlace at = place_in_a(lane, e);
+        if (at.row == place.row) left[at.col] = number(words[e / 4][lane], e % 4);
+      }
+      for (int e = 0; e < 4; ++e) {
+        const FragmentPlace at = place_in_b(lane, e);
+        if (at.col == place.col) right[at.row] = number(words[2][lane], e);
+      }
+    }
+    double sum = static_cast<double>(d[i]);
+    for (int k = 0; k < 16; ++k) sum += left[k] * right[k];
+    d[i] = static_cast<float>(sum);
+    if (std::abs(static_cast<double>(d[i])) > std::abs(sum)) d[i] = std::nextafter(d[i], 0.0f);
+  }
 }
 
 inline void wait_for_predecessor() {}

@@ -1,0 +1,792 @@
+#pragma once
+/// One token of a few sequences: kernels that are bound by the weights they read. A block normalises and mixes the
+/// tokens into shared memory by itself and multiplies its share of the rows; what must wait for all rows is the next
+/// kernel. The first weights are on their way before a kernel waits for the one in front of it.
+///
+/// Weights are therefore read early: what writes them is not among the kernels right in front. In a model that holds,
+/// because the embedding is launched whole and stands between the work before and the first layer.
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "rwkv/backend/cuda/device.cuh"
+#include "rwkv/backend/cuda/reduce.cuh"
+#include "rwkv/backend/cuda/several.cuh"
+#include "rwkv/backend/product.hpp"
+#include "rwkv/backend/rows.hpp"
+#include "rwkv/cell/concept.hpp"
+#include "rwkv/core/arena.hpp"
+#include "rwkv/core/token.hpp"
+
+namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
+
+inline constexpr int decode_threads = 256;
+inline constexpr int decode_warps = decode_threads / warp_size;
+/// Sequences that a block multiplies at most, and warps that share a row at most.
+inline constexpr Index most_decoded = 8;
+inline constexpr int most_parts = 4;
+
+/// How a block multiplies rows of weights W by vectors of T, one of each sequence. A lane takes 16 bytes of a row at a
+/// time when the matrix is `Aligned`, else single weights. Sums have the same order for every number of sequences.
+template <class T, class W, int Sequences, bool Aligned>
+struct DecodeTile {
+  using scalar = T;
+  using weight = W;
+  static constexpr int sequences = Sequences;
+  static constexpr int rows = Sequences < 4 ? Sequences : 4;       ///< of a warp
+  static constexpr int depth = 4 / rows;                           ///< pieces of a row that a lane loads at a time
+  static constexpr int piece = Aligned ? 16 / int{sizeof(W)} : 1;  ///< weights
+  static constexpr int lanes = piece * int{sizeof(T)} < 16 ? piece : 16 / int{sizeof(T)};
+  using Numbers = Several<T, lanes>;
+  static constexpr int sweep = warp_size * piece;                        ///< columns that a warp takes at a time
+  static constexpr int chunk = (64 << 10) / int{sizeof(T)} / sequences;  ///< columns in shared memory at a time
+  static constexpr int blocks = sequences <= 2 ? 3 : 2;                  ///< of a multiprocessor
+  static_assert(chunk % (sweep * depth * most_parts) == 0);
+
+  /// Where shared memory has column c of a chunk: what the lanes of a warp read at a time lies side by side.
+  RWKV_HD static int place(int c) {
+    const int in_sweep = c % sweep, in_piece = in_sweep % piece;
+    return c - in_sweep + in_piece / lanes * (warp_size * lanes) + in_sweep / piece * lanes + in_piece % lanes;
+  }
+};
+
+/// The totals of a row program over `width` channels of each of the first `batch` of N rows x, left in shared memory,
+/// [N, totals]. `partial` is shared memory for block_sum.
+template <class R, int N, class Program, class T, class S>
+class RowTotals {
+  using stages = typename Program::stages;
+
+ public:
+  static constexpr int count = stages::total;
+  static constexpr int most_terms = count * N;  ///< of a call of block_sum
+
+  __device__ static void run(const Program& program, const T* x, int width, int batch, S* partial, S* totals) {
+    R all[N][count];
+    run(std::make_integer_sequence<int, stages::count>(), program, x, width, batch, partial, all);
+    if (threadIdx.x == 0) {
+      RWKV_UNROLL for (int n = 0; n < N; ++n) {
+        RWKV_UNROLL for (int k = 0; k < count; ++k) totals[n * count + k] = all[n][k].v[0];
+      }
+    }
+    __syncthreads();
+  }
+
+ private:
+  template <int... Nth>
+  __device__ static void run(std::integer_sequence<int, Nth...>, const Program& program, const T* x, int width,
+                             int batch, S* partial, R (&all)[N][count]) {
+    (stage<Nth>(program, x, width, batch, partial, all), ...);
+  }
+
+  template <int Nth>
+  __device__ static void stage(const Program& program, const T* x, int width, int batch, S* partial,
+                               R (&all)[N][count]) {
+    constexpr int first = stages::before(Nth), terms = stages::before(Nth + 1) - first;
+    R added[N * terms];
+    RWKV_UNROLL for (int i = 0; i < N * terms; ++i) added[i] = R(0);
+    for (int c = static_cast<int>(threadIdx.x) * R::size; c < width; c += decode_threads * R::size) {
+      RWKV_UNROLL for (int n = 0; n < N; ++n) {
+        if (n < batch) {
+          R term[terms];
+          program.reduce(Stage<Nth>{}, static_cast<const R*>(all[n]), term, R::load(x + Index{n} * width + c));
+          RWKV_UNROLL for (int k = 0; k < terms; ++k) added[n * terms + k] += term[k];
+        }
+      }
+    }
+    T sums[N * terms];
+    RWKV_UNROLL for (int i = 0; i < N * terms; ++i) sums[i] = sum_lanes(added[i]);
+    block_sum(sums, partial);
+    RWKV_UNROLL for (int n = 0; n < N; ++n) {
+      RWKV_UNROLL for (int k = 0; k < terms; ++k) all[n][first + k] = R(sums[n * terms + k]);
+      if constexpr (requires { program.finish(Stage<Nth>{}, all[n]); }) program.finish(Stage<Nth>{}, all[n]);
+    }
+  }
+};
+
+/// In place of a rule of mixing: tokens are normalised only.
+struct NoMix {};
+
+/// What a product is multiplied by: rows x [batch, width] as they are.
+template <class T>
+struct PlainRows {
+  const T* x;
+  int width;
+
+  static constexpr int totals = 0;
+  template <class R>
+  struct Channels {};
+
+  template <class R>
+  __device__ Channels<R> channels(int) const {
+    return {};
+  }
+  template <class R, class S>
+  __device__ R load(const Channels<R>&, const S*, int n, int c) const {
+    return R::load(x + Index{n} * width + c);
+  }
+};
+
+/// Rows x [batch, width] normalised by a row program and mixed with those before by a rule. `normed`, when there is
+/// one, receives them as they were normalised.
+template <class Program, class Rule, class T, class W>
+struct NormedRows {
+  Program program;
+  const T* x;
+  int width;
+  const W *scale, *bias;
+  Mat<const T> before;
+  T* normed;
+  const W* mix = nullptr;
+
+  static constexpr int totals = Program::stages::total;
+  template <class R>
+  struct Channels {
+    R scale, bias, mix;
+  };
+
+  template <class R>
+  __device__ Channels<R> channels(int c) const {
+    Channels<R> channels;
+    channels.scale = R::load(scale + c);
+    channels.bias = R::load(bias + c);
+    if constexpr (!std::is_same_v<Rule, NoMix>) channels.mix = R::load(mix + c);
+    return channels;
+  }
+  template <class R, class S>
+  __device__ R normalise(const Channels<R>& channels, const S* shared_totals, int n, int c) const {
+    R all[totals], y;
+    RWKV_UNROLL for (int k = 0; k < totals; ++k) all[k] = R(static_cast<T>(shared_totals[n * totals + k]));
+    program.map(static_cast<const R*>(all), R::load(x + Index{n} * width + c), channels.scale, channels.bias, y);
+    return y;
+  }
+  template <class R, class S>
+  __device__ R load(const Channels<R>& channels, const S* shared_totals, int n, int c) const {
+    const R y = normalise(channels, shared_totals, n, c);
+    if (normed != nullptr) y.store(normed + Index{n} * width + c);
+    if constexpr (std::is_same_v<Rule, NoMix>) return y;
+    else return Rule::mix(y, R::load(before.row(n) + c), channels.mix);
+  }
+};
+
+/// Where sums go: to a vector of each sequence, with or without the activation.
+template <class Activation, class T>
+struct StoreSums {
+  T* to;
+  Index width;
+  bool activated = false;
+
+  __device__ void operator()(int n, Index row, T sum) const {
+    const One<T> value(sum);
+    to[n * width + row] = activated ? Activation{}(value).v : sum;
+  }
+};
+/// y = x + sum.
+template <class T>
+struct AddSums {
+  const T* x;
+  T* y;
+  Index width;
+
+  __device__ void operator()(int n, Index row, T sum) const { y[n * width + row] = x[n * width + row] + sum; }
+};
+/// y += gate(r, sum).
+template <class Gate, class T>
+struct GateSums {
+  const T* r;
+  T* y;
+  Index width;
+
+  __device__ void operator()(int n, Index row, T sum) const {
+    One<T> gated;
+    Gate{}.map(One<T>(r[n * width + row]), One<T>(sum), gated);
+    y[n * width + row] += gated.v;
+  }
+};
+
+/// A copy of the tokens [batch, width] into a token-shift state, or none.
+template <class T>
+struct ShiftCopy {
+  const T* from = nullptr;
+  Mat<T> to{};
+
+  __device__ void run(Index begin, Index step) const {
+    if (from == nullptr) return;
+    const auto width = static_cast<std::uint32_t>(to.cols), numbers = static_cast<std::uint32_t>(to.rows) * width;
+    for (auto i = static_cast<std::uint32_t>(begin); i < numbers; i += static_cast<std::uint32_t>(step)) {
+      to(i / width, i % width) = from[i];
+    }
+  }
+};
+
+/// A matrix [rows, depth], its own mix where tokens are mixed, where its sums go, and the blocks that share its rows.
+template <class W, class Out>
+struct DecodeProduct {
+  Mat<const W> w;
+  const W* mix;
+  Out out;
+  unsigned blocks = 0;
+};
+/// Products of the same tokens. `parts` warps share a row.
+template <class W, class Out, int Count>
+struct DecodeProducts {
+  DecodeProduct<W, Out> each[Count];
+  int batch, depth, parts = 1;
+};
+
+/// The sums of M numbers over a warp, each in 32 / M lanes: those of sum i begin at lane 32 / M * i. In the order of
+/// warp_sum.
+template <int M, int Lanes = warp_size / 2, class T>
+__device__ T warp_sums(T* x, int lane) {
+  static_assert(M >= 1 && M <= warp_size && (M & (M - 1)) == 0);
+  if constexpr (Lanes == 0) {
+    return x[0];
+  } else if constexpr (M == 1) {
+    x[0] += __shfl_xor_sync(whole_warp, x[0], Lanes);
+    return warp_sums<1, Lanes / 2>(x, lane);
+  } else {
+    const bool upper = (lane & Lanes) != 0;
+    RWKV_UNROLL for (int i = 0; i < M / 2; ++i) {
+      const T kept = upper ? x[i + M / 2] : x[i], given = upper ? x[i] : x[i + M / 2];
+      x[i] = kept + __shfl_xor_sync(whole_warp, given, Lanes);
+    }
+    return warp_sums<M / 2, Lanes / 2>(x, lane);
+  }
+}
+
+/// What a lane has of the rows of its warp.
+template <class D>
+struct WeightPieces {
+  detail::Piece<typename D::weight, D::piece> v[D::depth][D::rows];
+};
+
+/// The place of a thread among the rows and columns of a matrix.
+template <class D>
+struct DecodePlace {
+  using T = typename D::scalar;
+  using W = typename D::weight;
+
+  Mat<const W> w;
+  int depth, parts, lane, part, warp_row;
+
+  __device__ int sweeps() const { return (depth + D::sweep - 1) / D::sweep; }
+  /// Steps of a warp along a row.
+  __device__ int tiles() const { return (sweeps() + parts * D::depth - 1) / (parts * D::depth); }
+  /// The first of the rows of a warp in a group of a block's rows.
+  __device__ Index row(Index group) const { return (group * (decode_warps / parts) + warp_row) * D::rows; }
+  __device__ int sweep(int tile, int d) const { return (tile * D::depth + d) * parts + part; }
+
+  __device__ WeightPieces<D> load(Index group, int tile) const {
+    WeightPieces<D> pieces{};
+    const Index first = row(group);
+    RWKV_UNROLL for (int d = 0; d < D::depth; ++d) {
+      const int c = sweep(tile, d) * D::sweep + lane * D::piece;
+      RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
+        if (c < depth && first + r < w.rows) pieces.v[d][r] = detail::load_piece<D::piece>(w.row(first + r) + c);
+      }
+    }
+    return pieces;
+  }
+
+  /// Adds what a tile contributes; x: the chunk of the sequences' vectors in which it is tile number `in_chunk`.
+  template <class S>
+  __device__ void multiply(const WeightPieces<D>& pieces, int tile, int in_chunk, const S* x, int stride,
+                           T (&sums)[D::rows * D::sequences]) const {
+    RWKV_UNROLL for (int d = 0; d < D::depth; ++d) {
+      if (sweep(tile, d) >= sweeps()) break;
+      const S* const from = x + sweep(in_chunk, d) * D::sweep + lane * D::lanes;
+      RWKV_UNROLL for (int h = 0; h < D::piece / D::lanes; ++h) {
+        T weights[D::rows][D::lanes];
+        RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
+          RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) {
+            weights[r][q] = detail::widen_fast<T>(pieces.v[d][r].v[h * D::lanes + q]);
+          }
+        }
+        RWKV_UNROLL for (int n = 0; n < D::sequences; ++n) {
+          const auto numbers = detail::load_shared<T, D::lanes>(from + n * stride + h * (warp_size * D::lanes));
+          RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
+            RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) {
+              using std::fma;
+              T& sum = sums[r * D::sequences + n];
+              sum = fma(weights[r][q], numbers.v[q], sum);
+            }
+          }
+        }
+      }
+    }
+  }
+};
+
+/// Leaves the columns [begin, begin + chunk) of what the products are multiplied by in shared memory, zeros beyond the
+/// last column and the last sequence.
+template <class D, class Source, class S>
+__device__ void stage_chunk(const Source& source, const S* totals, int batch, int begin, int depth, S* x, int stride) {
+  using R = typename D::Numbers;
+  for (int c = static_cast<int>(threadIdx.x) * D::lanes; c < stride; c += decode_threads * D::lanes) {
+    const int column = begin + c, place = D::place(c);
+    const bool inside = column < depth;
+    typename Source::template Channels<R> channels{};
+    if (inside) channels = source.template channels<R>(column);
+    RWKV_UNROLL for (int n = 0; n < D::sequences; ++n) {
+      R value(0);
+      if (inside && n < batch) value = source.template load<R>(channels, totals, n, column);
+      detail::Piece<typename D::scalar, D::lanes> piece;
+      RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) piece.v[q] = value.v[q];
+      detail::store_shared<typename D::scalar, D::lanes>(x + n * stride + place, piece);
+    }
+  }
+}
+
+/// Products of one token of each sequence. Blocks are those of the first product, then of the next; a block takes
+/// every `blocks`-th group of rows of its product. `stride`: the columns of a vector in shared memory.
+template <class D, class Source, class Out, int Count>
+RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
+    decode_kernel(Source source, DecodeProducts<typename D::weight, Out, Count> products,
+                  ShiftCopy<typename D::scalar> shift, int stride) {
+  using T = typename D::scalar;
+  using R = typename D::Numbers;
+  constexpr int sums_of_warp = D::rows * D::sequences;
+  using Totals = std::conditional_t<(Source::totals > 0), Source, NoMix>;
+  detail::let_successor_begin();
+
+  DecodeProduct<typename D::weight, Out> own = products.each[0];
+  unsigned first_block = 0, next_block = own.blocks;
+  RWKV_UNROLL for (int i = 1; i < Count; ++i) {
+    if (blockIdx.x >= next_block) {
+      own = products.each[i];
+      first_block = next_block;
+    }
+    next_block += products.each[i].blocks;
+  }
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
+  const int parts = products.parts, batch = products.batch;
+  const DecodePlace<D> place{own.w, products.depth, parts, lane, warp % parts, warp / parts};
+  const Index group_rows = Index{decode_warps / parts} * D::rows;
+  const Index groups = (own.w.rows + group_rows - 1) / group_rows, first_group = blockIdx.x - first_block;
+  const int tiles = place.tiles(), chunk_tiles = D::chunk / (D::sweep * D::depth * parts);
+  WeightPieces<D> pieces = place.load(first_group, 0);
+
+  detail::wait_for_predecessor();
+  shift.run(Index{blockIdx.x} * decode_threads + thread, Index{gridDim.x} * decode_threads);
+  detail::Shared<T>* const x = detail::dynamic_shared<T>();
+  __shared__ detail::Shared<T> totals[D::sequences * (Source::totals + 1)];
+  if constexpr (!std::is_same_v<Totals, NoMix>) {
+    using Norm = RowTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
+    __shared__ detail::Shared<T> partial[Norm::most_terms * decode_warps];
+    Norm::run(source.program, source.x, source.width, batch, partial, totals);
+    source.mix = own.mix;
+    if (blockIdx.x != 0) source.normed = nullptr;
+  }
+  __shared__ detail::Shared<T> partial_sums[decode_warps * sums_of_warp];
+
+  for (Index group = first_group; group < groups; group += own.blocks) {
+    T sums[sums_of_warp];
+    RWKV_UNROLL for (int i = 0; i < sums_of_warp; ++i) sums[i] = T(0);
+    for (int tile = 0, in_chunk = 0; tile < tiles; ++tile) {
+      // Vectors of one chunk stay where they are.
+      if (in_chunk == 0 && (group == first_group || tiles > chunk_tiles)) {
+        __syncthreads();
+        stage_chunk<D>(source, static_cast<const detail::Shared<T>*>(totals), batch, tile / chunk_tiles * D::chunk,
+                       products.depth, x, stride);
+        __syncthreads();
+      }
+      const bool last = tile + 1 == tiles;
+      const WeightPieces<D> next = place.load(last ? group + own.blocks : group, last ? 0 : tile + 1);
+      place.multiply(pieces, tile, in_chunk, static_cast<const detail::Shared<T>*>(x), stride, sums);
+      pieces = next;
+      in_chunk = in_chunk + 1 == chunk_tiles ? 0 : in_chunk + 1;
+    }
+    T sum = warp_sums<sums_of_warp>(sums, lane);
+    constexpr int share = warp_size / sums_of_warp;  // lanes that have the same sum
+    const int number = lane / share;
+    if (parts > 1) {
+      __syncthreads();
+      if (lane % share == 0) partial_sums[warp * sums_of_warp + number] = sum;
+      __syncthreads();
+      if (warp % parts != 0) continue;
+      for (int part = 1; part < parts; ++part)
+        sum += static_cast<T>(partial_sums[(warp + part) * sums_of_warp + number]);
+    }
+    const Index row = place.row(group) + number / D::sequences;
+    const int n = number % D::sequences;
+    if (lane % share == 0 && n < batch && row < own.w.rows) own.out(n, row, sum);
+  }
+}
+
+/// Whether N neighbours of every row are one aligned piece of memory.
+template <int N, class T>
+bool has_pieces(const T* data, Index stride) {
+  return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * N) == 0 && stride % N == 0;
+}
+template <class R, class T>
+bool is_aligned_source(const PlainRows<T>& rows) {
+  return has_pieces<R::size>(rows.x, rows.width);
+}
+template <class R, class Program, class Rule, class T, class W>
+bool is_aligned_source(const NormedRows<Program, Rule, T, W>& rows) {
+  constexpr int N = R::size;
+  return has_pieces<N>(rows.x, rows.width) && has_pieces<N>(rows.normed, rows.width) &&
+         has_pieces<N>(rows.before.data, rows.before.stride) && has_pieces<N>(rows.scale, 0) &&
+         has_pieces<N>(rows.bias, 0) && has_pieces<N>(rows.mix, 0);
+}
+
+template <class D, class Source, class Out, int Count>
+void launch_decode(const CudaStream& stream, const Source& source,
+                   DecodeProducts<typename D::weight, Out, Count> products,
+                   const ShiftCopy<typename D::scalar>& shift) {
+  const int sweeps = (products.depth + D::sweep - 1) / D::sweep;
+  Index rows = 0, groups = 0;
+  for (const auto& product : products.each) rows += product.w.rows;
+  // Enough blocks for the largest devices; by sizes alone, because the order of sums depends on it.
+  constexpr Index enough_rows = Index{2 * 132} * decode_warps;
+  while (products.parts < most_parts && products.parts * 2 <= sweeps && rows * products.parts < enough_rows) {
+    products.parts *= 2;
+  }
+  const Index group_rows = Index{decode_warps / products.parts} * D::rows;
+  const auto groups_of = [&](const auto& product) { return (product.w.rows + group_rows - 1) / group_rows; };
+  for (const auto& product : products.each) groups += groups_of(product);
+  const Index at_once = Index{stream.properties().multiProcessorCount} * D::blocks;
+  const Index each = (groups + at_once - 1) / at_once;
+  unsigned blocks = 0;
+  for (auto& product : products.each) blocks += product.blocks = blocks_for(groups_of(product), each);
+  const int stride = sweeps * D::sweep < D::chunk ? sweeps * D::sweep : D::chunk;
+  stream.launch({.grid = dim3(blocks),
+                 .block = dim3(decode_threads),
+                 .shared_bytes = static_cast<std::size_t>(stride) * D::sequences * sizeof(typename D::scalar),
+                 .early = true},
+                decode_kernel<D, Source, Out, Count>, source, products, shift, stride);
+}
+
+/// Multiplies the tokens of 1 to most_decoded sequences.
+template <class T, class W, class Source, class Out, int Count>
+void decode(const CudaStream& stream, const Source& source, const DecodeProducts<W, Out, Count>& products,
+            const ShiftCopy<T>& shift = {}) {
+  using Whole = DecodeTile<T, W, 1, true>;
+  bool aligned = products.depth % Whole::piece == 0 && is_aligned_source<typename Whole::Numbers>(source);
+  for (const auto& product : products.each) {
+    aligned = aligned && has_pieces<Whole::piece>(product.w.data, product.w.stride) &&
+              has_pieces<Whole::lanes>(product.mix, 0);
+  }
+  if (!aligned) return launch_decode<DecodeTile<T, W, most_decoded, false>>(stream, source, products, shift);
+  if (products.batch == 1) return launch_decode<DecodeTile<T, W, 1, true>>(stream, source, products, shift);
+  if (products.batch == 2) return launch_decode<DecodeTile<T, W, 2, true>>(stream, source, products, shift);
+  if (products.batch <= 4) return launch_decode<DecodeTile<T, W, 4, true>>(stream, source, products, shift);
+  launch_decode<DecodeTile<T, W, most_decoded, true>>(stream, source, products, shift);
+}
+
+/// The rows to normalise are there already.
+struct RowsAsTheyAre {
+  template <class R>
+  __device__ void make(Index, Index) const {}
+};
+/// They are rows of a table.
+template <class T, class W>
+struct GatheredRows {
+  Mat<const W> table;
+  const Token* tokens;
+  T* to;
+
+  template <class R>
+  __device__ void make(Index row, Index c) const {
+    R::load(table.row(tokens[row]) + c).store(to + row * Index(table.cols) + c);
+  }
+};
+/// They are sums: to = x + added.
+template <class T>
+struct SummedRows {
+  const T *x, *added;
+  T* to;
+  Index width;
+
+  template <class R>
+  __device__ void make(Index row, Index c) const {
+    const Index at = row * width + c;
+    (R::load(x + at) + R::load(added + at)).store(to + at);
+  }
+};
+
+/// Mixes of the same normalised rows.
+template <class T, class W, int Count>
+struct RowMixes {
+  const W* mix[Count + 1];
+  T* to[Count + 1];
+};
+
+/// A block makes a row, normalises it and mixes it in every way.
+template <class R, class Begin, class Program, class Rule, class T, class W, int Count>
+RWKV_KERNEL void __launch_bounds__(decode_threads)
+    norm_rows_kernel(Begin begin, NormedRows<Program, Rule, T, W> rows, RowMixes<T, W, Count> mixes) {
+  using Norm = RowTotals<R, 1, Program, T, detail::Shared<T>>;
+  __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::most_terms * decode_warps];
+  detail::let_successor_begin();
+  detail::wait_for_predecessor();
+  const Index row = blockIdx.x;
+  const int first = static_cast<int>(threadIdx.x) * R::size;
+  // Each thread reads what it wrote itself.
+  for (int c = first; c < rows.width; c += decode_threads * R::size) begin.template make<R>(row, c);
+  rows.x += row * rows.width;
+  Norm::run(rows.program, rows.x, rows.width, 1, partial, totals);
+  for (int c = first; c < rows.width; c += decode_threads * R::size) {
+    typename decltype(rows)::template Channels<R> channels;
+    channels.scale = R::load(rows.scale + c);
+    channels.bias = R::load(rows.bias + c);
+    const R y = rows.normalise(channels, static_cast<const detail::Shared<T>*>(totals), 0, c);
+    if constexpr (Count > 0) {
+      const R before = R::load(rows.before.row(row) + c);
+      RWKV_UNROLL for (int i = 0; i < Count; ++i) {
+        Rule::mix(y, before, R::load(mixes.mix[i] + c)).store(mixes.to[i] + row * rows.width + c);
+      }
+    }
+    y.store(rows.normed + row * rows.width + c);
+  }
+}
+
+/// `early`: see CudaStream::Shape.
+template <class Begin, class Program, class Rule, class T, class W, int Count>
+void norm_rows(const CudaStream& stream, bool early, Index count, const Begin& begin, bool aligned,
+               const NormedRows<Program, Rule, T, W>& rows, const RowMixes<T, W, Count>& mixes) {
+  using R = Several<T, 16 / sizeof(T)>;
+  aligned = aligned && is_aligned_source<R>(rows);
+  for (int i = 0; i < Count; ++i) aligned = aligned && has_pieces<R::size>(mixes.mix[i], 0);
+  const CudaStream::Shape shape{
+      .grid = dim3(static_cast<unsigned>(count)), .block = dim3(decode_threads), .shared_bytes = 0, .early = early};
+  if (aligned) {
+    stream.launch(shape, norm_rows_kernel<R, Begin, Program, Rule, T, W, Count>, begin, rows, mixes);
+  } else {
+    stream.launch(shape, norm_rows_kernel<Several<T, 1>, Begin, Program, Rule, T, W, Count>, begin, rows, mixes);
+  }
+}
+
+/// One step of the recurrence of a time mix and its gate, and the token becomes the one before.
+template <class T, class W>
+struct CellStep {
+  const W *decay, *bonus;
+  const T *key, *value, *receptance;  // [batch, width]
+  Mat<T> state;                       // [batch, components * width]
+  T* gated;                           // [batch, width]
+  const T* normed;                    // [batch, width]
+  Mat<T> shift;
+};
+
+inline constexpr int channel_threads = 64;
+
+/// Threads are channels, blocks are (channels, sequences).
+template <class V, class T, class W>
+RWKV_KERNEL void __launch_bounds__(channel_threads) cell_kernel(CellStep<T, W> step) {
+  using R = One<T>;
+  using Cell = typename V::Cell;
+  detail::let_successor_begin();
+  const Index width = step.shift.cols, c = Index{blockIdx.x} * channel_threads + threadIdx.x;
+  R log_decay(0), bonus(0);
+  if (c < width) {
+    typename V::Decay{}.map(R::load(step.decay + c), log_decay);
+    bonus = R::load(step.bonus + c);
+  }
+  detail::wait_for_predecessor();
+  if (c >= width) return;
+  for (Index b = blockIdx.y; b < step.shift.rows; b += gridDim.y) {
+    const Index at = b * width + c;
+    T* const numbers = step.state.row(b) + c;
+    R state[Cell::state_size], gated;
+    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) state[n] = R(numbers[n * width]);
+    const R x[] = {log_decay, bonus, R(step.key[at]), R(step.value[at])};
+    typename V::Gate{}.map(R(step.receptance[at]), Cell::step(state, x), gated);
+    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) numbers[n * width] = state[n].v;
+    step.gated[at] = gated.v;
+    step.shift(b, c) = step.normed[at];
+  }
+}
+
+/// y += gate(r, x), and the token becomes the one before; threads and blocks as above.
+template <class Gate, class T>
+RWKV_KERNEL void __launch_bounds__(channel_threads)
+    gate_kernel(const T* r, const T* x, T* y, const T* normed, Mat<T> shift) {
+  detail::let_successor_begin();
+  detail::wait_for_predecessor();
+  const Index width = shift.cols, c = Index{blockIdx.x} * channel_threads + threadIdx.x;
+  if (c >= width) return;
+  for (Index b = blockIdx.y; b < shift.rows; b += gridDim.y) {
+    const Index at = b * width + c;
+    One<T> gated;
+    Gate{}.map(One<T>(r[at]), One<T>(x[at]), gated);
+    y[at] += gated.v;
+    shift(b, c) = normed[at];
+  }
+}
+
+inline CudaStream::Shape channel_shape(Index batch, Index width) {
+  constexpr Index most = 65535;
+  return {.grid = dim3(blocks_for(width, channel_threads), static_cast<unsigned>(batch < most ? batch : most)),
+          .block = dim3(channel_threads),
+          .shared_bytes = 0,
+          .early = true};
+}
+
+/// Numbers that these kernels are written for.
+template <class T, class W>
+concept Decodes = std::floating_point<T> &&(std::floating_point<W> || std::same_as<W, bf16> || std::same_as<W, f16>);
+
+/// A version whose parts are functions of one channel.
+template <class V>
+concept ByChannel =
+    std::derived_from<V, V4> && !RowCell<typename V::Cell> && detail::stages_of<typename V::Gate>::type::count == 0 &&
+    detail::stages_of<typename V::Decay>::type::count == 0;
+
+/// Layers, embeddings and heads that are not fused.
+template <class... Anything>
+bool layer_step(const Anything&...) {
+  return false;
+}
+template <class... Anything>
+bool embedding_step(const Anything&...) {
+  return false;
+}
+template <class... Anything>
+bool head_step(const Anything&...) {
+  return false;
+}
+
+/// The tokens x under a norm of a block whose tokens before are `before`.
+template <class Rule, class Norm, class T>
+auto normed_rows(const Norm& norm, const T* x, const Mat<T>& before, T* normed) {
+  const Index width = norm.dims.width;
+  expects(width <= (Index{1} << 27), "rwkv: a width of ", width, " is more than a step on a GPU takes");
+  return NormedRows<decltype(norm.program()), Rule, T, typename Norm::storage>{
+      norm.program(), x, static_cast<int>(width), norm.params.scale.data, norm.params.shift.data, before, normed};
+}
+
+/// A layer of RWKV-4 or of a version derived from it at one token of each sequence, see Layer::forward.
+template <class B, class L, class State, class V, class VF, class T>
+class LayerStep {
+  using P = typename L::Norm::storage;
+
+ public:
+  LayerStep(B& be, Arena& ws, const L& layer, const T* x, State& state, T* y, Index batch)
+      : be_(be), layer_(layer), x_(x), state_(state), y_(y), batch_(batch), width_(layer.att.dims.width),
+        ffn_(layer.ffn.dims.ffn) {
+    const auto take = [&](Index numbers) { return ws.take<T>(batch * numbers); };
+    for (T** rows : {&normed_, &r_, &v_, &gated_}) *rows = take(width_);
+    k_ = take(width_ > ffn_ ? width_ : ffn_);
+    if (many()) {
+      for (T*& rows : mixed_) rows = take(width_);
+    }
+  }
+
+  void run() const {
+    if (many()) run_many();
+    else run_few();
+  }
+
+ private:
+  bool many() const { return batch_ > most_decoded; }
+  const CudaStream& stream() const { return be_.stream(); }
+
+  auto att_rows() const { return normed_rows<typename V::Mix>(layer_.ln1, x_, state_.att.shift, normed_); }
+  auto ffn_rows() const {
+    return normed_rows<typename VF::Mix>(layer_.ln2, static_cast<const T*>(y_), state_.ffn.shift, normed_);
+  }
+  template <class Out, std::size_t Count>
+  void multiply(const auto& rows, const DecodeProduct<P, Out> (&each)[Count], const ShiftCopy<T>& shift = {}) const {
+    DecodeProducts<P, Out, int{Count}> products{};
+    for (std::size_t i = 0; i < Count; ++i) products.each[i] = each[i];
+    products.batch = static_cast<int>(batch_);
+    products.depth = rows.width;
+    decode(stream(), rows, products, shift);
+  }
+
+  void run_few() const {
+    const auto &att = layer_.att.params, &ffn = layer_.ffn.params;
+    using Plain = DecodeProduct<P, StoreSums<Identity, T>>;
+    using Activated = DecodeProduct<P, StoreSums<typename VF::Activation, T>>;
+    multiply(att_rows(), {Plain{att.key, att.mix_k.data, {k_, width_}}, Plain{att.value, att.mix_v.data, {v_, width_}},
+                          Plain{att.receptance, att.mix_r.data, {r_, width_}}});
+    step_cell();
+    multiply(PlainRows<T>{gated_, static_cast<int>(width_)},
+             {DecodeProduct<P, AddSums<T>>{att.output, nullptr, {x_, y_, width_}}});
+    multiply(ffn_rows(), {Activated{ffn.key, ffn.mix_k.data, {k_, ffn_, true}},
+                          Activated{ffn.receptance, ffn.mix_r.data, {r_, width_}}});
+    multiply(PlainRows<T>{k_, static_cast<int>(ffn_)},
+             {DecodeProduct<P, GateSums<typename VF::Gate, T>>{ffn.value, nullptr, {r_, y_, width_}}},
+             {normed_, state_.ffn.shift});
+  }
+
+  void run_many() const {
+    const auto &att = layer_.att.params, &ffn = layer_.ffn.params;
+    norm_rows(stream(), true, batch_, RowsAsTheyAre{}, true, att_rows(),
+              RowMixes<T, P, 3>{{att.mix_k.data, att.mix_v.data, att.mix_r.data}, {mixed_[0], mixed_[1], mixed_[2]}});
+    be_.gemm(product(mixed_[0], att.key, k_), product(mixed_[1], att.value, v_),
+             product(mixed_[2], att.receptance, r_));
+    step_cell();
+    be_.gemm(product(gated_, att.output, v_));
+    const bool aligned = has_pieces<16 / sizeof(T)>(x_, width_) && has_pieces<16 / sizeof(T)>(v_, width_);
+    norm_rows(stream(), true, batch_, SummedRows<T>{x_, v_, y_, width_}, aligned, ffn_rows(),
+              RowMixes<T, P, 2>{{ffn.mix_k.data, ffn.mix_r.data}, {mixed_[0], mixed_[1]}});
+    be_.gemm(product(mixed_[0], ffn.key, k_, typename VF::Activation{}), product(mixed_[1], ffn.receptance, r_));
+    be_.gemm(product(k_, ffn.value, v_));
+    stream().launch(channel_shape(batch_, width_), gate_kernel<typename VF::Gate, T>, r_, v_, y_, normed_,
+                    state_.ffn.shift);
+  }
+
+  void step_cell() const {
+    const auto& att = layer_.att.params;
+    stream().launch(channel_shape(batch_, width_), cell_kernel<V, T, P>,
+                    CellStep<T, P>{att.decay.data, att.first.data, k_, v_, r_, state_.att.wkv.numbers, gated_, normed_,
+                                   state_.att.shift});
+  }
+
+  template <Index N, class Epilogue = Identity>
+  auto product(const T* x, Mat<P, N> w, T* y, Epilogue epilogue = {}) const {
+    return mul(matrix(y, batch_, w.rows), matrix(x, batch_, w.cols), transposed(w), epilogue);
+  }
+
+  B& be_;
+  const L& layer_;
+  const T* x_;
+  State& state_;
+  T* y_;
+  Index batch_, width_, ffn_;
+  T *normed_ = nullptr, *r_ = nullptr, *v_ = nullptr, *gated_ = nullptr, *k_ = nullptr;  // [batch, width]; k: or ffn
+  T* mixed_[3] = {};                                                                     // [batch, width]
+};
+
+/// Five kernels for up to most_decoded sequences; for more of them, four beside the matrix products.
+template <class B, class V, class VF, class S, class D, class T, Index N, Index M, class State>
+requires ByChannel<V> && ByChannel<VF> && Decodes<compute_t<S>, storage_t<S>>
+bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, std::remove_const_t<B>, D>, ChannelMix<VF, S, B, D>>& layer,
+                Seq<const T, N> x, State& state, Seq<T, M> y) {
+  using L = std::remove_cvref_t<decltype(layer)>;
+  const LayerStep<B, L, State, V, VF, T> step(be, ws, layer, x.data, state, y.data, x.batch);
+  if (be.dry) return true;
+  detail::check_operand(arg::prev(x, state.att.shift), y.batch, 1, y.width);
+  detail::check_operand(arg::prev(x, state.ffn.shift), y.batch, 1, y.width);
+  step.run();
+  return true;
+}
+
+/// One kernel for the rows of the tokens and their norm.
+template <class S, class B, class D, class T, Index N>
+requires Decodes<compute_t<S>, storage_t<S>>
+bool embedding_step(const CudaStream& stream, const Embedding<S, B, D>& embedding, const Token* tokens, Seq<T, N> y) {
+  using P = storage_t<S>;
+  const Mat<const P> table = embedding.params.table;
+  const auto rows = normed_rows<NoMix>(embedding.ln0, static_cast<const T*>(y.data), Mat<T>{}, y.data);
+  norm_rows(stream, false, y.batch * y.time, GatheredRows<T, P>{table, tokens, y.data},
+            has_pieces<16 / sizeof(T)>(table.data, table.stride), rows, RowMixes<T, P, 0>{});
+  return true;
+}
+
+/// One kernel for the norm and the product, of up to most_decoded tokens.
+template <class S, class B, class D, class T, Index N, Index M>
+requires Decodes<compute_t<S>, storage_t<S>>
+bool head_step(const CudaStream& stream, bool dry, const Head<S, B, D>& head, Seq<const T, N> x, Seq<T, M> logits) {
+  const Index rows = x.batch * x.time;
+  if (rows > most_decoded) return false;
+  if (dry || rows == 0) return true;
+  using P = storage_t<S>;
+  const auto normed = normed_rows<NoMix>(head.ln_out, x.data, Mat<T>{}, static_cast<T*>(nullptr));
+  decode<T>(stream, normed,
+            DecodeProducts<P, StoreSums<Identity, T>, 1>{
+                {{head.params.table, nullptr, {logits.data, logits.width}}}, static_cast<int>(rows), normed.width});
+  return true;
+}
+
+}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu
