@@ -221,7 +221,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads)
   if (threadIdx.x == 0) ticket = atomicAdd(chain.tickets, 1u);
   __syncthreads();
   const Index width = detail::written(ops...).width;
-  const auto at = TilePlace<Tile>::of(sequences, ticket, width, true, threadIdx.x);
+  const auto at = ScanTilePlace<Tile>::of(sequences, ticket, width, true, threadIdx.x);
   const auto all = detail::AllLanes{};
   const auto summary_at = [&](int warp) { return summaries + warp * words * 32; };
   Sums sums;

@@ -100,6 +100,7 @@ struct Fragments {
 };
 inline Fragments fragments[1024][2];
 inline unsigned fragments_brought[1024];
+inline std::uint64_t fragments_of_lanes[1024][32];  ///< by thread, where those of its warp are
 
 /// As a GPU does it, sums are exact until they are truncated to a float.
 template <class T>
@@ -111,8 +112,17 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
   Fragments& mine = fragments[thread][turn];
   std::memcpy(mine.a, a, sizeof a);
   std::memcpy(mine.b, b, sizeof b);
+<<<<<<< HEAD
   const simt::detail::Combine nothing = [](const std::uint64_t*, int) { return std::uint64_t{0}; };
   machine.exchange(~0u, 0, nothing, 0, {file, line});
+=======
+  const auto copy = [](const std::uint64_t* offered, int to) {
+    std::copy_n(offered, 32, fragments_of_lanes[to]);
+    return std::uint64_t{0};
+  };
+  machine.exchange(~0u, reinterpret_cast<std::uintptr_t>(&mine), copy, static_cast<int>(thread), {file, line});
+  const std::uint64_t* const lanes = fragments_of_lanes[thread];
+>>>>>>> scan
   const auto number = [](std::uint16_t bits) {
     T value;
     value.bits = bits;
