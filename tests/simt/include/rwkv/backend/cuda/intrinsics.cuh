@@ -112,17 +112,8 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
   Fragments& mine = fragments[thread][turn];
   std::memcpy(mine.a, a, sizeof a);
   std::memcpy(mine.b, b, sizeof b);
-<<<<<<< HEAD
   const simt::detail::Combine nothing = [](const std::uint64_t*, int) { return std::uint64_t{0}; };
   machine.exchange(~0u, 0, nothing, 0, {file, line});
-=======
-  const auto copy = [](const std::uint64_t* offered, int to) {
-    std::copy_n(offered, 32, fragments_of_lanes[to]);
-    return std::uint64_t{0};
-  };
-  machine.exchange(~0u, reinterpret_cast<std::uintptr_t>(&mine), copy, static_cast<int>(thread), {file, line});
-  const std::uint64_t* const lanes = fragments_of_lanes[thread];
->>>>>>> scan
   const auto number = [](std::uint16_t bits) {
     T value;
     value.bits = bits;
