@@ -20,7 +20,7 @@ struct Work {
 
 struct Case {
   std::string kernel, shape, number;
-  Work work;
+  Work work{};
   double goal = 0;  ///< the most times the floor that it may take; 0: no goal
 
   std::string name() const { return kernel + "/" + shape + "/" + number; }
@@ -88,6 +88,8 @@ class Suite {
 
 /// The parts of the program.
 void add_recurrences(Suite& suite);
+void add_norms(Suite& suite);
+void add_shifts(Suite& suite);
 void add_rows(Suite& suite);
 void add_products(Suite& suite);
 void add_time_scan(Suite& suite);
