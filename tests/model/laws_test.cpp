@@ -85,6 +85,71 @@ TEST_CASE_TEMPLATE("a batch equals its sequences", C, RWKV_TEST_CONFIGS) {
   }
 }
 
+TEST_CASE_TEMPLATE("sequences that come and go leave the others as they are", C, RWKV_TEST_CONFIGS) {
+  using T = typename C::scalar;
+  using Net = LanguageModel<V4, T, typename C::Backend>;
+  const auto net = live<Net>({.vocab = 20, .width = 17, .depth = 2, .ffn = 31}, C::backend());
+  // What each sequence would say alone.
+  const auto alone = [&](std::span<const Token> tokens) {
+    auto context = net.context();
+    const auto logits = context.prefill(tokens);
+    return std::vector<T>(logits.begin(), logits.end());
+  };
+  const auto row = [](std::span<const T> logits, std::size_t b) { return logits.subspan(b * 20, 20); };
+  auto context = net.context({.batch = 3});
+  while (context.batch() > 0) context.remove(0);
+  CHECK_THROWS_WITH_AS(context.step(std::span<const Token>()), "rwkv: there is no token to run: the prompt is empty",
+                       Error);
+  CHECK(context.add() == 0);
+  context.step(Token{4});
+  CHECK(context.add() == 1);
+  context.step(std::vector<Token>{5, 6});
+  CHECK(context.add() == 2);
+  CHECK_THROWS_WITH_AS(context.add(), "rwkv: the context is full: it holds 3 sequences", Error);
+  const std::vector<Token> third{7, 8, 9};
+  auto logits = context.step(third);
+  CHECK(golden::relative_error(row(logits, 0), alone(std::vector<Token>{4, 5, 7})) < tolerance<T>);
+  CHECK(golden::relative_error(row(logits, 1), alone(std::vector<Token>{6, 8})) < tolerance<T>);
+  CHECK(golden::relative_error(row(logits, 2), alone(std::vector<Token>{9})) < tolerance<T>);
+
+  const auto state = context.state(2);
+  context.remove(0);  // the last takes its place
+  logits = context.step(std::vector<Token>{10, 11});
+  CHECK(logits.size() == 40);
+  CHECK(golden::relative_error(row(logits, 0), alone(std::vector<Token>{9, 10})) < tolerance<T>);
+  CHECK(golden::relative_error(row(logits, 1), alone(std::vector<Token>{6, 8, 11})) < tolerance<T>);
+  context.restore(1, state);
+  logits = context.prefill(std::vector<Token>{1, 2, 10, 12});
+  CHECK(golden::relative_error(row(logits, 1), alone(std::vector<Token>{9, 10, 12})) < tolerance<T>);
+  CHECK_THROWS_WITH_AS(context.remove(2), "rwkv: there is no sequence 2 in a context of 2", Error);
+  CHECK_THROWS_WITH_AS(context.restore(0, std::span(state).first(3)),
+                       "rwkv: a state of 3 numbers does not fit a sequence whose state has 170", Error);
+}
+
+TEST_CASE_TEMPLATE("a model behind a handle is the model", C, RWKV_TEST_CONFIGS) {
+  using Net = LanguageModel<V4, typename C::scalar, typename C::Backend>;
+  const ModelSizes sizes{.vocab = 9, .width = 8, .depth = 1};
+  const auto net = live<Net>(sizes, C::backend());
+  auto want = net.context({.batch = 2});
+  const AnyModel any(live<Net>(sizes, C::backend()));
+  CHECK(any.sizes().vocab == 9);
+  AnyContext got = any.context({.batch = 2});
+  const auto same = [](std::span<const float> a, auto b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](float x, auto y) { return x == static_cast<float>(y); });
+  };
+  const auto tokens = some_tokens(8, 9);
+  CHECK(same(got.prefill(tokens), want.prefill(tokens)));
+  AnyContext fork = got.fork();
+  const std::vector<Token> next{3, 4};
+  CHECK(same(got.step(next), want.step(next)));
+  const auto after = got.step(next);
+  fork.step(next);
+  CHECK(same(fork.step(next), after));
+  CHECK(got.batch() == 2);
+  CHECK(got.vocab() == 9);
+}
+
 TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
   for (const auto& sizes : awkward) {
     const auto net = live<LanguageModel<V4, T, Cpu>>(sizes, Cpu(2));

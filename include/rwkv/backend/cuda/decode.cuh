@@ -40,7 +40,7 @@ struct DecodeTile {
   using Numbers = Several<T, lanes>;
   static constexpr int sweep = warp_size * piece;                        ///< columns that a warp takes at a time
   static constexpr int chunk = (64 << 10) / int{sizeof(T)} / sequences;  ///< columns in shared memory at a time
-  static constexpr int blocks = sequences <= 2 ? 3 : 2;                  ///< of a multiprocessor
+  static constexpr int blocks = sequences == 1 ? 3 : 2;                  ///< of a multiprocessor
   static_assert(chunk % (sweep * depth * most_parts) == 0);
 
   /// Where shared memory has column c of a chunk: what the lanes of a warp read at a time lies side by side.
@@ -53,7 +53,7 @@ struct DecodeTile {
 /// The totals of a row program over `width` channels of each of the first `batch` of N rows x, left in shared memory,
 /// [N, totals]. `partial` is shared memory for block_sum.
 template <class R, int N, class Program, class T, class S>
-class RowTotals {
+class DecodeTotals {
   using stages = typename Program::stages;
 
  public:
@@ -370,7 +370,7 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
   detail::Shared<T>* const x = detail::dynamic_shared<T>();
   __shared__ detail::Shared<T> totals[D::sequences * (Source::totals + 1)];
   if constexpr (!std::is_same_v<Totals, NoMix>) {
-    using Norm = RowTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
+    using Norm = DecodeTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
     __shared__ detail::Shared<T> partial[Norm::most_terms * decode_warps];
     Norm::run(source.program, source.x, source.width, batch, partial, totals);
     source.mix = own.mix;
@@ -515,7 +515,7 @@ struct RowMixes {
 template <class R, class Begin, class Program, class Rule, class T, class W, int Count>
 RWKV_KERNEL void __launch_bounds__(decode_threads)
     norm_rows_kernel(Begin begin, NormedRows<Program, Rule, T, W> rows, RowMixes<T, W, Count> mixes) {
-  using Norm = RowTotals<R, 1, Program, T, detail::Shared<T>>;
+  using Norm = DecodeTotals<R, 1, Program, T, detail::Shared<T>>;
   __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::most_terms * decode_warps];
   detail::let_successor_begin();
   detail::wait_for_predecessor();
@@ -694,7 +694,8 @@ class LayerStep {
   }
 
   void run_few() const {
-    const auto &att = layer_.att.params, &ffn = layer_.ffn.params;
+    const auto& att = layer_.att.params;
+    const auto& ffn = layer_.ffn.params;
     using Plain = DecodeProduct<P, StoreSums<Identity, T>>;
     using Activated = DecodeProduct<P, StoreSums<typename VF::Activation, T>>;
     multiply(att_rows(), {Plain{att.key, att.mix_k.data, {k_, width_}}, Plain{att.value, att.mix_v.data, {v_, width_}},
@@ -710,7 +711,8 @@ class LayerStep {
   }
 
   void run_many() const {
-    const auto &att = layer_.att.params, &ffn = layer_.ffn.params;
+    const auto& att = layer_.att.params;
+    const auto& ffn = layer_.ffn.params;
     norm_rows(stream(), true, batch_, RowsAsTheyAre{}, true, att_rows(),
               RowMixes<T, P, 3>{{att.mix_k.data, att.mix_v.data, att.mix_r.data}, {mixed_[0], mixed_[1], mixed_[2]}});
     be_.gemm(product(mixed_[0], att.key, k_), product(mixed_[1], att.value, v_),
@@ -751,8 +753,8 @@ class LayerStep {
 /// Five kernels for up to most_decoded sequences; for more of them, four beside the matrix products.
 template <class B, class V, class VF, class S, class D, class T, Index N, Index M, class State>
 requires ByChannel<V> && ByChannel<VF> && Decodes<compute_t<S>, storage_t<S>>
-bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, std::remove_const_t<B>, D>, ChannelMix<VF, S, B, D>>& layer,
-                Seq<const T, N> x, State& state, Seq<T, M> y) {
+bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, B, D>, ChannelMix<VF, S, B, D>>& layer, Seq<const T, N> x,
+                State& state, Seq<T, M> y) {
   using L = std::remove_cvref_t<decltype(layer)>;
   const LayerStep<B, L, State, V, VF, T> step(be, ws, layer, x.data, state, y.data, x.batch);
   if (be.dry) return true;

@@ -77,7 +77,7 @@ struct Pieces {
 /// A program with stages; a block takes one group of channels. `Whole`: the threads hold the group in registers, so it
 /// is loaded once; else every stage reads it again.
 template <class R, bool Whole, class P, class T, class... Op>
-class StagedRows {
+class RowsInStages {
   using stages = typename P::stages;
   using Scalar = typename R::scalar;
   static constexpr int sums = static_cast<int>(detail::sum_count<Op...>);
@@ -105,7 +105,7 @@ class StagedRows {
     if constexpr (!Whole) clear(own, first, group, tiles.width);
     for (Index i = 0; i < count; ++i) {
       const auto token = static_cast<std::uint32_t>(begin + i), time = static_cast<std::uint32_t>(tiles.time);
-      StagedRows(program, token / time, token % time, first, group).token(totals, own, tiles.width, shared, ops...);
+      RowsInStages(program, token / time, token % time, first, group).token(totals, own, tiles.width, shared, ops...);
     }
     if constexpr (Whole) {
       RWKV_UNROLL for (int k = 0; k < row_pieces; ++k) {
@@ -117,7 +117,7 @@ class StagedRows {
   }
 
  private:
-  __device__ StagedRows(const P& program, Index b, Index t, Index first, Index group)
+  __device__ RowsInStages(const P& program, Index b, Index t, Index first, Index group)
       : program_(program), b_(b), t_(t), first_(first), group_(group) {}
 
   /// The channel of the group where piece k of this thread begins, in the pass whose first channel is `pass`.
@@ -211,7 +211,7 @@ class StagedRows {
 template <class R, bool Whole, class P, class T, class... Op>
 RWKV_KERNEL void __launch_bounds__(most_row_threads, 1)
     staged_rows_kernel(P program, RowTiles tiles, T* partial, Op... ops) {
-  using Rows = StagedRows<R, Whole, P, T, Op...>;
+  using Rows = RowsInStages<R, Whole, P, T, Op...>;
   __shared__ detail::Shared<typename R::scalar> shared[Rows::shared_numbers];
   Rows::run(program, tiles, partial, shared, ops...);
 }

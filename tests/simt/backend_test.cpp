@@ -1,0 +1,254 @@
+/// The CUDA backend as a whole: what it says when something is wrong, what it leaves behind, and models on it that run
+/// eagerly, recorded, and side by side.
+#include <doctest/doctest.h>
+
+#include <rwkv/cuda.cuh>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "../model/live.hpp"
+#include "../numbers.hpp"
+
+using namespace rwkv;
+using config::live;
+using config::some_tokens;
+
+namespace {
+
+using Net = LanguageModel<V4, float, Cuda>;
+constexpr ModelSizes sizes{.vocab = 31, .width = 24, .depth = 2, .ffn = 40};
+
+/// The emulated machine as it was when the test began, however the test ends.
+struct Machine {
+  simt::Device device = simt::device;
+  std::size_t limit = simt::device_bytes_limit;
+  ~Machine() {
+    simt::device = device;
+    simt::device_bytes_limit = limit;
+    simt::fail_nothing();
+  }
+};
+
+/// What the runtime holds for the program.
+struct Held {
+  long device = simt::counts.device_allocations, host = simt::counts.host_allocations, streams = simt::counts.streams,
+       events = simt::counts.events, graphs = simt::counts.graphs + simt::counts.graph_execs;
+  bool operator==(const Held&) const = default;
+};
+
+}  // namespace
+
+TEST_CASE("simt: a machine that cannot run the backend is told so in a sentence") {
+  const Held before;
+  {
+    const Machine restore;
+    simt::device.count = 0;
+    CHECK_THROWS_WITH_AS(Cuda(), "rwkv: there is no CUDA device", Error);
+  }
+  CHECK_THROWS_WITH_AS(Cuda(3), "rwkv: there is no CUDA device 3; this machine has 1", Error);
+  {
+    const Machine restore;
+    simt::device.driver_version = 11040;
+    CHECK_THROWS_WITH_AS(
+        Cuda(), "rwkv: the CUDA driver is too old: it speaks CUDA 11.4, the program was built with 13.0", Error);
+    simt::device.driver_version = 0;
+    CHECK_THROWS_WITH_AS(Cuda(), "rwkv: this machine has no CUDA driver", Error);
+  }
+  {
+    const Machine restore;
+    simt::device.kernel_image = false;
+    CHECK_THROWS_WITH_AS(Cuda(), doctest::Contains("has no code for CUDA device 0"), Error);
+  }
+  CHECK(Held() == before);
+}
+
+TEST_CASE("simt: out of device memory is an error that leaves nothing behind") {
+  const Held before;
+  const Machine restore;
+  simt::device_bytes_limit = 1 << 16;
+  const ModelSizes large{.vocab = 500, .width = 64, .depth = 3};
+  CHECK_THROWS_WITH_AS(Net{large}, doctest::Contains("rwkv: CUDA device 0 is out of memory: "), Error);
+  CHECK(Held() == before);
+
+  simt::device_bytes_limit = restore.limit;
+  const auto net = live<Net>(large, Cuda());
+  const Held with_model;
+  simt::device_bytes_limit = simt::counts.device_bytes + 1000;
+  CHECK_THROWS_WITH_AS(net.context({.batch = 9}), doctest::Contains("bytes of device memory were asked for"), Error);
+  CHECK(Held() == with_model);
+}
+
+TEST_CASE("simt: an error of the runtime at any of its calls is thrown, and nothing leaks") {
+  const Machine restore;
+  const auto text = some_tokens(5, sizes.vocab);
+  const auto run = [&] {
+    const auto net = live<Net>(sizes, Cuda());
+    auto context = net.context({.chunk = 2});
+    context.prefill(text);
+    const auto logits = context.step(Token{3});
+    return std::vector<float>(logits.begin(), logits.end());
+  };
+  const Held before;
+  const long begin = simt::counts.calls;
+  const auto want = run();
+  const long calls = simt::counts.calls - begin;
+  CHECK(calls > 50);
+  CHECK(Held() == before);
+  int thrown = 0;
+  for (long n = 1; n <= calls; n += 7) {
+    CAPTURE(n);
+    simt::fail_call(n, cudaErrorLaunchFailure);
+    try {
+      // A call that only gives something back may fail without anyone minding.
+      CHECK(run() == want);
+    } catch (const Error& error) {
+      CHECK(std::string(error.what()).find("rwkv: ") == 0);
+      ++thrown;
+    }
+    simt::fail_nothing();
+    CHECK(Held() == before);
+  }
+  CHECK(thrown > calls / 14);
+}
+
+TEST_CASE("simt: a model, its contexts and a training run give back all that they took") {
+  const Held before;
+  {
+    auto net = live<Net>(sizes, Cuda());
+    auto context = net.context({.batch = 2});
+    context.prefill(some_tokens(6, sizes.vocab));
+    auto other = context.fork();
+    other.step(some_tokens(2, sizes.vocab));
+    Trainer<Net> trainer(net, {.shape = {.batch = 1, .length = 4}});
+    const auto text = some_tokens(5, sizes.vocab);
+    trainer.step(
+        Batch{.shape = {1, 4}, .tokens = {text.begin(), text.end() - 1}, .targets = {text.begin() + 1, text.end()}});
+    CHECK(Held().device > before.device);
+  }
+  CHECK(Held() == before);
+}
+
+TEST_CASE("simt: a step allocates nothing, and takes at most five kernels a layer and three more") {
+  const auto net = live<Net>(sizes, Cuda());
+  for (const Index batch : {1, 3}) {
+    auto context = net.context({.batch = batch});
+    const auto tokens = some_tokens(batch, sizes.vocab);
+    context.step(tokens);
+    const Held before;
+    const long launches = simt::counts.launches;
+    context.step(tokens);
+    CHECK(Held() == before);
+    CHECK(simt::counts.launches - launches <= 5 * sizes.depth + 3);
+  }
+}
+
+TEST_CASE_TEMPLATE("simt: a recorded step has the bits of an eager one", S, float, bf16, f16) {
+  using Model = LanguageModel<V4, S, Cuda>;
+  const auto net = live<Model>(sizes, Cuda());
+  for (const Index batch : {1, 2, 11}) {
+    auto recorded = net.context({.batch = batch}), eager = net.context({.batch = batch, .record = false});
+    for (int i = 0; i < 4; ++i) {
+      const auto tokens = some_tokens(batch, sizes.vocab, static_cast<std::uint64_t>(i));
+      const auto want = eager.step(tokens), got = recorded.step(tokens);
+      CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+    }
+    CHECK(recorded.state() == eager.state());
+  }
+}
+
+TEST_CASE("simt: two streams do not disturb each other") {
+  // What is queued on both runs in a random order when either waits.
+  const Index width = 40, time = 9;
+  const auto noise = [](Index count, std::uint64_t seed) {
+    std::vector<float> x;
+    for (Index i = 0; i < count; ++i) {
+      x.push_back(static_cast<float>(Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0)));
+    }
+    return x;
+  };
+  const auto x = noise(width * time, 1), w = noise(width * width, 2);
+  struct Work {
+    Cuda be;
+    float *x, *w, *y, *z;
+  };
+  const auto queue = [&](Work& work) {
+    for (int i = 0; i < 3; ++i) {
+      work.be.gemm(
+          mul(matrix(work.y, time, width), matrix(work.x, time, width), transposed(matrix(work.w, width, width))));
+      work.be.rows(SigmoidGate{}, arg::in(Seq<float>{work.y, 1, time, width}),
+                   arg::in(Seq<float>{work.x, 1, time, width}), arg::out(Seq<float>{work.z, 1, time, width}));
+      work.be.copy(matrix(work.z, time, width), matrix(work.x, time, width));
+    }
+  };
+  const auto make = [&](Cuda be) {
+    Work work{be, be.allocate<float>(width * time), be.allocate<float>(width * width), be.allocate<float>(width * time),
+              be.allocate<float>(width * time)};
+    upload(work.be, std::span<const float>(x), work.x);
+    upload(work.be, std::span<const float>(w), work.w);
+    return work;
+  };
+  const auto result = [&](Work& work) {
+    const auto numbers = OnHost(work.be, std::span<const float>(work.z, static_cast<std::size_t>(width * time)));
+    std::vector<float> z(numbers.begin(), numbers.end());
+    for (float* block : {work.x, work.w, work.y, work.z}) work.be.free(block);
+    return z;
+  };
+  Work alone = make(Cuda());
+  queue(alone);
+  const auto want = result(alone);
+  for (const std::uint64_t seed : {1, 2, 3, 4}) {
+    simt::seed = seed;
+    Work one = make(Cuda()), two = make(one.be.independent());
+    queue(one);
+    queue(two);
+    CHECK(result(two) == want);
+    CHECK(result(one) == want);
+  }
+  simt::seed = 1;
+}
+
+TEST_CASE("simt: spans that the device cannot reach are refused") {
+  Cuda be;
+  auto* const table = be.allocate<float>(40);
+  auto* const to = be.allocate<float>(10);
+  const std::vector<Token> tokens{1, 2};
+  CHECK_THROWS_WITH_AS(be.gather_rows(matrix(table, 8, 5), std::span<const Token>(tokens), matrix(to, 2, 5)),
+                       doctest::Contains("their memory must come from allocate_host"), Error);
+  be.free(table);
+  be.free(to);
+}
+
+TEST_CASE("simt: a number that is not finite comes out as an error on the host") {
+  auto net = live<Net>(sizes, Cuda());
+  auto be = net.device();
+  for (auto& parameter : net.parameters()) {
+    if (parameter.name != "blocks.1.ffn.key.weight") continue;
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    upload(be, std::span<const float>(&nan, 1), parameter.data + 3);
+  }
+  auto context = net.context();
+  Sampler pick;
+  CHECK_THROWS_WITH_AS(pick(context.step(Token{1})), doctest::Contains("it must be finite or -inf"), Error);
+
+  Trainer<Net> trainer(net, {.shape = {.batch = 1, .length = 4}});
+  const auto text = some_tokens(5, sizes.vocab);
+  CHECK_THROWS_WITH_AS(
+      trainer.step(
+          Batch{.shape = {1, 4}, .tokens = {text.begin(), text.end() - 1}, .targets = {text.begin() + 1, text.end()}}),
+      doctest::Contains("blocks.1.ffn.key.weight is the first tensor that is not finite, at element 3"), Error);
+}
+
+TEST_CASE_TEMPLATE("simt: weights in 16 bits give the digits of the same weights in double", S, bf16, f16) {
+  const auto net = live<LanguageModel<V4, S, Cuda>>(sizes, Cuda());
+  auto exact = live<LanguageModel<V4, double, Reference>>(sizes, Reference());
+  for (auto& parameter : exact.parameters()) {
+    for (double& x : parameter.numbers()) x = widen<double>(narrow<S>(x));
+  }
+  const auto tokens = some_tokens(40, sizes.vocab);
+  const auto want = config::all_logits(exact, tokens);
+  CHECK(golden::relative_error(config::all_logits(net, tokens), want) < 5e-5);
+  CHECK(golden::relative_error(config::all_logits(net, tokens, {.chunk = 1}), want) < 5e-5);
+}
