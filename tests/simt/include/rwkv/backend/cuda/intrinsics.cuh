@@ -107,10 +107,12 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
                   int line = __builtin_LINE()) {
   auto& machine = *simt::detail::Machine::running;
   const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-  Fragments& mine = fragments[thread][fragments_brought[thread]++ % 2];
+  const unsigned turn = fragments_brought[thread]++ % 2, first = thread / 32 * 32;
+  Fragments& mine = fragments[thread][turn];
   std::memcpy(mine.a, a, sizeof a);
   std::memcpy(mine.b, b, sizeof b);
-  const std::uint64_t* const lanes = machine.exchange(~0u, reinterpret_cast<std::uintptr_t>(&mine), {file, line});
+  const simt::detail::Combine nothing = [](const std::uint64_t*, int) { return std::uint64_t{0}; };
+  machine.exchange(~0u, 0, nothing, 0, {file, line});
   const auto number = [](std::uint16_t bits) {
     T value;
     value.bits = bits;
@@ -121,8 +123,8 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
     double sum = static_cast<double>(d[i]);
     for (int k = 0; k < 16; ++k) {
       const auto left = fragment_owners.a[place.row][k], right = fragment_owners.b[k][place.col];
-      sum += number(reinterpret_cast<const Fragments*>(lanes[left.lane])->a[left.element]) *
-             number(reinterpret_cast<const Fragments*>(lanes[right.lane])->b[right.element]);
+      sum += number(fragments[first + left.lane][turn].a[left.element]) *
+             number(fragments[first + right.lane][turn].b[right.element]);
     }
     d[i] = static_cast<float>(sum);
     if (std::abs(static_cast<double>(d[i])) > std::abs(sum)) d[i] = std::nextafter(d[i], 0.0f);
