@@ -100,7 +100,6 @@ struct Fragments {
 };
 inline Fragments fragments[1024][2];
 inline unsigned fragments_brought[1024];
-inline std::uint64_t fragments_of_lanes[1024][32];  ///< by thread, where those of its warp are
 
 /// As a GPU does it, sums are exact until they are truncated to a float.
 template <class T>
