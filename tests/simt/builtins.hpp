@@ -41,10 +41,11 @@ using element_t = typename element<T>::type;
 
 // The built-ins. The default arguments name the line of the kernel that waits.
 inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  simt::detail::Machine::running->rendezvous(simt::detail::Wait::block, 0, {file, line});
+  simt::detail::Machine::running->barrier({file, line});
 }
 inline void __syncwarp(unsigned mask = ~0u, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  simt::detail::Machine::running->exchange(mask, 0, {file, line});
+  const simt::detail::Combine nothing = [](const std::uint64_t*, int) { return std::uint64_t{0}; };
+  simt::detail::Machine::running->exchange(mask, 0, nothing, 0, {file, line});
 }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = warpSize, const char* file = __builtin_FILE(),
@@ -72,10 +73,12 @@ T __shfl_xor_sync(unsigned mask, T value, int bits, int width = warpSize, const 
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, const char* file = __builtin_FILE(),
                               int line = __builtin_LINE()) {
-  const std::uint64_t* const lanes = simt::detail::Machine::running->exchange(mask, predicate != 0, {file, line});
-  unsigned votes = 0;
-  for (int lane = 0; lane < warpSize; ++lane) votes |= static_cast<unsigned>(lanes[lane]) << lane;
-  return votes;
+  const simt::detail::Combine votes = [](const std::uint64_t* offered, int) {
+    std::uint64_t bits = 0;
+    for (int lane = 0; lane < warpSize; ++lane) bits |= offered[lane] << lane;
+    return bits;
+  };
+  return static_cast<unsigned>(simt::detail::Machine::running->exchange(mask, predicate != 0, votes, 0, {file, line}));
 }
 inline int __any_sync(unsigned mask, int predicate, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   return __ballot_sync(mask, predicate, file, line) != 0;
@@ -86,9 +89,12 @@ inline int __all_sync(unsigned mask, int predicate, const char* file = __builtin
 template <class T>
 T __reduce_add_sync(unsigned mask, T value, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   static_assert(std::is_same_v<T, int> || std::is_same_v<T, unsigned>);
-  const std::uint64_t* const lanes =
-      simt::detail::Machine::running->exchange(mask, static_cast<unsigned>(value), {file, line});
-  return static_cast<T>(static_cast<unsigned>(std::accumulate(lanes, lanes + warpSize, std::uint64_t{0})));
+  const simt::detail::Combine sum = [](const std::uint64_t* offered, int) {
+    return std::accumulate(offered, offered + warpSize, std::uint64_t{0});
+  };
+  const std::uint64_t bits = simt::detail::to_bits(value);
+  return static_cast<T>(
+      static_cast<unsigned>(simt::detail::Machine::running->exchange(mask, bits, sum, 0, {file, line})));
 }
 /// The lanes that have not ended; which of them run side by side is not defined, here as on a GPU.
 inline unsigned __activemask() { return simt::detail::Machine::running->active_lanes(); }

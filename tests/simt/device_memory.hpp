@@ -7,7 +7,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -21,9 +20,10 @@
 
 namespace simt::detail {
 
-/// One range of addresses for all allocations, so that one call opens or closes them together. What is not allocated
-/// maps an empty file, which raises a signal at every access whatever the protection is: guard pages stay closed when
-/// the range around them opens.
+/// One range of addresses for all allocations. Where the processor has protection keys, all share one, and opening them
+/// sets a register; elsewhere it takes a system call, which is slow if there is much memory. What is not allocated maps
+/// an empty file, which raises a signal at every access whatever the protection is: guard pages stay closed when the
+/// range around them opens.
 class DeviceMemory {
  public:
   static constexpr std::size_t alignment = 256;  // of every allocation; what CUDA promises
@@ -51,7 +51,8 @@ class DeviceMemory {
     std::byte* const piece = next_ + page_;  // after a guard page; the next allocation brings the one behind
     map(piece, pages, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, PROT_READ | PROT_WRITE);
     std::memset(piece, poison, pages);
-    if (opened_ == 0) mprotect(piece, pages, PROT_NONE);
+    if (key_ >= 0) pkey_mprotect(piece, pages, PROT_READ | PROT_WRITE, key_);
+    else if (opened_ == 0) mprotect(piece, pages, PROT_NONE);
     next_ = piece + pages;
     std::byte* const start = next_ - round_up(bytes, alignment);
     allocations_[start] = {bytes, device};
@@ -82,21 +83,22 @@ class DeviceMemory {
   class Open {
    public:
     Open() {
-      if (instance().opened_++ == 0) instance().protect(PROT_READ | PROT_WRITE);
+      if (instance().opened_++ == 0) instance().protect(false);
     }
     Open(const Open&) = delete;
     Open& operator=(const Open&) = delete;
     ~Open() {
-      if (--instance().opened_ == 0) instance().protect(PROT_NONE);
+      if (--instance().opened_ == 0) instance().protect(true);
     }
   };
 
   /// Throws when something was written between an allocation and its guard page. Needs an Open.
   void check_ends() {
     for (const auto& [start, allocation] : allocations_) {
-      std::byte *const end = start + allocation.bytes, *const guard = start + round_up(allocation.bytes, alignment);
-      if (std::find_if(end, guard, [](std::byte b) { return b != std::byte{poison}; }) != guard) {
-        std::fill(end, guard, std::byte{poison});  // reported once
+      std::byte* const end = start + allocation.bytes;
+      const std::size_t gap = round_up(allocation.bytes, alignment) - allocation.bytes;
+      if (std::memcmp(end, untouched_, gap) != 0) {
+        std::memset(end, poison, gap);  // reported once
         throw Error("simt: a write behind the end of an allocation of " + std::to_string(allocation.bytes) +
                     " bytes of device memory");
       }
@@ -108,11 +110,12 @@ class DeviceMemory {
 
   static std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
 
-  DeviceMemory() : empty_(memfd_create("simt guard", MFD_CLOEXEC)) {
+  DeviceMemory() : key_(pkey_alloc(0, PKEY_DISABLE_ACCESS)), empty_(memfd_create("simt guard", MFD_CLOEXEC)) {
     if (empty_ < 0) throw std::runtime_error("simt: memfd_create failed");
     void* const range = mmap(nullptr, range_bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, empty_, 0);
     if (range == MAP_FAILED) throw std::runtime_error("simt: no addresses for the memory of the device");
     base_ = next_ = static_cast<std::byte*>(range);
+    std::memset(untouched_, poison, sizeof untouched_);
     struct sigaction action = {};
     action.sa_sigaction = &explain;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
@@ -137,16 +140,21 @@ class DeviceMemory {
     if (mmap(at, bytes, protection, flags, file, offset) == MAP_FAILED) throw std::runtime_error("simt: mmap failed");
   }
   void reserve(std::byte* at, std::size_t bytes) {
-    map(at, bytes, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, empty_, opened_ == 0 ? PROT_NONE : PROT_READ | PROT_WRITE);
+    const bool open = key_ < 0 && opened_ > 0;
+    map(at, bytes, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, empty_, open ? PROT_READ | PROT_WRITE : PROT_NONE);
   }
-  void protect(int protection) {
-    if (next_ != base_) mprotect(base_, static_cast<std::size_t>(next_ - base_), protection);
+  void protect(bool closed) {
+    if (key_ >= 0) pkey_set(key_, closed ? PKEY_DISABLE_ACCESS : 0);
+    else if (next_ != base_)
+      mprotect(base_, static_cast<std::size_t>(next_ - base_), closed ? PROT_NONE : PROT_READ | PROT_WRITE);
   }
 
-  int empty_;
+  const int key_;  // of the protection; -1: the processor has none
+  const int empty_;
   std::byte *base_ = nullptr, *next_ = nullptr;  // addresses are not used again while anything is allocated
   const std::size_t page_ = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   std::map<std::byte*, Allocation> allocations_;
+  std::byte untouched_[alignment];
   int opened_ = 0;
   struct sigaction of_others_[2] = {};
 };

@@ -1,12 +1,13 @@
 #pragma once
-/// A stack of its own to run a function on, and the switches to and from it; for the emulator.
-#include <ucontext.h>
+/// Stacks to run functions on, and the switches between them; for the emulator, which makes so many of them that a
+/// switch must cost a function call.
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstddef>
-#include <exception>
-#include <functional>
-#include <memory>
-#include <utility>
+#include <cstdint>
+#include <cstdlib>
+#include <stdexcept>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SIMT_ASAN
@@ -20,103 +21,221 @@
 #endif
 #endif
 #ifdef SIMT_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifdef SIMT_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
 
+// Saves the registers that a call preserves and the stack pointer, and goes on where another stack did so. ucontext,
+// which serves elsewhere, asks the kernel about signals every time.
+#if defined(__ELF__) && defined(__x86_64__) && !defined(SIMT_ASAN) && !defined(SIMT_TSAN)
+#define SIMT_SWITCH
+asm(R"(
+  .pushsection .text.simt_switch,"axG",@progbits,simt_switch,comdat
+  .weak simt_switch
+  .type simt_switch,@function
+simt_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+  .size simt_switch, .-simt_switch
+  .popsection
+)");
+#elif defined(__ELF__) && defined(__aarch64__) && !defined(SIMT_ASAN) && !defined(SIMT_TSAN)
+#define SIMT_SWITCH
+asm(R"(
+  .pushsection .text.simt_switch,"axG",%progbits,simt_switch,comdat
+  .weak simt_switch
+  .type simt_switch,%function
+simt_switch:
+  sub sp, sp, #160
+  stp x19, x20, [sp, #0]
+  stp x21, x22, [sp, #16]
+  stp x23, x24, [sp, #32]
+  stp x25, x26, [sp, #48]
+  stp x27, x28, [sp, #64]
+  stp x29, x30, [sp, #80]
+  stp d8, d9, [sp, #96]
+  stp d10, d11, [sp, #112]
+  stp d12, d13, [sp, #128]
+  stp d14, d15, [sp, #144]
+  mov x9, sp
+  str x9, [x0]
+  mov sp, x1
+  ldp x19, x20, [sp, #0]
+  ldp x21, x22, [sp, #16]
+  ldp x23, x24, [sp, #32]
+  ldp x25, x26, [sp, #48]
+  ldp x27, x28, [sp, #64]
+  ldp x29, x30, [sp, #80]
+  ldp d8, d9, [sp, #96]
+  ldp d10, d11, [sp, #112]
+  ldp d12, d13, [sp, #128]
+  ldp d14, d15, [sp, #144]
+  add sp, sp, #160
+  ret
+  .size simt_switch, .-simt_switch
+  .popsection
+)");
+#else
+#include <ucontext.h>
+#endif
+#ifdef SIMT_SWITCH
+extern "C" void simt_switch(void** save, void* next);
+#endif
+
 namespace simt::detail {
 
-/// Runs a function piece by piece. Address and thread sanitizer are told of every switch, so both keep working.
-class Fibre {
+/// A place where execution can go on: that of the host thread, or one with a stack of its own. Address and thread
+/// sanitizer are told of every switch, so both keep working.
+class Context {
  public:
-  Fibre() = default;
-  Fibre(const Fibre&) = delete;
-  Fibre& operator=(const Fibre&) = delete;
-  ~Fibre() { forget(); }
+  Context() = default;
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
 
-  /// Prepares a run of `body` from its beginning; a run that has not ended is dropped without unwinding.
-  void start(std::function<void()> body) {
-    body_ = std::move(body);
-    ended_ = false;
+  /// Leaves from `from`, to come back when someone switches to it.
+  static void go(Context& from, Context& to) {
+#ifdef SIMT_ASAN
+    left = &from;
+    __sanitizer_start_switch_fiber(&from.fake_stack_, to.bottom_, to.bytes_);
+#endif
+#ifdef SIMT_TSAN
+    if (from.sanitizer_ == nullptr) from.sanitizer_ = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(to.sanitizer_, 0);
+#endif
+#ifdef SIMT_SWITCH
+    simt_switch(&from.stack_pointer_, to.stack_pointer_);
+#else
+    swapcontext(&from.registers_, &to.registers_);
+#endif
+    from.arrive();
+  }
+
+ protected:
+  void arrive() {
+#ifdef SIMT_ASAN
+    // Where the host's stack lies is known only once it was left.
+    __sanitizer_finish_switch_fiber(fake_stack_, &left->bottom_, &left->bytes_);
+#endif
+  }
+
+#ifdef SIMT_SWITCH
+  void* stack_pointer_ = nullptr;
+#else
+  ucontext_t registers_ = {};
+#endif
+#ifdef SIMT_ASAN
+  static inline Context* left = nullptr;
+  void* fake_stack_ = nullptr;
+  const void* bottom_ = nullptr;
+  std::size_t bytes_ = 0;
+#endif
+#ifdef SIMT_TSAN
+  void* sanitizer_ = nullptr;
+#endif
+};
+
+/// A context with a stack, on which it runs a function that never returns.
+class Fibre : public Context {
+ public:
+  /// `number` shifts the stack a little: stacks that all begin at the same place of a page would share a few lines of
+  /// the cache.
+  explicit Fibre(std::size_t number) {
+    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    constexpr std::size_t line = 64, lines = 96;
+    bytes_of_map_ = page + stack_bytes + lines * line;
+    bytes_of_map_ = (bytes_of_map_ + page - 1) / page * page;
+    void* const memory = mmap(nullptr, bytes_of_map_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::runtime_error("simt: no memory for a stack");
+    map_ = static_cast<std::byte*>(memory);
+    mprotect(map_, page, PROT_NONE);  // an overflow is a fault
+    begin_ = map_ + page;
+    end_ = map_ + bytes_of_map_ - number * 11 % lines * line;
+  }
+  ~Fibre() {
     forget();
+    munmap(map_, bytes_of_map_);
+  }
+
+  /// The next switch to this fibre calls `body`. What ran here before is dropped without unwinding.
+  void start(void (*body)()) {
+    forget();
+    body_ = body;
 #ifdef SIMT_TSAN
     sanitizer_ = __tsan_create_fiber(0);
 #endif
-    getcontext(&own_);
-    own_.uc_stack.ss_sp = stack_.get();
-    own_.uc_stack.ss_size = stack_bytes;
-    makecontext(&own_, &Fibre::run, 0);
+#ifdef SIMT_ASAN
+    bottom_ = begin_;
+    bytes_ = static_cast<std::size_t>(end_ - begin_);
+    fake_stack_ = nullptr;
+    __asan_unpoison_memory_region(begin_, bytes_);
+#endif
+#ifdef SIMT_SWITCH
+#ifdef __x86_64__
+    constexpr std::size_t saved = 6, entry = 6, frame = 8;  // the registers, the return address, and what aligns it
+#else
+    constexpr std::size_t saved = 20, entry = 11, frame = 20;  // x30, among the registers, is where to go
+#endif
+    static_assert(frame >= saved && frame > entry);
+    auto* const words = reinterpret_cast<std::uintptr_t*>(end_) - frame;
+    for (std::size_t i = 0; i < frame; ++i) words[i] = 0;
+    words[entry] = reinterpret_cast<std::uintptr_t>(&Fibre::run);
+    stack_pointer_ = words;
+#else
+    getcontext(&registers_);
+    registers_.uc_stack.ss_sp = begin_;
+    registers_.uc_stack.ss_size = static_cast<std::size_t>(end_ - begin_);
+    makecontext(&registers_, &Fibre::run, 0);
+#endif
   }
-  bool ended() const { return ended_; }
-
-  /// Runs until the body suspends or ends; throws what the body threw.
-  void resume() {
-    resumed = this;
-#ifdef SIMT_ASAN
-    void* host_fake_stack = nullptr;
-    __sanitizer_start_switch_fiber(&host_fake_stack, stack_.get(), stack_bytes);
-#endif
-#ifdef SIMT_TSAN
-    host_sanitizer_ = __tsan_get_current_fiber();
-    __tsan_switch_to_fiber(sanitizer_, 0);
-#endif
-    swapcontext(&host_, &own_);
-#ifdef SIMT_ASAN
-    __sanitizer_finish_switch_fiber(host_fake_stack, nullptr, nullptr);
-#endif
-    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  /// Goes on here; from the beginning, if that is the first time since start().
+  void resume(Context& from) {
+    entered = this;
+    go(from, *this);
   }
 
-  /// Called by the body: returns to whoever resumed it.
-  void suspend() {
-#ifdef SIMT_ASAN
-    __sanitizer_start_switch_fiber(ended_ ? nullptr : &sanitizer_, host_stack_, host_stack_bytes_);
+  /// Fetches what the next switch will read.
+  void prefetch() const {
+#ifdef SIMT_SWITCH
+    __builtin_prefetch(stack_pointer_);
+    __builtin_prefetch(static_cast<const std::byte*>(stack_pointer_) + 64);
 #endif
-#ifdef SIMT_TSAN
-    __tsan_switch_to_fiber(host_sanitizer_, 0);
-#endif
-    swapcontext(&own_, &host_);
-    arrive();
   }
 
  private:
-  static constexpr std::size_t stack_bytes = std::size_t{128} << 10;
-  static inline Fibre* resumed = nullptr;  // makecontext passes no pointer
+  static constexpr std::size_t stack_bytes = std::size_t{256} << 10;
+  static inline Fibre* entered = nullptr;  // a body takes no argument
 
   static void run() {
-    Fibre& fibre = *resumed;
-    fibre.arrive();
-    try {
-      fibre.body_();
-    } catch (...) {
-      fibre.failure_ = std::current_exception();
-    }
-    fibre.ended_ = true;
-    fibre.suspend();
-  }
-  void arrive() {
-#ifdef SIMT_ASAN
-    __sanitizer_finish_switch_fiber(sanitizer_, &host_stack_, &host_stack_bytes_);
-#endif
+    entered->arrive();
+    entered->body_();
+    std::abort();
   }
   void forget() {
 #ifdef SIMT_TSAN
     if (sanitizer_ != nullptr) __tsan_destroy_fiber(sanitizer_);
-#endif
     sanitizer_ = nullptr;
+#endif
   }
 
-  std::unique_ptr<std::byte[]> stack_{new std::byte[stack_bytes]};  // not cleared: only pages in use take memory
-  ucontext_t own_ = {}, host_ = {};
-  std::function<void()> body_;
-  std::exception_ptr failure_;
-  bool ended_ = true;
-  [[maybe_unused]] void* sanitizer_ = nullptr;  // the fibre's handle, or its fake stack
-  [[maybe_unused]] void* host_sanitizer_ = nullptr;
-  [[maybe_unused]] const void* host_stack_ = nullptr;
-  [[maybe_unused]] std::size_t host_stack_bytes_ = 0;
+  std::byte *map_ = nullptr, *begin_ = nullptr, *end_ = nullptr;
+  std::size_t bytes_of_map_ = 0;
+  void (*body_)() = nullptr;
 };
 
 }  // namespace simt::detail

@@ -13,20 +13,20 @@ class FmaStage {
   static constexpr int row = outer + 4;  ///< elements between two k: pieces stay aligned, banks differ
 
   __device__ __forceinline__ void load(const F& factor, int first, int first_k, int thread) {
-    RWKV_UNROLL for (int i = 0; i < count; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < count; ++i) {
       const Place to = place(thread + i * threads);
       pieces_[i] = factor.template load<4>(first + to.at, first_k + to.k);
     }
   }
   __device__ __forceinline__ void store(Shared<A>* tile, int thread) const {
-    RWKV_UNROLL for (int i = 0; i < count; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < count; ++i) {
       const Place to = place(thread + i * threads);
       Shared<A>* first = tile + to.k * row + to.at;
       if constexpr (F::along == Along::depth) {
-        RWKV_UNROLL for (int j = 0; j < 4; ++j) first[j * row] = widen<A>(pieces_[i].v[j]);
+        RWKV_KERNEL_UNROLL for (int j = 0; j < 4; ++j) first[j * row] = widen<A>(pieces_[i].v[j]);
       } else {
         Piece<A, 4> wide;
-        RWKV_UNROLL for (int j = 0; j < 4; ++j) wide.v[j] = widen<A>(pieces_[i].v[j]);
+        RWKV_KERNEL_UNROLL for (int j = 0; j < 4; ++j) wide.v[j] = widen<A>(pieces_[i].v[j]);
         store_shared(first, wide);
       }
     }
@@ -81,16 +81,16 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads(), 2) gemm_fma_kernel(X x
       x_stage.load(x, row, k + depth, thread);
       w_stage.load(w, col, k + depth, thread);
     }
-    RWKV_UNROLL for (int d = 0; d < depth; ++d) {
+    RWKV_KERNEL_UNROLL for (int d = 0; d < depth; ++d) {
       Piece<A, 4> a[high], b[wide];
-      RWKV_UNROLL for (int i = 0; i < high; ++i) {
+      RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
         a[i] = load_shared<A, 4>(x_tiles[now] + d * x_stage.row + first_row + i * down);
       }
-      RWKV_UNROLL for (int j = 0; j < wide; ++j) {
+      RWKV_KERNEL_UNROLL for (int j = 0; j < wide; ++j) {
         b[j] = load_shared<A, 4>(w_tiles[now] + d * w_stage.row + first_col + j * across);
       }
-      RWKV_UNROLL for (int i = 0; i < tile.thread_rows; ++i) {
-        RWKV_UNROLL for (int j = 0; j < tile.thread_cols; ++j) sums[i][j] += a[i / 4].v[i % 4] * b[j / 4].v[j % 4];
+      RWKV_KERNEL_UNROLL for (int i = 0; i < tile.thread_rows; ++i) {
+        RWKV_KERNEL_UNROLL for (int j = 0; j < tile.thread_cols; ++j) sums[i][j] += a[i / 4].v[i % 4] * b[j / 4].v[j % 4];
       }
     }
     now ^= 1;
@@ -99,10 +99,10 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads(), 2) gemm_fma_kernel(X x
       w_stage.store(w_tiles[now], thread);
     }
   }
-  RWKV_UNROLL for (int i = 0; i < tile.thread_rows; ++i) {
-    RWKV_UNROLL for (int j = 0; j < wide; ++j) {
+  RWKV_KERNEL_UNROLL for (int i = 0; i < tile.thread_rows; ++i) {
+    RWKV_KERNEL_UNROLL for (int j = 0; j < wide; ++j) {
       A four[4];
-      RWKV_UNROLL for (int l = 0; l < 4; ++l) four[l] = sums[i][j * 4 + l];
+      RWKV_KERNEL_UNROLL for (int l = 0; l < 4; ++l) four[l] = sums[i][j * 4 + l];
       y.store(row + i / 4 * down + first_row + i % 4, col + j * across + first_col, four);
     }
   }

@@ -28,28 +28,28 @@ class MmaStage {
   static constexpr int words = outer * MmaRows::words;  ///< of one term
 
   __device__ __forceinline__ void load(const F& factor, int first, int first_k, int thread) {
-    RWKV_UNROLL for (int i = 0; i < count; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < count; ++i) {
       const Place from = place(thread + i * threads);
-      RWKV_UNROLL for (int j = 0; j < pieces; ++j) {
+      RWKV_KERNEL_UNROLL for (int j = 0; j < pieces; ++j) {
         pieces_[i][j] = factor.template load<8 / pieces>(first + from.at, first_k + from.k + (deep ? 0 : j));
       }
     }
   }
   __device__ __forceinline__ void store(Shared<unsigned>* tile, int thread) const {
-    RWKV_UNROLL for (int i = 0; i < count; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < count; ++i) {
       const Place to = place(thread + i * threads);
       unsigned split[4][terms];
-      RWKV_UNROLL for (int j = 0; j < 4; ++j) {
+      RWKV_KERNEL_UNROLL for (int j = 0; j < 4; ++j) {
         if constexpr (deep) split_pair<T>(pieces_[i][0].v[2 * j], pieces_[i][0].v[2 * j + 1], split[j]);
         else split_pair<T>(pieces_[i][0].v[j], pieces_[i][pieces - 1].v[j], split[j]);
       }
-      RWKV_UNROLL for (int term = 0; term < terms; ++term) {
+      RWKV_KERNEL_UNROLL for (int term = 0; term < terms; ++term) {
         if constexpr (deep) {
           Piece<unsigned, 4> chunk;
-          RWKV_UNROLL for (int j = 0; j < 4; ++j) chunk.v[j] = split[j][term];
+          RWKV_KERNEL_UNROLL for (int j = 0; j < 4; ++j) chunk.v[j] = split[j][term];
           store_shared(tile + term * words + MmaRows::word(to.at, to.k / 2), chunk);
         } else {
-          RWKV_UNROLL for (int j = 0; j < 4; ++j) {
+          RWKV_KERNEL_UNROLL for (int j = 0; j < 4; ++j) {
             tile[term * words + MmaRows::word(to.at + j, to.k / 2)] = split[j][term];
           }
         }
@@ -112,24 +112,24 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads()) gemm_mma_kernel(X x, W
     const Shared<unsigned>* const x_tile = tiles + now * words;
     const Shared<unsigned>* const w_tile = x_tile + x_words;
     float stretch[high][wide][4];
-    RWKV_UNROLL for (int i = 0; i < high; ++i) {
-      RWKV_UNROLL for (int j = 0; j < wide; ++j) {
-        RWKV_UNROLL for (int l = 0; l < 4; ++l) stretch[i][j][l] = split ? 0.0f : sums[i][j][l];
+    RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
+      RWKV_KERNEL_UNROLL for (int j = 0; j < wide; ++j) {
+        RWKV_KERNEL_UNROLL for (int l = 0; l < 4; ++l) stretch[i][j][l] = split ? 0.0f : sums[i][j][l];
       }
     }
-    RWKV_UNROLL for (int x_term = 0; x_term < Terms::x; ++x_term) {
+    RWKV_KERNEL_UNROLL for (int x_term = 0; x_term < Terms::x; ++x_term) {
       Piece<unsigned, 4> a[high][2];
-      RWKV_UNROLL for (int i = 0; i < 2 * high; ++i) {
+      RWKV_KERNEL_UNROLL for (int i = 0; i < 2 * high; ++i) {
         const int at = warp_row + i * 8 + lane / 4;
         a[i / 2][i % 2] = load_shared<unsigned, 4>(x_tile + x_term * x_stage.words + MmaRows::word(at, lane % 4 * 4));
       }
-      RWKV_UNROLL for (int w_term = 0; w_term < Terms::w && x_term + w_term < 2; ++w_term) {
-        RWKV_UNROLL for (int j = 0; j < wide; ++j) {
+      RWKV_KERNEL_UNROLL for (int w_term = 0; w_term < Terms::w && x_term + w_term < 2; ++w_term) {
+        RWKV_KERNEL_UNROLL for (int j = 0; j < wide; ++j) {
           const int at = warp_col + j * 8 + lane / 4;
           const auto b = load_shared<unsigned, 4>(w_tile + w_term * w_stage.words + MmaRows::word(at, lane % 4 * 4));
-          RWKV_UNROLL for (int step = 0; step < 4; step += 2) {
+          RWKV_KERNEL_UNROLL for (int step = 0; step < 4; step += 2) {
             const unsigned right[2] = {b.v[step], b.v[step + 1]};
-            RWKV_UNROLL for (int i = 0; i < high; ++i) {
+            RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
               const unsigned left[4] = {a[i][0].v[step], a[i][1].v[step], a[i][0].v[step + 1], a[i][1].v[step + 1]};
               detail::mma_m16n8k16<T>(stretch[i][j], left, right);
             }
@@ -137,9 +137,9 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads()) gemm_mma_kernel(X x, W
         }
       }
     }
-    RWKV_UNROLL for (int i = 0; i < high; ++i) {
-      RWKV_UNROLL for (int j = 0; j < wide; ++j) {
-        RWKV_UNROLL for (int l = 0; l < 4; ++l) sums[i][j][l] =
+    RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
+      RWKV_KERNEL_UNROLL for (int j = 0; j < wide; ++j) {
+        RWKV_KERNEL_UNROLL for (int l = 0; l < 4; ++l) sums[i][j][l] =
             split ? sums[i][j][l] + stretch[i][j][l] : stretch[i][j][l];
       }
     }
@@ -149,9 +149,9 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads()) gemm_mma_kernel(X x, W
       w_stage.store(tiles + now * words + x_words, thread);
     }
   }
-  RWKV_UNROLL for (int i = 0; i < high; ++i) {
-    RWKV_UNROLL for (int j = 0; j < wide; ++j) {
-      RWKV_UNROLL for (int half = 0; half < 2; ++half) {
+  RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
+    RWKV_KERNEL_UNROLL for (int j = 0; j < wide; ++j) {
+      RWKV_KERNEL_UNROLL for (int half = 0; half < 2; ++half) {
         const detail::FragmentPlace at = detail::place_in_d(lane, 2 * half);
         const float pair[2] = {sums[i][j][2 * half], sums[i][j][2 * half + 1]};
         y.store(row + warp_row + i * 16 + at.row, col + warp_col + j * 8 + at.col, pair);

@@ -50,7 +50,7 @@ struct Factor {
     const bool in_row = deep ? at < size : k < depth;
     if (aligned && in_row && left >= N) return load_piece<N>(from);
     Piece<T, N> piece{};
-    RWKV_UNROLL for (int i = 0; i < N; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < N; ++i) {
       if (in_row && i < left) piece.v[i] = from[i];
     }
     return piece;
@@ -88,10 +88,10 @@ struct Output {
       T* to = data + row * stride + col;
       Piece<T, N> piece{};
       if (added) piece = load_piece<N>(to);
-      RWKV_UNROLL for (int i = 0; i < N; ++i) piece.v[i] = finish(sums[i], piece.v[i]);
+      RWKV_KERNEL_UNROLL for (int i = 0; i < N; ++i) piece.v[i] = finish(sums[i], piece.v[i]);
       store_piece(to, piece);
     } else {
-      RWKV_UNROLL for (int i = 0; i < N; ++i) store(row, col + i, sums[i]);
+      RWKV_KERNEL_UNROLL for (int i = 0; i < N; ++i) store(row, col + i, sums[i]);
     }
   }
 };

@@ -12,7 +12,7 @@ template <class T>
 __device__ __forceinline__ Piece<T, 8> load_eight(const T* row, int k, int depth, bool aligned) {
   if (aligned && k + 8 <= depth) return load_piece<8>(row + k);
   Piece<T, 8> piece{};
-  RWKV_UNROLL for (int i = 0; i < 8; ++i) {
+  RWKV_KERNEL_UNROLL for (int i = 0; i < 8; ++i) {
     if (k + i < depth) piece.v[i] = row[k + i];
   }
   return piece;
@@ -21,10 +21,10 @@ __device__ __forceinline__ Piece<T, 8> load_eight(const T* row, int k, int depth
 /// The words of 8 neighbours, one array for every term.
 template <class T, int terms, class E>
 __device__ __forceinline__ void split_eight(const Piece<E, 8>& piece, unsigned (&words)[terms][4]) {
-  RWKV_UNROLL for (int i = 0; i < 4; ++i) {
+  RWKV_KERNEL_UNROLL for (int i = 0; i < 4; ++i) {
     unsigned pair[terms];
     split_pair<T>(piece.v[2 * i], piece.v[2 * i + 1], pair);
-    RWKV_UNROLL for (int term = 0; term < terms; ++term) words[term][i] = pair[term];
+    RWKV_KERNEL_UNROLL for (int term = 0; term < terms; ++term) words[term][i] = pair[term];
   }
 }
 
@@ -46,7 +46,7 @@ RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
   const int out = block * outs;
 
   const W* weights[2 * high];
-  RWKV_UNROLL for (int i = 0; i < 2 * high; ++i) {
+  RWKV_KERNEL_UNROLL for (int i = 0; i < 2 * high; ++i) {
     const int at = out + i * 8 + lane / 4;
     weights[i] = p.w + (at < p.outputs ? at : p.outputs - 1) * p.w_stride;
   }
@@ -54,39 +54,39 @@ RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
   float sums[high][eights][4] = {};
   for (int first = warp * 32; first < p.depth; first += deep * warps * 32) {
     Piece<W, 8> w[deep][2 * high];
-    RWKV_UNROLL for (int d = 0; d < deep; ++d) {
+    RWKV_KERNEL_UNROLL for (int d = 0; d < deep; ++d) {
       const int k = first + d * warps * 32 + lane % 4 * 8;
-      RWKV_UNROLL for (int i = 0; i < 2 * high; ++i) w[d][i] = load_eight(weights[i], k, p.depth, p.aligned);
+      RWKV_KERNEL_UNROLL for (int i = 0; i < 2 * high; ++i) w[d][i] = load_eight(weights[i], k, p.depth, p.aligned);
     }
-    RWKV_UNROLL for (int d = 0; d < deep; ++d) {
+    RWKV_KERNEL_UNROLL for (int d = 0; d < deep; ++d) {
       const int k = first + d * warps * 32 + lane % 4 * 8;
       unsigned left[2 * high][Terms::w][4];
-      RWKV_UNROLL for (int i = 0; i < 2 * high; ++i) split_eight<Number>(w[d][i], left[i]);
-      RWKV_UNROLL for (int j = 0; j < eights; ++j) {
+      RWKV_KERNEL_UNROLL for (int i = 0; i < 2 * high; ++i) split_eight<Number>(w[d][i], left[i]);
+      RWKV_KERNEL_UNROLL for (int j = 0; j < eights; ++j) {
         const int depth = j * 8 + lane / 4 < p.rows ? p.depth : 0;
         unsigned right[Terms::x][4];
         split_eight<Number>(load_eight(x + j * 8 * p.x_stride, k, depth, p.x_aligned), right);
         float stretch[high][4] = {};
-        RWKV_UNROLL for (int i = 0; i < high; ++i) {
-          RWKV_UNROLL for (int x_term = 0; x_term < Terms::x; ++x_term) {
-            RWKV_UNROLL for (int w_term = 0; w_term < Terms::w && x_term + w_term < 2; ++w_term) {
+        RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
+          RWKV_KERNEL_UNROLL for (int x_term = 0; x_term < Terms::x; ++x_term) {
+            RWKV_KERNEL_UNROLL for (int w_term = 0; w_term < Terms::w && x_term + w_term < 2; ++w_term) {
               const auto& upper = left[2 * i][w_term];
               const auto& lower = left[2 * i + 1][w_term];
-              RWKV_UNROLL for (int step = 0; step < 4; step += 2) {
+              RWKV_KERNEL_UNROLL for (int step = 0; step < 4; step += 2) {
                 const unsigned a[4] = {upper[step], lower[step], upper[step + 1], lower[step + 1]};
                 const unsigned b[2] = {right[x_term][step], right[x_term][step + 1]};
                 detail::mma_m16n8k16<Number>(stretch[i], a, b);
               }
             }
           }
-          RWKV_UNROLL for (int l = 0; l < 4; ++l) sums[i][j][l] += stretch[i][l];
+          RWKV_KERNEL_UNROLL for (int l = 0; l < 4; ++l) sums[i][j][l] += stretch[i][l];
         }
       }
     }
   }
-  RWKV_UNROLL for (int i = 0; i < high; ++i) {
-    RWKV_UNROLL for (int j = 0; j < eights; ++j) {
-      RWKV_UNROLL for (int l = 0; l < 4; ++l) {
+  RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
+    RWKV_KERNEL_UNROLL for (int j = 0; j < eights; ++j) {
+      RWKV_KERNEL_UNROLL for (int l = 0; l < 4; ++l) {
         const detail::FragmentPlace at = detail::place_in_d(lane, l);
         partial[(warp * eights * 8 + j * 8 + at.col) * row + i * 16 + at.row] = sums[i][j][l];
       }

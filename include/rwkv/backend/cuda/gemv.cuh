@@ -25,9 +25,9 @@ struct StagedRows {
   /// The numbers [piece * per, (piece + 1) * per).
   static __device__ __forceinline__ void read(const Shared<A>* x, int piece, A (&numbers)[per]) {
     const Shared<A>* from = x + piece / 32 * (32 * per) + piece % 32 * part;
-    RWKV_UNROLL for (int i = 0; i < parts; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < parts; ++i) {
       const auto read = load_shared<A, part>(from + i * 32 * part);
-      RWKV_UNROLL for (int j = 0; j < part; ++j) numbers[i * part + j] = read.v[j];
+      RWKV_KERNEL_UNROLL for (int j = 0; j < part; ++j) numbers[i * part + j] = read.v[j];
     }
   }
 };
@@ -45,23 +45,23 @@ __device__ __forceinline__ void dot_rows(A (&sums)[outs][rows], const W* const (
   constexpr int per = Staged::per;
   for (int piece = first; piece * per < depth; piece += deep * step) {
     Piece<W, per> w[deep][outs];
-    RWKV_UNROLL for (int d = 0; d < deep; ++d) {
+    RWKV_KERNEL_UNROLL for (int d = 0; d < deep; ++d) {
       const int k = (piece + d * step) * per;
-      RWKV_UNROLL for (int o = 0; o < outs; ++o) {
+      RWKV_KERNEL_UNROLL for (int o = 0; o < outs; ++o) {
         if (aligned && k + per <= depth) {
           w[d][o] = load_piece<per>(weights[o] + k);
         } else {
-          RWKV_UNROLL for (int i = 0; i < per; ++i) w[d][o].v[i] = k + i < depth ? weights[o][k + i] : W();
+          RWKV_KERNEL_UNROLL for (int i = 0; i < per; ++i) w[d][o].v[i] = k + i < depth ? weights[o][k + i] : W();
         }
       }
     }
-    RWKV_UNROLL for (int d = 0; d < deep; ++d) {
+    RWKV_KERNEL_UNROLL for (int d = 0; d < deep; ++d) {
       if ((piece + d * step) * per < depth) {
-        RWKV_UNROLL for (int r = 0; r < rows; ++r) {
+        RWKV_KERNEL_UNROLL for (int r = 0; r < rows; ++r) {
           A numbers[per];
           Staged::read(x + r * x_row, piece + d * step, numbers);
-          RWKV_UNROLL for (int o = 0; o < outs; ++o) {
-            RWKV_UNROLL for (int i = 0; i < per; ++i) {
+          RWKV_KERNEL_UNROLL for (int o = 0; o < outs; ++o) {
+            RWKV_KERNEL_UNROLL for (int i = 0; i < per; ++i) {
               sums[o][r] += detail::widen_fast<A>(w[d][o].v[i]) * numbers[i];
             }
           }
@@ -95,7 +95,7 @@ struct FewRowsOf {
     which = 0;
     int before = products[0].blocks;
     int first = 0;
-    RWKV_UNROLL for (int i = 1; i < count; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 1; i < count; ++i) {
       if (block >= before && products[i].blocks > 0) {
         found = products[i];
         which = i;
@@ -137,7 +137,7 @@ RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
   const int out = block / groups * outs_of_block;
 
   const W* weights[outs];
-  RWKV_UNROLL for (int o = 0; o < outs; ++o) {
+  RWKV_KERNEL_UNROLL for (int o = 0; o < outs; ++o) {
     const int at = out + warp / p.split * outs + o;
     weights[o] = p.w + (at < p.outputs ? at : p.outputs - 1) * p.w_stride;
   }
@@ -146,7 +146,7 @@ RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
   for (int k = 0; k < p.depth; k += stretch) {
     const int depth = p.depth - k < stretch ? p.depth - k : stretch, x_row = Staged::size(depth);
     if (k > 0) __syncthreads();
-    RWKV_UNROLL for (int r = 0; r < rows; ++r) {
+    RWKV_KERNEL_UNROLL for (int r = 0; r < rows; ++r) {
       const T* from = p.x + (row + r) * p.x_stride + k;
       const bool there = row + r < p.rows;
       for (int i = thread; i < x_row; i += GemvSizes::threads) {
@@ -155,12 +155,12 @@ RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
     }
     __syncthreads();
     dot_rows<sizes.deep>(sums, weights, staged, x_row, depth, warp % p.split * 32 + lane, p.split * 32, p.aligned);
-    RWKV_UNROLL for (int o = 0; o < outs; ++o) weights[o] += stretch;
+    RWKV_KERNEL_UNROLL for (int o = 0; o < outs; ++o) weights[o] += stretch;
   }
-  RWKV_UNROLL for (int o = 0; o < outs; ++o) {
-    RWKV_UNROLL for (int r = 0; r < rows; ++r) {
+  RWKV_KERNEL_UNROLL for (int o = 0; o < outs; ++o) {
+    RWKV_KERNEL_UNROLL for (int r = 0; r < rows; ++r) {
       A sum = sums[o][r];
-      RWKV_UNROLL for (int bit = 16; bit > 0; bit /= 2) sum += __shfl_xor_sync(~0u, sum, bit);
+      RWKV_KERNEL_UNROLL for (int bit = 16; bit > 0; bit /= 2) sum += __shfl_xor_sync(~0u, sum, bit);
       if (lane == 0) partial[warp][o * rows + r] = sum;
     }
   }

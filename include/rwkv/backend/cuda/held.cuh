@@ -71,11 +71,8 @@ struct Held<Nth, R, Tokens, Op, true> {
     pieces[i] = *reinterpret_cast<const Piece*>(op.row(b, t) + lane);
   }
   RWKV_HD R number(int i) const {
-    R x;
-    RWKV_UNROLL for (int n = 0; n < R::size; ++n) {
-      x.v[n] = widen<typename R::scalar>(pieces[constant ? 0 : i].v[n]);
-    }
-    return x;
+    const Piece& piece = pieces[constant ? 0 : i];
+    return R::each([&](int n) { return widen<typename R::scalar>(piece.v[n]); });
   }
 };
 
@@ -153,11 +150,15 @@ consteval bool explain_packed() {
   return true;
 }
 
+inline void check_one_row(Index batch) {
+  asserts(batch == 1, "rwkv: packed sequences lie in one row, not in ", batch);
+}
+
 /// Checks the operands of packed sequences: one row of tokens, a state for each sequence.
 template <class C, class T, Index M, class... Op>
 void check_packed(Index length, const Mat<T, M>& state, const Op&... ops) {
   const auto y = detail::written(ops...);
-  asserts(y.batch == 1, "rwkv: packed sequences lie in one row, not in ", y.batch);
+  check_one_row(y.batch);
   auto one = state;
   one.rows = 1;
   detail::check_recur<C>(length, one, ops...);

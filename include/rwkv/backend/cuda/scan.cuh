@@ -189,7 +189,8 @@ constexpr bool scans() {
 /// `Outputs` only the states behind tiles are published, for the way back.
 template <class Tile, bool Outputs, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(Tile::threads)
-    scan_kernel(Sequences sequences, Chain<T, C::state_size> chain, Mat<T> state, Op... ops) {
+    scan_kernel(Sequences sequences, Chain<T, C::state_size> chain, Mat<std::conditional_t<Outputs, T, const T>> state,
+                Op... ops) {
   using R = Several<T, Tile::lanes>;
   using Summary = stretch_t<C, R>;
   using State = Numbers<R, C::state_size>;
@@ -232,7 +233,9 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads)
       C::enter(now.v, total);
     }
     if (!at.is_last()) chain.publish(at.slot, at.column, at.channel, at.active, now.v);
-    else if (at.active) detail::store_lanes(now.v, state.row(at.place.s) + at.channel, width, detail::AllLanes{});
+    else if constexpr (Outputs) {
+      if (at.active) detail::store_lanes(now.v, state.row(at.place.s) + at.channel, width, detail::AllLanes{});
+    }
   }
   if constexpr (Outputs) {
     __syncthreads();
@@ -281,8 +284,8 @@ void with_scan_tile(Index chunk, bool aligned, const Body& body) {
 
 /// Launches scan_kernel.
 template <class Tile, bool Outputs, class C, class T, class Sequences, class... Op>
-void launch_scan(const CudaStream& stream, const Chain<T, C::state_size>& chain, Sequences sequences, Mat<T> state,
-                 const Op&... ops) {
+void launch_scan(const CudaStream& stream, const Chain<T, C::state_size>& chain, Sequences sequences,
+                 Mat<std::conditional_t<Outputs, T, const T>> state, const Op&... ops) {
   const Index slots = sequences.slots(Tile::length);
   chain.clear(stream, slots);
   stream.launch({.grid = {static_cast<unsigned>(slots * chain.columns)}, .block = {Tile::threads}},

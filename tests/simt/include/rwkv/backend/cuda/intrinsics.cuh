@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "rwkv/backend/cuda/fragment.cuh"
 #include "rwkv/core/number.hpp"
@@ -76,35 +77,55 @@ T widen_fast(U value) {
   return widen<T>(value);
 }
 
+/// Which lane holds what of the factors of a matrix instruction.
+struct FragmentOwners {
+  struct Owner {
+    int lane, element;
+  };
+  Owner a[16][16], b[16][8];
+
+  constexpr FragmentOwners() : a(), b() {
+    for (int lane = 0; lane < 32; ++lane) {
+      for (int e = 0; e < 8; ++e) a[place_in_a(lane, e).row][place_in_a(lane, e).col] = {lane, e};
+      for (int e = 0; e < 4; ++e) b[place_in_b(lane, e).row][place_in_b(lane, e).col] = {lane, e};
+    }
+  }
+};
+inline constexpr FragmentOwners fragment_owners;
+
+/// What a lane brings to a matrix instruction. It stays in place until the lane brings what comes after the next, by when
+/// all others have read it.
+struct Fragments {
+  std::uint16_t a[8], b[4];
+};
+inline Fragments fragments[1024][2];
+inline unsigned fragments_brought[1024];
+
 /// As a GPU does it, sums are exact until they are truncated to a float.
 template <class T>
 void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const char* file = __builtin_FILE(),
                   int line = __builtin_LINE()) {
   auto& machine = *simt::detail::Machine::running;
-  std::uint64_t words[3][32];
-  const std::uint64_t offered[3] = {a[0] | std::uint64_t{a[1]} << 32, a[2] | std::uint64_t{a[3]} << 32,
-                                    b[0] | std::uint64_t{b[1]} << 32};
-  for (int i = 0; i < 3; ++i) std::copy_n(machine.exchange(~0u, offered[i], {file, line}), 32, words[i]);
-  const auto number = [](std::uint64_t word, int element) {
+  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  const unsigned turn = fragments_brought[thread]++ % 2, first = thread / 32 * 32;
+  Fragments& mine = fragments[thread][turn];
+  std::memcpy(mine.a, a, sizeof a);
+  std::memcpy(mine.b, b, sizeof b);
+  const simt::detail::Combine nothing = [](const std::uint64_t*, int) { return std::uint64_t{0}; };
+  machine.exchange(~0u, 0, nothing, 0, {file, line});
+  const auto number = [](std::uint16_t bits) {
     T value;
-    value.bits = static_cast<std::uint16_t>(word >> (16 * element));
+    value.bits = bits;
     return static_cast<double>(static_cast<float>(value));
   };
   for (int i = 0; i < 4; ++i) {
     const FragmentPlace place = place_in_d(machine.lane(), i);
-    double left[16], right[16];
-    for (int lane = 0; lane < 32; ++lane) {
-      for (int e = 0; e < 8; ++e) {
-        const FragmentPlace at = place_in_a(lane, e);
-        if (at.row == place.row) left[at.col] = number(words[e / 4][lane], e % 4);
-      }
-      for (int e = 0; e < 4; ++e) {
-        const FragmentPlace at = place_in_b(lane, e);
-        if (at.col == place.col) right[at.row] = number(words[2][lane], e);
-      }
-    }
     double sum = static_cast<double>(d[i]);
-    for (int k = 0; k < 16; ++k) sum += left[k] * right[k];
+    for (int k = 0; k < 16; ++k) {
+      const auto left = fragment_owners.a[place.row][k], right = fragment_owners.b[k][place.col];
+      sum += number(fragments[first + left.lane][turn].a[left.element]) *
+             number(fragments[first + right.lane][turn].b[right.element]);
+    }
     d[i] = static_cast<float>(sum);
     if (std::abs(static_cast<double>(d[i])) > std::abs(sum)) d[i] = std::nextafter(d[i], 0.0f);
   }
