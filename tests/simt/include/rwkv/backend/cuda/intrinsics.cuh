@@ -103,22 +103,11 @@ inline Fragments fragments[1024];
 template <class T>
 void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const char* file = __builtin_FILE(),
                   int line = __builtin_LINE()) {
-<<<<<<< HEAD
-  auto& machine = *simt::detail::Machine::running;
-  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-  const unsigned turn = fragments_brought[thread]++ % 2, first = thread / 32 * 32;
-  Fragments& mine = fragments[thread][turn];
-  std::memcpy(mine.a, a, sizeof a);
-  std::memcpy(mine.b, b, sizeof b);
-  const simt::detail::Combine nothing = [](const std::uint64_t*, int) { return std::uint64_t{0}; };
-  machine.exchange(~0u, 0, nothing, 0, {file, line});
-=======
   const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z), lane = thread % 32;
   const Fragments* const lanes = fragments + (thread - lane);
   std::memcpy(fragments[thread].a, a, sizeof a);
   std::memcpy(fragments[thread].b, b, sizeof b);
   __syncwarp(~0u, file, line);
->>>>>>> gemm
   const auto number = [](std::uint16_t bits) {
     T value;
     value.bits = bits;
@@ -129,12 +118,7 @@ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
     double sum = static_cast<double>(d[i]);
     for (int k = 0; k < 16; ++k) {
       const auto left = fragment_owners.a[place.row][k], right = fragment_owners.b[k][place.col];
-<<<<<<< HEAD
-      sum += number(fragments[first + left.lane][turn].a[left.element]) *
-             number(fragments[first + right.lane][turn].b[right.element]);
-=======
       sum += number(lanes[left.lane].a[left.element]) * number(lanes[right.lane].b[right.element]);
->>>>>>> gemm
     }
     d[i] = static_cast<float>(sum);
     if (std::abs(static_cast<double>(d[i])) > std::abs(sum)) d[i] = std::nextafter(d[i], 0.0f);
