@@ -1,6 +1,7 @@
-/// chain_stress [SECONDS [TOKENS]]: whether what only a device can show holds for scans that hand the state on from tile to tile.
-/// Words of 128 bits must never be seen half written, and many launches over many tiles, also in two streams at once,
-/// must give the same bits as the first, which must agree with the sequence.
+/// chain_stress [SECONDS [TOKENS]]: whether what only a device can show holds for scans that hand the state on from tile
+/// to tile. Words of 128 bits must never be seen half written, and many launches over many tiles, also in two streams at
+/// once, must give the same bits as the first, which must agree with the sequence.
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <exception>
@@ -80,12 +81,13 @@ __global__ void distances_kernel(const float* a, const float* b, Index count, fl
 /// WKV4 both ways over one long sequence, in memory and a stream of its own.
 class Scans {
  public:
-  static constexpr Index time = 40'000, width = 192;  // some thousand tiles
+  static constexpr Index width = 192;
 
-  Scans()
-      : w_(be_, width, -3, -0.01f, 1), u_(be_, width, -1, 1, 2), k_(be_, count, -2, 2, 3), v_(be_, count, -1, 1, 4),
-        dy_(be_, count, -1, 1, 5), states_(be_, 3 * width, 0, 1, 6, 3), results_(be_, results, -1, 1, 7),
-        expected_(be_, results, -1, 1, 8), counters_(be_) {
+  explicit Scans(Index tokens)
+      : time(tokens), count(tokens * width), results(3 * count + 2 * width), w_(be_, width, -3, -0.01f, 1),
+        u_(be_, width, -1, 1, 2), k_(be_, count, -2, 2, 3), v_(be_, count, -1, 1, 4), dy_(be_, count, -1, 1, 5),
+        states_(be_, 3 * width, 0, 1, 6, 3), results_(be_, results, -1, 1, 7), expected_(be_, results, -1, 1, 8),
+        counters_(be_) {
     scratch_ = bench::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Scan>(ws, results_.data()); });
   }
 
@@ -109,13 +111,10 @@ class Scans {
   void sync() const { be_.sync(); }
 
  private:
-  static constexpr Index count = time * width;
-  static constexpr Index results = 3 * count + 2 * width;  // y, dk, dv, dw, du
-
   template <class Schedule>
   void run(rwkv::Arena ws, float* to) {
     constexpr Extent<3> length{};
-    const auto of = [](float* data) { return Seq<float>{data, 1, time, width}; };
+    const auto of = [&](float* data) { return Seq<float>{data, 1, time, width}; };
     const auto state = [&](Index nth) { return rwkv::matrix(states_.data(nth), 1, 3 * width); };
     const Seq<float> y = of(to), dk = of(to + count), dv = of(to + 2 * count);
     const rwkv::Vec<float> dw{to + 3 * count, width}, du{to + 3 * count + width, width};
@@ -133,15 +132,16 @@ class Scans {
                    arg::out(dk), arg::out(dv));
   }
 
+  Index time, count, results;  // numbers of an array; of y, dk, dv, dw, du together
   Cuda be_;
   Numbers<float> w_, u_, k_, v_, dy_, states_, results_, expected_;
   Counters counters_;
   rwkv::Memory<Cuda> scratch_;
 };
 
-bool words_hold(double seconds) {
+bool words_hold(double seconds, unsigned rounds) {
   Cuda be;
-  constexpr unsigned pairs = 256, threads = 128, rounds = 20000;
+  constexpr unsigned pairs = 256, threads = 128;
   const rwkv::Memory<Cuda> words(be, pairs * threads * Index{sizeof(rwkv::detail::Word128)});
   const Counters counters(be);
   const auto begin = std::chrono::steady_clock::now();
@@ -155,8 +155,8 @@ bool words_hold(double seconds) {
   return counters[0] == 0 && counters[1] > 0;
 }
 
-bool scans_hold(double seconds) {
-  Scans one, other;
+bool scans_hold(double seconds, Index tokens) {
+  Scans one(tokens), other(tokens);
   const auto far = one.begin() + other.begin();
   Index launches = 0;
   const auto begin = std::chrono::steady_clock::now();
@@ -169,7 +169,7 @@ bool scans_hold(double seconds) {
     other.sync();
   } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < seconds);
   const auto different = one.differences() + other.differences();
-  std::cout << "scans: " << launches << " passes over " << Scans::time << " tokens in two streams, " << different
+  std::cout << "scans: " << launches << " passes over " << tokens << " tokens in two streams, " << different
             << " numbers differ from the first pass, " << far << " are far from the sequence\n";
   return different == 0 && far == 0;
 }
@@ -178,13 +178,15 @@ bool scans_hold(double seconds) {
 
 int main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 10;
+  const Index tokens = argc > 2 ? std::max(std::atol(argv[2]), 1L) : 40'000;  // makes some hundred tiles in a row
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::cerr << "chain_stress: skipped: there is no CUDA device\n";
     return skipped;
   }
   try {
-    const bool words = words_hold(seconds / 2), scans = scans_hold(seconds / 2);
+    const bool words = words_hold(seconds / 2, static_cast<unsigned>(std::min<Index>(tokens, 20'000)));
+    const bool scans = scans_hold(seconds / 2, tokens);
     std::cout << (words && scans ? "ok\n" : "FAILED\n");
     return words && scans ? 0 : 1;
   } catch (const std::exception& error) {

@@ -1,5 +1,4 @@
-/// Matrix products: one row, a few rows, and squares, by the library's own kernels and, where the program is linked with
-/// it, by cuBLASLt.
+/// Matrix products of one row, of a few, and squares, by our own kernels beside those of cuBLASLt.
 #include "products.cuh"
 
 #include <map>

@@ -1,5 +1,5 @@
-// A part of a larger program: the host's compiler compiles it and it knows no CUDA. Three characters of a play speak side
-// by side, on a model that a .cu file put on the GPU.
+// A part of a larger program that the host's compiler compiles and that knows no CUDA. Three characters of a play speak
+// side by side, on a model that a .cu file put on the GPU.
 #include <rwkv/text/sampler.hpp>
 #include <rwkv/text/tokenizer.hpp>
 
