@@ -82,7 +82,7 @@ __global__ void mma_kernel(const unsigned* numbers, float* to, int steps) {
 __global__ void broadcast_kernel(unsigned* to, int steps) {
   constexpr int words = 256;
   __shared__ uint4 shared[words];
-  shared[threadIdx.x % words] = {threadIdx.x, 1, 2, 3};
+  if (threadIdx.x < words) shared[threadIdx.x] = {threadIdx.x, 1, 2, 3};
   __syncthreads();
   const auto base = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   uint4 sum{};

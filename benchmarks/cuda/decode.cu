@@ -24,7 +24,7 @@ constexpr Official official[] = {{"169M", {.vocab = 50277, .width = 768, .depth 
                                  {"1B5", {.vocab = 50277, .width = 2048, .depth = 24}, 0.78, 0},
                                  {"7B", {.vocab = 50277, .width = 4096, .depth = 32}, 0.88, 0.70}};
 
-/// What a step of `batch` sequences takes: all weights once, but of the embedding only rows; the state read and written.
+/// What a step of `batch` sequences takes: all weights but the embedding once, the state read and written.
 Work work_of_step(const Net& net, Index batch, double state_bytes) {
   double matrices = 0, bytes = 0;
   for (const auto& parameter : net.parameters()) {

@@ -41,6 +41,9 @@ int main(int argc, char** argv) {
       bench::Suite suite(rwkv::Cuda(), options);
       suite.print_device();
       bench::add_recurrences(suite);
+      suite.section("Bound by memory");
+      bench::add_norms(suite);
+      bench::add_shifts(suite);
       bench::add_rows(suite);
       bench::add_products(suite);
       bench::add_time_scan(suite);

@@ -36,14 +36,12 @@ Work work_of(const ProductShape& shape) {
 
 enum class Direction { forward, input_gradient, weight_gradient };
 
-/// Measures a product of the backend `be`, whose results are of the type of x; returns its median time, 0 where the case
-/// was not wanted.
+/// Measures a product of the backend `be`, whose results have the type of x.
 template <class X, class W, class Backend>
-double product(Suite& suite, Backend& be, const std::string& kernel, const ProductShape& shape, double goal,
-               Direction direction = Direction::forward) {
+void product(Suite& suite, Backend& be, const std::string& kernel, const ProductShape& shape, double goal,
+             Direction direction = Direction::forward) {
   Work work = work_of<X, W>(shape);
   const Case what{kernel, shape.name(), product_number<X, W>(), work, goal};
-  double time = 0;
   suite.run(what, [&] {
     const Index sets = suite.sets(work.read + work.written);
     const float range = std::sqrt(3.0f / static_cast<float>(shape.in));
@@ -59,9 +57,7 @@ double product(Suite& suite, Backend& be, const std::string& kernel, const Produ
       else if constexpr (std::is_same_v<X, W>) be.gemm(rwkv::mul(weights, transposed(outputs), inputs));
     });
     suite.report(what, seconds);
-    time = median(seconds);
   });
-  return time;
 }
 
 /// Square products. `goal(shape, number)` is what each may take.

@@ -124,16 +124,15 @@ const char* Suite::limit_of(const Work& work) const {
 }
 
 void Suite::head() {
-  if (section_.empty()) return;
+  if (!head_due_) return;
+  head_due_ = false;
   std::printf(
       "\n## %s\n\n| kernel | shape | numbers | time, us | spread, %% | floor, us | limit | x floor | goal | met | GB/s | "
       "TFLOP/s | |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
       section_.c_str());
-  section_.clear();
 }
 
 void Suite::report(const Case& what, const std::vector<double>& seconds, const std::string& remark) {
-  const std::string section = section_;
   head();
   const double time = median(seconds), floor = floor_of(what.work), ratio = time / floor;
   std::vector<double> sorted = seconds;
@@ -162,7 +161,7 @@ void Suite::report(const Case& what, const std::vector<double>& seconds, const s
   std::puts(line.c_str());
   std::fflush(stdout);
   if (csv_ == nullptr) return;
-  std::fprintf(csv_, "%s,%s,%s,%s,%.9g,%.4g,%zu,%.9g,%s,%.6g,%s,%s,%.6g,%.6g,%s\n", section.c_str(),
+  std::fprintf(csv_, "%s,%s,%s,%s,%.9g,%.4g,%zu,%.9g,%s,%.6g,%s,%s,%.6g,%.6g,%s\n", section_.c_str(),
                what.kernel.c_str(), what.shape.c_str(), what.number.c_str(), time * 1e6, spread, count, floor * 1e6,
                limit_of(what.work), ratio, goal.c_str(), met, rate, tera, remark.c_str());
   std::fflush(csv_);

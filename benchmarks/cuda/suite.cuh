@@ -20,7 +20,7 @@ struct Work {
 
 struct Case {
   std::string kernel, shape, number;
-  Work work;
+  Work work{};
   double goal = 0;  ///< the most times the floor that it may take; 0: no goal
 
   std::string name() const { return kernel + "/" + shape + "/" + number; }
@@ -48,9 +48,15 @@ class Suite {
   /// Whether a row failed.
   bool failed() const { return failed_; }
 
+  /// Matrix units have been seen to compute so many operations per second, perhaps more than by mma.sync.
+  void saw_matrix_rate(double rate) { ceilings_.mma = std::max(ceilings_.mma, rate); }
+
   /// Prints what the device is and what it can do.
   void print_device();
-  void section(const std::string& title) { section_ = title; }
+  void section(const std::string& title) {
+    section_ = title;
+    head_due_ = true;
+  }
 
   /// How many sets of `bytes` the calls of a case must use in turn, so that none finds its data in the L2 cache.
   Index sets(double bytes) const;
@@ -83,11 +89,13 @@ class Suite {
   Ceilings ceilings_;
   std::string section_;
   std::FILE* csv_ = nullptr;
-  bool failed_ = false;
+  bool head_due_ = false, failed_ = false;
 };
 
 /// The parts of the program.
 void add_recurrences(Suite& suite);
+void add_norms(Suite& suite);
+void add_shifts(Suite& suite);
 void add_rows(Suite& suite);
 void add_products(Suite& suite);
 void add_time_scan(Suite& suite);

@@ -267,7 +267,7 @@ void check_layer(Index width, Index ffn, Index batch, bool in_place) {
   LayerRunner<LayerOf<V, S, Gpu>> gpu(sizes, batch);
   LayerRunner<LayerOf<V, double, rwkv::Reference>> reference(sizes, batch);
   const double bound = std::is_same_v<rwkv::compute_t<S>, double> ? 1e-12 : 1e-5;
-  for (std::uint64_t step = 0; step < 3; ++step) {
+  for (std::uint64_t step = 0; step < 2; ++step) {
     const auto x = tokens(batch, width, step);
     const auto want = reference.step(x, false);
     gpu.set(x);
@@ -284,7 +284,7 @@ void check_layer(Index width, Index ffn, Index batch, bool in_place) {
     }
     const auto got = gpu.output(in_place);
     CHECK(distance(got, want) < bound);
-    if (!in_place) CHECK(distance(gpu.output(true), std::vector<double>(x)) == 0);
+    if (!in_place) CHECK(distance(gpu.output(true), std::vector<rwkv::compute_t<S>>(x.begin(), x.end())) == 0);
     CHECK(distance(gpu.state(), reference.state()) < bound);
   }
 }
@@ -295,7 +295,7 @@ TEST_CASE_TEMPLATE("simt: a layer at one token", S, float, double, rwkv::bf16, r
   const Index sizes[][2] = {{1, 1}, {3, 5}, {8, 24}, {33, 70}, {64, 256}, {136, 200}};
   Index batch = 1;
   for (const auto& [width, ffn] : sizes) {
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < 2; ++i) {
       check_layer<rwkv::V4, S>(width, ffn, batch, batch % 2 == 0);
       batch = batch % 9 + 1;
     }
@@ -303,19 +303,18 @@ TEST_CASE_TEMPLATE("simt: a layer at one token", S, float, double, rwkv::bf16, r
 }
 
 TEST_CASE("simt: a layer at one token of every number of sequences") {
-  for (Index batch = 1; batch <= 9; ++batch) check_layer<rwkv::V4, float>(64, 96, batch, batch % 2 == 1);
+  for (Index batch = 1; batch <= 9; ++batch) check_layer<rwkv::V4, float>(40, 56, batch, batch % 2 == 1);
 }
 
 TEST_CASE("simt: a layer at one token is that of the version") {
   for (const Index batch : {1, 3, 10}) {
-    check_layer<Own, float>(40, 72, batch, true);
-    check_layer<Own, rwkv::bf16>(40, 72, batch, false);
+    check_layer<Own, float>(40, 72, batch, batch == 3);
   }
 }
 
 TEST_CASE("simt: a layer at one token in any order of threads and blocks") {
   simt::shuffle_blocks = true;
-  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
     simt::seed = seed;
     check_layer<rwkv::V4, rwkv::bf16>(72, 136, static_cast<Index>(seed), true);
   }
@@ -329,12 +328,12 @@ TEST_CASE("simt: long rows go through shared memory in chunks") {
 
 TEST_CASE_TEMPLATE("simt: a sequence does not depend on those beside it", S, float, rwkv::bf16) {
   using T = rwkv::compute_t<S>;
-  for (const Index width : {40, 33}) {
-    const rwkv::ModelSizes sizes{.vocab = 1, .width = width, .depth = 1, .head_size = 0, .ffn = 3 * width};
+  for (const Index width : {24, 17}) {
+    const rwkv::ModelSizes sizes{.vocab = 1, .width = width, .depth = 1, .head_size = 0, .ffn = 2 * width};
     LayerRunner<LayerOf<rwkv::V4, S, Gpu>> all(sizes, 8);
     std::vector<std::vector<T>> want;
     for (std::uint64_t step = 0; step < 2; ++step) want.push_back(all.step(tokens(8, width, step), true));
-    for (Index batch = 1; batch < 8; ++batch) {
+    for (const Index batch : {1, 2, 3, 5}) {
       LayerRunner<LayerOf<rwkv::V4, S, Gpu>> few(sizes, batch);
       for (std::uint64_t step = 0; step < 2; ++step) {
         const auto got = few.step(tokens(batch, width, step), true);

@@ -258,15 +258,20 @@ TEST_CASE_TEMPLATE("simt: a linear layer of any number of rows", C, ALL_TYPES) {
   using T = typename C::T;
   using W = typename C::W;
   for (const Layout layout : layouts) {
-    for (const Index rows : {0, 1, 2, 5, 7, 17, 33, 64}) {
-      check<T, W>(Form::linear, rows, 33, 70, layout);
-      check<T, W>(Form::linear, rows, 5, 1030, layout);
-    }
+    for (const Index rows : {0, 1, 2, 5, 7, 17, 33, 64}) check<T, W>(Form::linear, rows, 33, 70, layout);
     for (const Index rows : {1, 4, 8, 32, 130}) {
-      for (const Index cols : {0, 1, 2, 65}) check<T, W, SquaredRelu>(Form::linear, rows, cols, 64, layout);
-      for (const Index depth : {1, 2, 7, 33}) check<T, W, SquaredRelu>(Form::linear, rows, 17, depth, layout);
+      for (const Index cols : {0, 1, 65}) check<T, W>(Form::linear, rows, cols, 32, layout);
+      for (const Index depth : {1, 7}) check<T, W>(Form::linear, rows, 17, depth, layout);
     }
-    check<T, W>(Form::linear, 130, 130, 130, layout);
+    for (const Index rows : {2, 7, 20, 34}) check<T, W>(Form::linear, rows, 2, 1030, layout);
+    check<T, W>(Form::linear, 65, 130, 64, layout);
+  }
+}
+
+TEST_CASE("simt: an epilogue is the last step of every kernel") {
+  for (const Index rows : {1, 4, 7, 20, 40}) {
+    check<float, float, SquaredRelu>(Form::linear, rows, 17, 40, Layout::aligned);
+    check<float, bf16, SquaredRelu>(Form::linear, rows, 17, 40, Layout::aligned);
   }
 }
 
@@ -276,14 +281,12 @@ TEST_CASE_TEMPLATE("simt: the adjoints of a linear layer", C, ALL_TYPES) {
   for (const Layout layout : layouts) {
     for (const Form form : {Form::plain, Form::transposed}) {
       for (const bool added : {false, true}) {
-        for (const Index size : {0, 1, 2, 5, 7, 17}) {
-          check<T, W>(form, size, 33, 70, layout, added);
-          check<T, W>(form, 70, size, 33, layout, added);
-        }
-        check<T, W>(form, 130, 65, 64, layout, added);
-        check<T, W>(form, 33, 17, 1030, layout, added);
+        for (const Index size : {0, 1, 7}) check<T, W>(form, size, 33, 40, layout, added);
+        for (const Index size : {0, 2, 5}) check<T, W>(form, 17, size, 33, layout, added);
         check<T, W>(form, 17, 64, 1, layout, added);
       }
+      check<T, W>(form, 130, 65, 64, layout);
+      check<T, W>(form, 33, 17, 1030, layout);
     }
   }
 }
@@ -294,7 +297,7 @@ TEST_CASE_TEMPLATE("simt: large tiles", C, Types<float, float>, Types<float, bf1
   using W = typename C::W;
   for (const Layout layout : layouts) {
     for (const Form form : {Form::linear, Form::plain, Form::transposed}) {
-      check_large<T, W>(form, 130, 140, 70, layout);
+      check_large<T, W>(form, 130, 65, 40, layout);
       if (form != Form::linear) check_large<T, W>(form, 7, 130, 33, layout, true);
     }
   }
@@ -324,13 +327,13 @@ TEST_CASE("simt: a device without tensor cores for bf16") {
 
 TEST_CASE("simt: products do not depend on the order of threads and blocks") {
   std::vector<std::vector<double>> results;
-  for (const std::uint64_t seed : {1, 2, 3, 4}) {
+  for (const std::uint64_t seed : {1, 2, 3}) {
     simt::seed = seed;
     simt::shuffle_blocks = true;
     results.push_back({});
     for (const Index rows : {1, 3, 7, 20, 70}) {
-      for (const auto& got : {check<float, float>(Form::linear, rows, 70, 300, Layout::aligned),
-                              check<float, bf16>(Form::linear, rows, 70, 300, Layout::aligned),
+      for (const auto& got : {check<float, float>(Form::linear, rows, 40, 200, Layout::aligned),
+                              check<float, bf16>(Form::linear, rows, 40, 200, Layout::aligned),
                               check<bf16, bf16>(Form::transposed, rows, 70, 100, Layout::aligned)}) {
         results.back().insert(results.back().end(), got.begin(), got.end());
       }
@@ -423,15 +426,15 @@ TEST_CASE_TEMPLATE("simt: numbers without end stay what they are on tensor cores
     gpu::gemm(stream, mul(y.mat(), x.mat(), transposed(w.mat())));
     stream.sync();
     const auto got = y.receive();
-    CHECK(got[0] == std::numeric_limits<double>::infinity());
-    CHECK(got[1] == -std::numeric_limits<double>::infinity());
+    // An f16 has a second term, which may be 0.
+    for (const std::size_t i : {0, 1}) CHECK((std::is_same_v<W, bf16> ? std::isinf(got[i]) : !std::isfinite(got[i])));
     CHECK(std::isnan(got[3]));
     for (std::size_t i = 6; i < got.size(); ++i) CHECK(std::isfinite(got[i]));
   }
 }
 
 TEST_CASE_TEMPLATE("simt: many rows agree with one at a time over a long axis", W, float, bf16, f16) {
-  const Index rows = 33, cols = 5, depth = 5000;
+  const Index rows = 33, cols = 3, depth = 4000;
   Matrix<float> x(rows, depth, Layout::aligned, 1), all(rows, cols, Layout::aligned), one(rows, cols, Layout::aligned);
   Matrix<W> w(cols, depth, Layout::aligned, 2);
   const CudaStream stream(0);

@@ -5,6 +5,7 @@
 ///
 /// Weights are therefore read early: what writes them is not among the kernels right in front. In a model that holds,
 /// because the embedding is launched whole and stands between the work before and the first layer.
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -50,56 +51,85 @@ struct DecodeTile {
   }
 };
 
+/// The sums of M numbers over a warp, each in 32 / M lanes: those of sum i begin at lane 32 / M * i. In the order of
+/// warp_sum.
+template <int M, int Lanes = warp_size / 2, class T>
+__device__ T warp_sums(T* x, int lane) {
+  static_assert(M >= 1 && M <= warp_size && (M & (M - 1)) == 0);
+  if constexpr (Lanes == 0) {
+    return x[0];
+  } else if constexpr (M == 1) {
+    x[0] += __shfl_xor_sync(whole_warp, x[0], Lanes);
+    return warp_sums<1, Lanes / 2>(x, lane);
+  } else {
+    const bool upper = (lane & Lanes) != 0;
+    RWKV_UNROLL for (int i = 0; i < M / 2; ++i) {
+      const T kept = upper ? x[i + M / 2] : x[i], given = upper ? x[i] : x[i + M / 2];
+      x[i] = kept + __shfl_xor_sync(whole_warp, given, Lanes);
+    }
+    return warp_sums<M / 2, Lanes / 2>(x, lane);
+  }
+}
+
 /// The totals of a row program over `width` channels of each of the first `batch` of N rows x, left in shared memory,
-/// [N, totals]. `partial` is shared memory for block_sum.
+/// [N, totals]. `partial` is shared memory for partial_numbers.
 template <class R, int N, class Program, class T, class S>
 class DecodeTotals {
   using stages = typename Program::stages;
 
  public:
   static constexpr int count = stages::total;
-  static constexpr int most_terms = count * N;  ///< of a call of block_sum
+  static constexpr int partial_numbers = warp_size * decode_warps;
 
   __device__ static void run(const Program& program, const T* x, int width, int batch, S* partial, S* totals) {
-    R all[N][count];
-    run(std::make_integer_sequence<int, stages::count>(), program, x, width, batch, partial, all);
-    if (threadIdx.x == 0) {
-      RWKV_UNROLL for (int n = 0; n < N; ++n) {
-        RWKV_UNROLL for (int k = 0; k < count; ++k) totals[n * count + k] = all[n][k].v[0];
-      }
-    }
-    __syncthreads();
+    run(std::make_integer_sequence<int, stages::count>(), program, x, width, batch, partial, totals);
   }
 
  private:
   template <int... Nth>
   __device__ static void run(std::integer_sequence<int, Nth...>, const Program& program, const T* x, int width,
-                             int batch, S* partial, R (&all)[N][count]) {
-    (stage<Nth>(program, x, width, batch, partial, all), ...);
+                             int batch, S* partial, S* totals) {
+    (stage<Nth>(program, x, width, batch, partial, totals), ...);
   }
 
   template <int Nth>
-  __device__ static void stage(const Program& program, const T* x, int width, int batch, S* partial,
-                               R (&all)[N][count]) {
+  __device__ static void stage(const Program& program, const T* x, int width, int batch, S* partial, S* totals) {
     constexpr int first = stages::before(Nth), terms = stages::before(Nth + 1) - first;
-    R added[N * terms];
+    constexpr int numbers = static_cast<int>(std::bit_ceil(static_cast<unsigned>(N * terms)));
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_size, warp = thread / warp_size;
+    R earlier[N][first + 1], added[N * terms];
+    RWKV_UNROLL for (int n = 0; n < N; ++n) {
+      RWKV_UNROLL for (int k = 0; k < first; ++k) earlier[n][k] = R(static_cast<T>(totals[n * count + k]));
+    }
     RWKV_UNROLL for (int i = 0; i < N * terms; ++i) added[i] = R(0);
-    for (int c = static_cast<int>(threadIdx.x) * R::size; c < width; c += decode_threads * R::size) {
+    for (int c = thread * R::size; c < width; c += decode_threads * R::size) {
       RWKV_UNROLL for (int n = 0; n < N; ++n) {
         if (n < batch) {
           R term[terms];
-          program.reduce(Stage<Nth>{}, static_cast<const R*>(all[n]), term, R::load(x + Index{n} * width + c));
+          program.reduce(Stage<Nth>{}, static_cast<const R*>(earlier[n]), term, R::load(x + Index{n} * width + c));
           RWKV_UNROLL for (int k = 0; k < terms; ++k) added[n * terms + k] += term[k];
         }
       }
     }
-    T sums[N * terms];
-    RWKV_UNROLL for (int i = 0; i < N * terms; ++i) sums[i] = sum_lanes(added[i]);
-    block_sum(sums, partial);
-    RWKV_UNROLL for (int n = 0; n < N; ++n) {
-      RWKV_UNROLL for (int k = 0; k < terms; ++k) all[n][first + k] = R(sums[n * terms + k]);
-      if constexpr (requires { program.finish(Stage<Nth>{}, all[n]); }) program.finish(Stage<Nth>{}, all[n]);
+    T sums[numbers];
+    RWKV_UNROLL for (int i = 0; i < numbers; ++i) sums[i] =
+        i < N * terms ? sum_lanes(added[i < N * terms ? i : 0]) : T(0);
+    const T sum = warp_sums<numbers>(sums, lane);
+    constexpr int share = warp_size / numbers;
+    if (lane % share == 0) partial[warp * numbers + lane / share] = sum;
+    __syncthreads();
+    if (thread < N) {
+      R all[first + terms];
+      RWKV_UNROLL for (int k = 0; k < first; ++k) all[k] = R(static_cast<T>(totals[thread * count + k]));
+      RWKV_UNROLL for (int k = 0; k < terms; ++k) {
+        T total(0);
+        for (int w = 0; w < decode_warps; ++w) total += static_cast<T>(partial[w * numbers + thread * terms + k]);
+        all[first + k] = R(total);
+      }
+      if constexpr (requires { program.finish(Stage<Nth>{}, all); }) program.finish(Stage<Nth>{}, all);
+      RWKV_UNROLL for (int k = 0; k < first + terms; ++k) totals[thread * count + k] = all[k].v[0];
     }
+    __syncthreads();
   }
 };
 
@@ -233,26 +263,6 @@ struct DecodeProducts {
   int batch, depth, parts = 1;
 };
 
-/// The sums of M numbers over a warp, each in 32 / M lanes: those of sum i begin at lane 32 / M * i. In the order of
-/// warp_sum.
-template <int M, int Lanes = warp_size / 2, class T>
-__device__ T warp_sums(T* x, int lane) {
-  static_assert(M >= 1 && M <= warp_size && (M & (M - 1)) == 0);
-  if constexpr (Lanes == 0) {
-    return x[0];
-  } else if constexpr (M == 1) {
-    x[0] += __shfl_xor_sync(whole_warp, x[0], Lanes);
-    return warp_sums<1, Lanes / 2>(x, lane);
-  } else {
-    const bool upper = (lane & Lanes) != 0;
-    RWKV_UNROLL for (int i = 0; i < M / 2; ++i) {
-      const T kept = upper ? x[i + M / 2] : x[i], given = upper ? x[i] : x[i + M / 2];
-      x[i] = kept + __shfl_xor_sync(whole_warp, given, Lanes);
-    }
-    return warp_sums<M / 2, Lanes / 2>(x, lane);
-  }
-}
-
 /// What a lane has of the rows of its warp.
 template <class D>
 struct WeightPieces {
@@ -371,7 +381,7 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
   __shared__ detail::Shared<T> totals[D::sequences * (Source::totals + 1)];
   if constexpr (!std::is_same_v<Totals, NoMix>) {
     using Norm = DecodeTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
-    __shared__ detail::Shared<T> partial[Norm::most_terms * decode_warps];
+    __shared__ detail::Shared<T> partial[Norm::partial_numbers];
     Norm::run(source.program, source.x, source.width, batch, partial, totals);
     source.mix = own.mix;
     if (blockIdx.x != 0) source.normed = nullptr;
@@ -516,7 +526,7 @@ template <class R, class Begin, class Program, class Rule, class T, class W, int
 RWKV_KERNEL void __launch_bounds__(decode_threads)
     norm_rows_kernel(Begin begin, NormedRows<Program, Rule, T, W> rows, RowMixes<T, W, Count> mixes) {
   using Norm = DecodeTotals<R, 1, Program, T, detail::Shared<T>>;
-  __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::most_terms * decode_warps];
+  __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::partial_numbers];
   detail::let_successor_begin();
   detail::wait_for_predecessor();
   const Index row = blockIdx.x;

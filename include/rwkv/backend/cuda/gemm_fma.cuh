@@ -90,7 +90,8 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads(), 2) gemm_fma_kernel(X x
         b[j] = load_shared<A, 4>(w_tiles[now] + d * w_stage.row + first_col + j * across);
       }
       RWKV_KERNEL_UNROLL for (int i = 0; i < tile.thread_rows; ++i) {
-        RWKV_KERNEL_UNROLL for (int j = 0; j < tile.thread_cols; ++j) sums[i][j] += a[i / 4].v[i % 4] * b[j / 4].v[j % 4];
+        RWKV_KERNEL_UNROLL for (int j = 0; j < tile.thread_cols; ++j) sums[i][j] +=
+            a[i / 4].v[i % 4] * b[j / 4].v[j % 4];
       }
     }
     now ^= 1;

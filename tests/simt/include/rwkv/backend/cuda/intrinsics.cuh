@@ -93,46 +93,37 @@ struct FragmentOwners {
 };
 inline constexpr FragmentOwners fragment_owners;
 
-/// What a lane brings to a matrix instruction. It stays in place until the lane brings what comes after the next, by when
-/// all others have read it.
+/// What the threads of a block bring to a matrix instruction.
 struct Fragments {
   std::uint16_t a[8], b[4];
 };
-inline Fragments fragments[1024][2];
-inline unsigned fragments_brought[1024];
-inline std::uint64_t fragments_of_lanes[1024][32];  ///< by thread, where those of its warp are
+inline Fragments fragments[1024];
 
 /// As a GPU does it, sums are exact until they are truncated to a float.
 template <class T>
 void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const char* file = __builtin_FILE(),
                   int line = __builtin_LINE()) {
-  auto& machine = *simt::detail::Machine::running;
-  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-  Fragments& mine = fragments[thread][fragments_brought[thread]++ % 2];
-  std::memcpy(mine.a, a, sizeof a);
-  std::memcpy(mine.b, b, sizeof b);
-  const auto copy = [](const std::uint64_t* offered, int to) {
-    std::copy_n(offered, 32, fragments_of_lanes[to]);
-    return std::uint64_t{0};
-  };
-  machine.exchange(~0u, reinterpret_cast<std::uintptr_t>(&mine), copy, static_cast<int>(thread), {file, line});
-  const std::uint64_t* const lanes = fragments_of_lanes[thread];
+  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z), lane = thread % 32;
+  const Fragments* const lanes = fragments + (thread - lane);
+  std::memcpy(fragments[thread].a, a, sizeof a);
+  std::memcpy(fragments[thread].b, b, sizeof b);
+  __syncwarp(~0u, file, line);
   const auto number = [](std::uint16_t bits) {
     T value;
     value.bits = bits;
     return static_cast<double>(static_cast<float>(value));
   };
   for (int i = 0; i < 4; ++i) {
-    const FragmentPlace place = place_in_d(machine.lane(), i);
+    const FragmentPlace place = place_in_d(static_cast<int>(lane), i);
     double sum = static_cast<double>(d[i]);
     for (int k = 0; k < 16; ++k) {
       const auto left = fragment_owners.a[place.row][k], right = fragment_owners.b[k][place.col];
-      sum += number(reinterpret_cast<const Fragments*>(lanes[left.lane])->a[left.element]) *
-             number(reinterpret_cast<const Fragments*>(lanes[right.lane])->b[right.element]);
+      sum += number(lanes[left.lane].a[left.element]) * number(lanes[right.lane].b[right.element]);
     }
     d[i] = static_cast<float>(sum);
     if (std::abs(static_cast<double>(d[i])) > std::abs(sum)) d[i] = std::nextafter(d[i], 0.0f);
   }
+  __syncwarp(~0u, file, line);
 }
 
 inline void wait_for_predecessor() {}
