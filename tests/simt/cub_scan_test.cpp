@@ -49,7 +49,7 @@ std::vector<T> inputs(std::size_t time) {
 TEST_CASE_TEMPLATE("simt: a block scans a user's cell by CUB", T, float, double) {
   const CudaStream stream(0);
   constexpr int threads = 37;
-  for (const std::size_t time : {1, 36, 37, 38, 100}) {
+  for (const std::size_t time : {1u, 36u, 37u, 38u, 100u}) {
     CAPTURE(time);
     const auto x = inputs<T>(time);
     double h = 0.5;

@@ -15,6 +15,7 @@
 #include "rwkv/backend/cuda/recur.cuh"
 #include "rwkv/backend/cuda/recur_back.cuh"
 #include "rwkv/backend/reference.hpp"
+#include "rwkv/cell/wkv4.hpp"
 #include "rwkv/cell/wkv7.hpp"
 #include "rwkv/core/random.hpp"
 
@@ -346,7 +347,7 @@ TEST_CASE("simt: WKV4 forward and back, in every shape") {
 }
 
 TEST_CASE_TEMPLATE("simt: WKV4 forward and back, in every number", U, double, bf16, f16) {
-  for (const std::uint64_t seed : {1, 2}) {
+  for (const std::uint64_t seed : {1u, 2u}) {
     const Shuffled order(seed);
     for (const Index width : {3, 66}) {
       for (const Index time : {2, 65, 257}) check<WKV4, U>(wkv4<U>(2, time, width));
@@ -422,7 +423,7 @@ TEST_CASE("simt: the same bits again, in any order of threads and blocks") {
   const auto check_bits = [&](auto schedule) {
     const Forward y = forward_got<WKV4, bf16>(p, schedule);
     const Backward back = backward_got<WKV4, bf16>(p, schedule);
-    for (const std::uint64_t seed : {5, 6, 7}) {
+    for (const std::uint64_t seed : {5u, 6u, 7u}) {
       const Shuffled order(seed);
       CHECK(forward_got<WKV4, bf16>(p, schedule) == y);
       CHECK(backward_got<WKV4, bf16>(p, schedule) == back);
