@@ -267,9 +267,9 @@ __device__ SampleCut cut_tokens(SampleShared& shared, const SampleRow<T>& row, s
     if (by_mass) {
       const auto bits = (key >> 63) != 0 ? key : ~key & ~(std::uint64_t{1} << 63);
       const unsigned long long mass = row.mass(detail::bits_as<double>(bits), mass_of);
-      for (Index few = 1; few < kept; ++few) {
-        if (static_cast<double>(mass_before + static_cast<unsigned long long>(few) * mass) >= needed) kept = few;
-      }
+      using std::ceil;
+      const double few = ceil((needed - static_cast<double>(mass_before)) / static_cast<double>(mass));
+      if (mass != 0 && few < static_cast<double>(kept)) kept = few < 1 ? 1 : static_cast<Index>(few);
     }
     shared.tokens = kept;
   }
@@ -282,7 +282,7 @@ __device__ SampleCut cut_tokens(SampleShared& shared, const SampleRow<T>& row, s
 
 /// Picks a token of every row of logits; a block takes a row. Rows with a fault keep their token and their memory.
 template <class T>
-RWKV_KERNEL void __launch_bounds__(sample_threads)
+RWKV_KERNEL void __launch_bounds__(sample_threads, 1)
     sample_kernel(Mat<const T> logits, const CudaSampling* options, SampleMemory memory, Token* tokens) {
   __shared__ SampleShared shared;
   detail::let_successor_begin();
