@@ -21,6 +21,7 @@ struct Place {
 
 /// Sequences of one length. Their pieces of `per` tokens lie in slots: the first piece of each, then the second.
 struct Whole {
+  static constexpr bool long_tiles = true;  ///< whether a scan may take them
   Index batch, time;
   RWKV_HD Index count() const { return batch; }
   RWKV_HD Span operator[](Index s) const { return {s, 0, time}; }
@@ -33,6 +34,7 @@ struct Whole {
 /// Its pieces lie in slots one after the other; some slots stay empty.
 template <class I>
 struct Packed {
+  static constexpr bool long_tiles = false;  ///< finding a tile's place takes the registers
   const I* starts;
   Index sequences, tokens;
   RWKV_HD Index count() const { return sequences; }

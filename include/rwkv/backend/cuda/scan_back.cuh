@@ -205,7 +205,7 @@ constexpr bool scans_back() {
 /// waits for the cotangent behind the tile and publishes the one in front of it, then each warp goes back through its
 /// run.
 template <class Tile, class C, class T, class Sequences, class... Op>
-RWKV_KERNEL void __launch_bounds__(Tile::threads)
+RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
     scan_back_kernel(Sequences sequences, Chain<T, C::state_size> forward, Chain<T, C::state_size> chain,
                      Mat<const T> first, Mat<const T> dlast, Mat<T> dfirst, Partial<T> partial, Op... ops) {
   using R = Several<T, Tile::lanes>;
