@@ -55,7 +55,7 @@ struct GemvSizes {
 RWKV_HD constexpr GemvSizes gemv_sizes(int rows, int bytes) {
   if (rows == 1) return {.outs = 2, .deep = 4, .staged = 64 * 1024 / bytes};
   if (rows <= 4) return {.outs = 2, .deep = 2, .staged = 64 * 1024 / bytes};
-  return {.outs = 4, .deep = 2, .staged = 64 * 1024 / bytes};
+  return {.outs = 4, .deep = 1, .staged = 64 * 1024 / bytes};
 }
 
 /// The warps that share a row of w, where there are too few rows to give every warp of a device its own.
