@@ -33,7 +33,7 @@ struct Config {
   config::Config<float, rwkv::Cpu>, config::Config<float, rwkv::Cpu, 3>, config::Config<double, rwkv::Cpu, 2>
 #endif
 #ifdef RWKV_TEST_CUDA
-#define RWKV_TEST_CONFIGS config::Config<float, rwkv::Cuda>, config::Config<double, rwkv::Cuda>
+#define RWKV_TEST_CONFIGS config::Config<float, rwkv::Cuda>
 #else
 #define RWKV_TEST_CONFIGS config::Config<double, rwkv::Reference>, RWKV_CPU_CONFIGS
 #endif

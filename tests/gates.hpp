@@ -1,6 +1,6 @@
 #pragma once
 /// Recurrences as a user writes them.
-#include <rwkv/blocks.hpp>
+#include <rwkv/cell/concept.hpp>
 
 namespace config {
 

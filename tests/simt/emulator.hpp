@@ -1,7 +1,7 @@
 #pragma once
 /// Runs CUDA kernels on the host, for tests only. A kernel compiled by a host compiler is called once per thread;
-/// between barriers the threads run in a random order that a seed chooses, each until it waits, and the blocks of a grid
-/// run one after the other. Reported as simt::Error:
+/// between barriers the threads run in a random order that a seed chooses, each until it waits, and the blocks of a
+/// grid run one after the other. Reported as simt::Error:
 ///  - threads of a block that wait at different barriers, or end while others wait, with the lines where they wait;
 ///  - two threads that touch one element of shared memory, one of them writing, with no barrier in between;
 ///  - an element of shared memory read before a thread of the block wrote it (both for simt::Shared<T> only);
@@ -209,7 +209,7 @@ class Machine {
         if (conflict && earlier[other].races(now)) report_race(earlier[other], now);
       }
       if (access == read && earlier[write].epoch < first_epoch_ && earlier[atomic].epoch < first_epoch_) {
-        throw Error("simt: thread " + name(now.thread) + " reads shared memory that its block has not written");
+        report_unwritten(now);
       }
     }
     earlier[access].add(now);
@@ -237,6 +237,9 @@ class Machine {
   [[noreturn]] static void report_race(const Moment& earlier, const Moment& now) {
     throw Error("simt: threads " + name(earlier.thread) + " and " + name(now.thread) +
                 " touch an element of shared memory, one of them writing, without a barrier in between");
+  }
+  [[noreturn]] static void report_unwritten(const Moment& now) {
+    throw Error("simt: thread " + name(now.thread) + " reads shared memory that its block has not written");
   }
 
   void run_grid(const Launch& launch) {

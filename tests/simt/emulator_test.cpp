@@ -165,6 +165,56 @@ TEST_CASE("simt: shuffles move numbers between the lanes of a warp") {
   }
 }
 
+struct Voted {
+  unsigned odd, upper;
+  int any, all, none, sum, of_half;
+};
+__global__ void vote(Voted* out) {
+  const int i = static_cast<int>(threadIdx.x), lane = i % 32;
+  Voted& mine = out[i];
+  mine.odd = __ballot_sync(~0u, lane % 2);
+  mine.any = __any_sync(~0u, lane == 7);
+  mine.all = __all_sync(~0u, lane < 32);
+  mine.none = __any_sync(~0u, lane > 31) || __all_sync(~0u, lane != 7);
+  mine.sum = __reduce_add_sync(~0u, i - 20);
+  // Halves that go different ways, each with lanes of its own.
+  if (lane < 16) {
+    mine.upper = __ballot_sync(0xffffu, 1);
+    mine.of_half = __shfl_sync(0xffffu, i, 3);
+  } else {
+    mine.upper = __ballot_sync(0xffff0000u, 1);
+    mine.of_half = __shfl_sync(0xffff0000u, i, 20);
+  }
+}
+
+TEST_CASE("simt: the lanes of a warp vote and add") {
+  for (const std::uint64_t seed : seeds) {
+    Voted out[64];
+    simt::launch({.block = {64}, .seed = seed}, vote, out);
+    for (int i = 0; i < 64; ++i) {
+      const int lane = i % 32, warp = i - lane;
+      CHECK(out[i].odd == 0xaaaaaaaau);
+      CHECK(out[i].any == 1);
+      CHECK(out[i].all == 1);
+      CHECK(out[i].none == 0);
+      CHECK(out[i].sum == 32 * (warp - 20) + 31 * 16);
+      CHECK(out[i].upper == (lane < 16 ? 0xffffu : 0xffff0000u));
+      CHECK(out[i].of_half == warp + (lane < 16 ? 3 : 20));
+    }
+  }
+}
+
+TEST_CASE("simt: bits are counted as CUDA does") {
+  CHECK(__popc(0xf0f0u) == 8);
+  CHECK(__clz(1) == 31);
+  CHECK(__clz(0) == 32);
+  CHECK(__ffs(0) == 0);
+  CHECK(__ffs(8) == 4);
+  CHECK(__uint_as_float(__float_as_uint(1.5f)) == 1.5f);
+  CHECK(alignof(float4) == 16);
+  CHECK(make_float4(1, 2, 3, 4).w == 4);
+}
+
 __global__ void leave_early() {
   if (threadIdx.x == 3) return;
   __syncthreads();
@@ -266,6 +316,32 @@ TEST_CASE("simt: atomics on global and shared memory") {
   CHECK(orders.size() > 4);
   int flag = 0;
   CHECK(mentions(error_of({.block = {2}}, wait_for_nobody, &flag), "spin without end"));
+}
+
+__global__ void accumulate(double* sum, float* total, unsigned long long* count, int* least, unsigned* bits) {
+  atomicAdd(sum, 0.5);
+  atomicAdd(total, 2.f);
+  atomicAdd(count, 1ull << 33);
+  atomicMin(least, static_cast<int>(threadIdx.x));
+  atomicOr(bits, 1u << threadIdx.x);
+  atomicAnd(bits + 1, ~(1u << threadIdx.x));
+  atomicSub(bits + 2, 1u);
+}
+
+TEST_CASE("simt: atomics of every type and kind") {
+  double sum = 0;
+  float total = 0;
+  unsigned long long count = 0;
+  int least = 100;
+  unsigned bits[3] = {0, ~0u, 32};
+  simt::launch({.block = {32}}, accumulate, &sum, &total, &count, &least, bits);
+  CHECK(sum == 16);
+  CHECK(total == 64);
+  CHECK(count == 1ull << 38);
+  CHECK(least == 0);
+  CHECK(bits[0] == ~0u);
+  CHECK(bits[1] == 0);
+  CHECK(bits[2] == 0);
 }
 
 __global__ void mark(int* visits) {

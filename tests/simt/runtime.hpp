@@ -12,15 +12,16 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
-#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -71,15 +72,15 @@ inline Counts counts;
 namespace detail {
 struct Fault {
   cudaError_t error = cudaSuccess;
-  long call = 0;         ///< by number, or
-  std::string function;  ///< by name
+  long call = 0;              ///< by number, or
+  const char* function = "";  ///< by name
 };
 inline Fault fault;
 }  // namespace detail
 
 /// Lets the n-th call from now fail, counting from 1.
-inline void fail_call(long n, cudaError_t error) { detail::fault = {error, counts.calls + n, {}}; }
-/// Lets all calls of a function fail.
+inline void fail_call(long n, cudaError_t error) { detail::fault = {error, counts.calls + n}; }
+/// Lets all calls of a function fail; keeps the pointer to its name.
 inline void fail_function(const char* function, cudaError_t error) { detail::fault = {error, 0, function}; }
 inline void fail_nothing() { detail::fault = {}; }
 
@@ -374,7 +375,7 @@ class Runtime {
   }
   static cudaError_t enter(const char* function) {
     ++counts.calls;
-    if (fault.error != cudaSuccess && (fault.call == counts.calls || fault.function == function)) {
+    if (fault.error != cudaSuccess && (fault.call == counts.calls || std::strcmp(fault.function, function) == 0)) {
       ++counts.failures;
       return fault.error;
     }

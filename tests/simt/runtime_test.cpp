@@ -370,6 +370,33 @@ __global__ void diverge() {
   __syncthreads();
 }
 
+__global__ void record_order(std::vector<unsigned>* order) { order->push_back(blockIdx.x * blockDim.x + threadIdx.x); }
+
+TEST_CASE("simt: a seed decides the order of threads, of blocks and of every launch") {
+  std::set<std::vector<unsigned>> orders;
+  for (const bool shuffled : {false, true}) {
+    simt::shuffle_blocks = shuffled;
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      for (const std::uint64_t seed : seeds) {
+        simt::seed = seed;
+        std::vector<unsigned> order;
+        for (int launch = 0; launch < 2; ++launch) {
+          CHECK(run(shape(8, 4, nullptr), record_order, &order) == cudaSuccess);
+        }
+        CHECK(cudaStreamSynchronize(nullptr) == cudaSuccess);
+        REQUIRE(order.size() == 64);
+        CHECK(!std::equal(order.begin(), order.begin() + 32, order.begin() + 32));
+        bool ascending = true;
+        for (unsigned i = 0; i < 64; ++i) ascending = ascending && order[i] / 4 == i / 4 % 8;
+        CHECK(ascending != shuffled);
+        orders.insert(order);
+      }
+    }
+  }
+  simt::shuffle_blocks = false;
+  CHECK(orders.size() == 2 * std::size(seeds));
+}
+
 TEST_CASE("simt: a fault in a kernel comes out of the call that waits, and drops what follows") {
   const Stream stream;
   const Buffer<int> numbers(64);

@@ -43,6 +43,20 @@ RWKV_HD void step_back(const R (&before)[States], const R (&x)[Inputs], R dy, R 
   else derived_step_back<C>(before, x, dy, dstate, dx);
 }
 
+/// A channel cell that brings what a stretch of time does to the cotangent of the state, smaller than any linear map:
+///
+///     template <class R> struct Back {
+///       static Back identity();
+///       void extend(const R (&before)[state_size], const R (&x)[inputs], R dy);  // by a token in front
+///       void extend(const Back& front);                                          // by a stretch in front
+///       void operator()(R (&dstate)[state_size]) const;                          // from behind it to its front
+///     };
+template <class C, class R = One<double>>
+concept HasBack = Scannable<C> && requires(typename C::template Back<R> back, R (&dstate)[C::state_size]) {
+  back.extend(back);
+  back(dstate);
+};
+
 /// Advances the state by one token, without the output where the cell can.
 template <class C, class R, int States, int Inputs>
 RWKV_HD void advance(R (&state)[States], const R (&x)[Inputs]) {

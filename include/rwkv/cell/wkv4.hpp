@@ -72,6 +72,33 @@ struct WKV4 {
     dstate[2] = a * dstate[0] + b * dstate[1];
   }
 
+  /// The way back through a stretch of time: the cotangents of numerator and denominator decay by `kept`, and its
+  /// outputs add (a, b). That of the exponent behind has no effect.
+  template <class R>
+  struct Back {
+    R kept, a, b;
+
+    RWKV_HD static Back identity() { return {R(1), R(0), R(0)}; }
+    RWKV_HD void extend(const R (&before)[3], const R (&x)[4], R dy) {
+      const ExpPair<R> out = exp_pair(before[2], x[1] + x[2]);
+      const ExpPair<R> up = exp_pair(before[2] + x[0], x[2]);
+      const R inverse = R(1) / (out.first * before[1] + out.second);
+      const R y = (out.first * before[0] + out.second * x[3]) * inverse;
+      const R g = out.first * (dy * inverse);
+      extend({up.first, g, -g * y});
+    }
+    RWKV_HD void extend(const Back& front) {
+      a = front.kept * a + front.a;
+      b = front.kept * b + front.b;
+      kept = front.kept * kept;
+    }
+    RWKV_HD void operator()(R (&dstate)[3]) const {
+      dstate[0] = kept * dstate[0] + a;
+      dstate[1] = kept * dstate[1] + b;
+      dstate[2] = R(0);
+    }
+  };
+
   template <class R>
   RWKV_HD static Stretch<R> lift(const R (&x)[4]) {
     return {x[0], x[3], R(1), x[2]};

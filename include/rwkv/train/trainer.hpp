@@ -39,6 +39,28 @@ struct TrainerOptions {
   Index head_chunk = 256;   ///< see GradientOptions
 };
 
+namespace detail {
+
+/// Each takes the other's place. A row program.
+struct Exchanged {
+  template <class R>
+  RWKV_HD void map(R a, R b, R& a_after, R& b_after) const {
+    a_after = b;
+    b_after = a;
+  }
+};
+
+/// average = decay average + (1 - decay) p. A row program.
+struct Averaged {
+  double decay;
+  template <class R>
+  RWKV_HD void map(R p, R before, R& after) const {
+    after = R(decay) * before + R(1 - decay) * p;
+  }
+};
+
+}  // namespace detail
+
 /// Trains a model in place, one step at a time. Steps are pure functions of the weights, the options and the batches,
 /// on any number of threads, so equal runs give equal bits.
 ///
@@ -129,7 +151,7 @@ class Trainer {
     expects(options_.average > 0, "rwkv: this run keeps no moving average");
     for (const Tuned& tuned : tuned_) {
       const auto value = tuned.tokens(tuned.value), average = tuned.tokens(tuned.average);
-      backend_.rows(Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
+      backend_.rows(detail::Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
     }
     backend_.sync();
     merge();
@@ -389,31 +411,13 @@ class Trainer {
                              o.lora.matrices, "' ", o.lora.rank, " ", o.lora.alpha, ", average ", o.average)}};
   }
 
-  /// Each takes the other's place. A row program.
-  struct Exchanged {
-    template <class R>
-    RWKV_HD void map(R a, R b, R& a_after, R& b_after) const {
-      a_after = b;
-      b_after = a;
-    }
-  };
-
-  /// average = decay average + (1 - decay) p. A row program.
-  struct Averaged {
-    double decay;
-    template <class R>
-    RWKV_HD void map(R p, R before, R& after) const {
-      after = R(decay) * before + R(1 - decay) * p;
-    }
-  };
-
   TrainerOptions options_;
   backend backend_;
   decltype(Net::Parts::body) body_;
   Gradient<Net, P> gradient_;
   BodyState<decltype(Net::Parts::body)> initial_, before_;
   using Update = FlatRows<AdamWUpdate, scalar, 4, 3>;
-  using Average = FlatRows<Averaged, scalar, 2, 1>;
+  using Average = FlatRows<detail::Averaged, scalar, 2, 1>;
 
   std::vector<Tuned> tuned_;
   std::vector<Mat<const scalar>> gradients_;  // of all that is tuned

@@ -40,7 +40,7 @@ struct DecodeTile {
   using Numbers = Several<T, lanes>;
   static constexpr int sweep = warp_size * piece;                        ///< columns that a warp takes at a time
   static constexpr int chunk = (64 << 10) / int{sizeof(T)} / sequences;  ///< columns in shared memory at a time
-  static constexpr int blocks = sequences <= 2 ? 3 : 2;                  ///< of a multiprocessor
+  static constexpr int blocks = sequences == 1 ? 3 : 2;                  ///< of a multiprocessor
   static_assert(chunk % (sweep * depth * most_parts) == 0);
 
   /// Where shared memory has column c of a chunk: what the lanes of a warp read at a time lies side by side.
@@ -50,56 +50,90 @@ struct DecodeTile {
   }
 };
 
+/// The smallest power of two that is not below n.
+RWKV_HD constexpr int power_of_two_from(int n) {
+  int power = 1;
+  while (power < n) power *= 2;
+  return power;
+}
+
+/// The sums of M numbers over a warp, each in 32 / M lanes: those of sum i begin at lane 32 / M * i. In the order of
+/// warp_sum.
+template <int M, int Lanes = warp_size / 2, class T>
+__device__ T warp_sums(T* x, int lane) {
+  static_assert(M >= 1 && M <= warp_size && (M & (M - 1)) == 0);
+  if constexpr (Lanes == 0) {
+    return x[0];
+  } else if constexpr (M == 1) {
+    x[0] += __shfl_xor_sync(whole_warp, x[0], Lanes);
+    return warp_sums<1, Lanes / 2>(x, lane);
+  } else {
+    const bool upper = (lane & Lanes) != 0;
+    RWKV_UNROLL for (int i = 0; i < M / 2; ++i) {
+      const T kept = upper ? x[i + M / 2] : x[i], given = upper ? x[i] : x[i + M / 2];
+      x[i] = kept + __shfl_xor_sync(whole_warp, given, Lanes);
+    }
+    return warp_sums<M / 2, Lanes / 2>(x, lane);
+  }
+}
+
 /// The totals of a row program over `width` channels of each of the first `batch` of N rows x, left in shared memory,
-/// [N, totals]. `partial` is shared memory for block_sum.
+/// [N, totals]. `partial` is shared memory for partial_numbers.
 template <class R, int N, class Program, class T, class S>
-class RowTotals {
+class DecodeTotals {
   using stages = typename Program::stages;
 
  public:
   static constexpr int count = stages::total;
-  static constexpr int most_terms = count * N;  ///< of a call of block_sum
+  static constexpr int partial_numbers = warp_size * decode_warps;
 
   __device__ static void run(const Program& program, const T* x, int width, int batch, S* partial, S* totals) {
-    R all[N][count];
-    run(std::make_integer_sequence<int, stages::count>(), program, x, width, batch, partial, all);
-    if (threadIdx.x == 0) {
-      RWKV_UNROLL for (int n = 0; n < N; ++n) {
-        RWKV_UNROLL for (int k = 0; k < count; ++k) totals[n * count + k] = all[n][k].v[0];
-      }
-    }
-    __syncthreads();
+    run(std::make_integer_sequence<int, stages::count>(), program, x, width, batch, partial, totals);
   }
 
  private:
   template <int... Nth>
   __device__ static void run(std::integer_sequence<int, Nth...>, const Program& program, const T* x, int width,
-                             int batch, S* partial, R (&all)[N][count]) {
-    (stage<Nth>(program, x, width, batch, partial, all), ...);
+                             int batch, S* partial, S* totals) {
+    (stage<Nth>(program, x, width, batch, partial, totals), ...);
   }
 
   template <int Nth>
-  __device__ static void stage(const Program& program, const T* x, int width, int batch, S* partial,
-                               R (&all)[N][count]) {
+  __device__ static void stage(const Program& program, const T* x, int width, int batch, S* partial, S* totals) {
     constexpr int first = stages::before(Nth), terms = stages::before(Nth + 1) - first;
-    R added[N * terms];
-    RWKV_UNROLL for (int i = 0; i < N * terms; ++i) added[i] = R(0);
-    for (int c = static_cast<int>(threadIdx.x) * R::size; c < width; c += decode_threads * R::size) {
+    constexpr int numbers = power_of_two_from(N * terms);
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_size, warp = thread / warp_size;
+    R earlier[N][first + 1];
+    T sums[numbers];
+    RWKV_UNROLL for (int n = 0; n < N; ++n) {
+      RWKV_UNROLL for (int k = 0; k < first; ++k) earlier[n][k] = R(static_cast<T>(totals[n * count + k]));
+    }
+    RWKV_UNROLL for (int i = 0; i < numbers; ++i) sums[i] = T(0);
+    for (int c = thread * R::size; c < width; c += decode_threads * R::size) {
       RWKV_UNROLL for (int n = 0; n < N; ++n) {
         if (n < batch) {
           R term[terms];
-          program.reduce(Stage<Nth>{}, static_cast<const R*>(all[n]), term, R::load(x + Index{n} * width + c));
-          RWKV_UNROLL for (int k = 0; k < terms; ++k) added[n * terms + k] += term[k];
+          program.reduce(Stage<Nth>{}, static_cast<const R*>(earlier[n]), term, R::load(x + Index{n} * width + c));
+          RWKV_UNROLL for (int k = 0; k < terms; ++k) sums[n * terms + k] += sum_lanes(term[k]);
         }
       }
     }
-    T sums[N * terms];
-    RWKV_UNROLL for (int i = 0; i < N * terms; ++i) sums[i] = sum_lanes(added[i]);
-    block_sum(sums, partial);
-    RWKV_UNROLL for (int n = 0; n < N; ++n) {
-      RWKV_UNROLL for (int k = 0; k < terms; ++k) all[n][first + k] = R(sums[n * terms + k]);
-      if constexpr (requires { program.finish(Stage<Nth>{}, all[n]); }) program.finish(Stage<Nth>{}, all[n]);
+    const T sum = warp_sums<numbers>(sums, lane);
+    constexpr int share = warp_size / numbers;
+    if (lane % share == 0) partial[warp * numbers + lane / share] = sum;
+    __syncthreads();
+    if (thread < N) {
+      R all[first + terms];
+      RWKV_UNROLL for (int k = 0; k < first; ++k) all[k] = R(static_cast<T>(totals[thread * count + k]));
+      RWKV_UNROLL for (int k = 0; k < terms; ++k) {
+        T total(0);
+        for (int w = 0; w < decode_warps; ++w) total += static_cast<T>(partial[w * numbers + thread * terms + k]);
+        all[first + k] = R(total);
+      }
+      if constexpr (requires { program.finish(Stage<Nth>{}, all); }) program.finish(Stage<Nth>{}, all);
+      RWKV_UNROLL for (int k = 0; k < first + terms; ++k) totals[thread * count + k] = all[k].v[0];
     }
+    __syncthreads();
   }
 };
 
@@ -233,26 +267,6 @@ struct DecodeProducts {
   int batch, depth, parts = 1;
 };
 
-/// The sums of M numbers over a warp, each in 32 / M lanes: those of sum i begin at lane 32 / M * i. In the order of
-/// warp_sum.
-template <int M, int Lanes = warp_size / 2, class T>
-__device__ T warp_sums(T* x, int lane) {
-  static_assert(M >= 1 && M <= warp_size && (M & (M - 1)) == 0);
-  if constexpr (Lanes == 0) {
-    return x[0];
-  } else if constexpr (M == 1) {
-    x[0] += __shfl_xor_sync(whole_warp, x[0], Lanes);
-    return warp_sums<1, Lanes / 2>(x, lane);
-  } else {
-    const bool upper = (lane & Lanes) != 0;
-    RWKV_UNROLL for (int i = 0; i < M / 2; ++i) {
-      const T kept = upper ? x[i + M / 2] : x[i], given = upper ? x[i] : x[i + M / 2];
-      x[i] = kept + __shfl_xor_sync(whole_warp, given, Lanes);
-    }
-    return warp_sums<M / 2, Lanes / 2>(x, lane);
-  }
-}
-
 /// What a lane has of the rows of its warp.
 template <class D>
 struct WeightPieces {
@@ -370,8 +384,8 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
   detail::Shared<T>* const x = detail::dynamic_shared<T>();
   __shared__ detail::Shared<T> totals[D::sequences * (Source::totals + 1)];
   if constexpr (!std::is_same_v<Totals, NoMix>) {
-    using Norm = RowTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
-    __shared__ detail::Shared<T> partial[Norm::most_terms * decode_warps];
+    using Norm = DecodeTotals<R, D::sequences, decltype(source.program), T, detail::Shared<T>>;
+    __shared__ detail::Shared<T> partial[Norm::partial_numbers];
     Norm::run(source.program, source.x, source.width, batch, partial, totals);
     source.mix = own.mix;
     if (blockIdx.x != 0) source.normed = nullptr;
@@ -515,8 +529,8 @@ struct RowMixes {
 template <class R, class Begin, class Program, class Rule, class T, class W, int Count>
 RWKV_KERNEL void __launch_bounds__(decode_threads)
     norm_rows_kernel(Begin begin, NormedRows<Program, Rule, T, W> rows, RowMixes<T, W, Count> mixes) {
-  using Norm = RowTotals<R, 1, Program, T, detail::Shared<T>>;
-  __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::most_terms * decode_warps];
+  using Norm = DecodeTotals<R, 1, Program, T, detail::Shared<T>>;
+  __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::partial_numbers];
   detail::let_successor_begin();
   detail::wait_for_predecessor();
   const Index row = blockIdx.x;
@@ -694,7 +708,8 @@ class LayerStep {
   }
 
   void run_few() const {
-    const auto &att = layer_.att.params, &ffn = layer_.ffn.params;
+    const auto& att = layer_.att.params;
+    const auto& ffn = layer_.ffn.params;
     using Plain = DecodeProduct<P, StoreSums<Identity, T>>;
     using Activated = DecodeProduct<P, StoreSums<typename VF::Activation, T>>;
     multiply(att_rows(), {Plain{att.key, att.mix_k.data, {k_, width_}}, Plain{att.value, att.mix_v.data, {v_, width_}},
@@ -710,7 +725,8 @@ class LayerStep {
   }
 
   void run_many() const {
-    const auto &att = layer_.att.params, &ffn = layer_.ffn.params;
+    const auto& att = layer_.att.params;
+    const auto& ffn = layer_.ffn.params;
     norm_rows(stream(), true, batch_, RowsAsTheyAre{}, true, att_rows(),
               RowMixes<T, P, 3>{{att.mix_k.data, att.mix_v.data, att.mix_r.data}, {mixed_[0], mixed_[1], mixed_[2]}});
     be_.gemm(product(mixed_[0], att.key, k_), product(mixed_[1], att.value, v_),
@@ -751,8 +767,8 @@ class LayerStep {
 /// Five kernels for up to most_decoded sequences; for more of them, four beside the matrix products.
 template <class B, class V, class VF, class S, class D, class T, Index N, Index M, class State>
 requires ByChannel<V> && ByChannel<VF> && Decodes<compute_t<S>, storage_t<S>>
-bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, std::remove_const_t<B>, D>, ChannelMix<VF, S, B, D>>& layer,
-                Seq<const T, N> x, State& state, Seq<T, M> y) {
+bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, B, D>, ChannelMix<VF, S, B, D>>& layer, Seq<const T, N> x,
+                State& state, Seq<T, M> y) {
   using L = std::remove_cvref_t<decltype(layer)>;
   const LayerStep<B, L, State, V, VF, T> step(be, ws, layer, x.data, state, y.data, x.batch);
   if (be.dry) return true;

@@ -21,6 +21,7 @@ struct Place {
 
 /// Sequences of one length. Their pieces of `per` tokens lie in slots: the first piece of each, then the second.
 struct Whole {
+  static constexpr bool long_tiles = true;  ///< whether a scan may take them
   Index batch, time;
   RWKV_HD Index count() const { return batch; }
   RWKV_HD Span operator[](Index s) const { return {s, 0, time}; }
@@ -33,6 +34,7 @@ struct Whole {
 /// Its pieces lie in slots one after the other; some slots stay empty.
 template <class I>
 struct Packed {
+  static constexpr bool long_tiles = false;  ///< finding a tile's place takes the registers
   const I* starts;
   Index sequences, tokens;
   RWKV_HD Index count() const { return sequences; }
@@ -71,11 +73,8 @@ struct Held<Nth, R, Tokens, Op, true> {
     pieces[i] = *reinterpret_cast<const Piece*>(op.row(b, t) + lane);
   }
   RWKV_HD R number(int i) const {
-    R x;
-    RWKV_UNROLL for (int n = 0; n < R::size; ++n) {
-      x.v[n] = widen<typename R::scalar>(pieces[constant ? 0 : i].v[n]);
-    }
-    return x;
+    const Piece& piece = pieces[constant ? 0 : i];
+    return R::each([&](int n) { return widen<typename R::scalar>(piece.v[n]); });
   }
 };
 
@@ -153,11 +152,15 @@ consteval bool explain_packed() {
   return true;
 }
 
+inline void check_one_row(Index batch) {
+  asserts(batch == 1, "rwkv: packed sequences lie in one row, not in ", batch);
+}
+
 /// Checks the operands of packed sequences: one row of tokens, a state for each sequence.
 template <class C, class T, Index M, class... Op>
 void check_packed(Index length, const Mat<T, M>& state, const Op&... ops) {
   const auto y = detail::written(ops...);
-  asserts(y.batch == 1, "rwkv: packed sequences lie in one row, not in ", y.batch);
+  check_one_row(y.batch);
   auto one = state;
   one.rows = 1;
   detail::check_recur<C>(length, one, ops...);

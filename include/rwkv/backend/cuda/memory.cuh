@@ -51,9 +51,9 @@ RWKV_KERNEL void scatter_add_kernel(Mat<const T> from, const Token* rows, Mat<W>
   __syncthreads();
   if (seen != 0) return;
   for (Index c = threadIdx.x; c < from.cols; c += blockDim.x) {
-    auto sum = widen<T>(table(token, c));
+    auto sum = widen<accumulator_t<W>>(table(token, c));
     for (Index r = own; r < from.rows; ++r) {
-      if (rows[r] == token) sum += from(r, c);
+      if (rows[r] == token) sum += widen<accumulator_t<W>>(from(r, c));
     }
     table(token, c) = narrow<W>(sum);
   }

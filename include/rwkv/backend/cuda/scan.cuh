@@ -188,8 +188,9 @@ constexpr bool scans() {
 /// the tile and publishes the one behind it, then each warp goes through its run from the state in front of it. Without
 /// `Outputs` only the states behind tiles are published, for the way back.
 template <class Tile, bool Outputs, class C, class T, class Sequences, class... Op>
-RWKV_KERNEL void __launch_bounds__(Tile::threads)
-    scan_kernel(Sequences sequences, Chain<T, C::state_size> chain, Mat<T> state, Op... ops) {
+RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
+    scan_kernel(Sequences sequences, Chain<T, C::state_size> chain, Mat<std::conditional_t<Outputs, T, const T>> state,
+                Op... ops) {
   using R = Several<T, Tile::lanes>;
   using Summary = stretch_t<C, R>;
   using State = Numbers<R, C::state_size>;
@@ -232,7 +233,9 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads)
       C::enter(now.v, total);
     }
     if (!at.is_last()) chain.publish(at.slot, at.column, at.channel, at.active, now.v);
-    else if (at.active) detail::store_lanes(now.v, state.row(at.place.s) + at.channel, width, detail::AllLanes{});
+    else if constexpr (Outputs) {
+      if (at.active) detail::store_lanes(now.v, state.row(at.place.s) + at.channel, width, detail::AllLanes{});
+    }
   }
   if constexpr (Outputs) {
     __syncthreads();
@@ -267,11 +270,13 @@ Index tile_columns(Index width) {
 }
 
 /// Calls body(tile) with the shape of tile for a chunk and the lanes that memory is aligned for.
-template <class C, class T, class Body>
-void with_scan_tile(Index chunk, bool aligned, const Body& body) {
+template <class C, class T, bool Long, class Body>
+void with_scan_tile([[maybe_unused]] Index chunk, bool aligned, const Body& body) {
   const auto with_lanes = [&]<int Lanes>(std::integral_constant<int, Lanes>) {
-    if (chunk >= long_chunk) body(scan_tile_t<C, T, Lanes, true>{});
-    else body(scan_tile_t<C, T, Lanes, false>{});
+    if constexpr (Long) {
+      if (chunk >= long_chunk) return body(scan_tile_t<C, T, Lanes, true>{});
+    }
+    body(scan_tile_t<C, T, Lanes, false>{});
   };
   if constexpr (most_lanes<T> > 1) {
     if (aligned) return with_lanes(std::integral_constant<int, most_lanes<T>>{});
@@ -281,8 +286,8 @@ void with_scan_tile(Index chunk, bool aligned, const Body& body) {
 
 /// Launches scan_kernel.
 template <class Tile, bool Outputs, class C, class T, class Sequences, class... Op>
-void launch_scan(const CudaStream& stream, const Chain<T, C::state_size>& chain, Sequences sequences, Mat<T> state,
-                 const Op&... ops) {
+void launch_scan(const CudaStream& stream, const Chain<T, C::state_size>& chain, Sequences sequences,
+                 Mat<std::conditional_t<Outputs, T, const T>> state, const Op&... ops) {
   const Index slots = sequences.slots(Tile::length);
   chain.clear(stream, slots);
   stream.launch({.grid = {static_cast<unsigned>(slots * chain.columns)}, .block = {Tile::threads}},
@@ -294,7 +299,7 @@ template <class C, class T, class Sequences, class... Op>
 void recur_scan(const CudaStream& stream, bool dry, Arena scratch, Index chunk, Sequences sequences, Mat<T> state,
                 const Op&... ops) {
   const Index width = detail::written(ops...).width;
-  with_scan_tile<C, T>(chunk, all_aligned<most_lanes<T>>(width, state, ops...), [&](auto tile) {
+  with_scan_tile<C, T, Sequences::long_tiles>(chunk, all_aligned<most_lanes<T>>(width, state, ops...), [&](auto tile) {
     using Tile = decltype(tile);
     const auto chain = Chain<T, C::state_size>::take(scratch, sequences.slots(Tile::length), width,
                                                      tile_columns<Tile>(width));

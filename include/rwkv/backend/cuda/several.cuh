@@ -1,5 +1,7 @@
 #pragma once
 /// Neighbouring numbers of one thread: what functors see when a thread loads 16 bytes at a time.
+#include <cstdint>
+
 #include "rwkv/backend/cuda/platform.cuh"
 #include "rwkv/core/math.hpp"
 
@@ -19,6 +21,11 @@ struct Several {
     U v[N];
   };
 
+  template <class W>
+  struct [[gnu::may_alias]] Word {
+    W bits;
+  };
+
   Several() = default;
   template <class U>
   requires std::convertible_to<U, T> RWKV_HD constexpr explicit Several(U value) {
@@ -36,7 +43,13 @@ struct Several {
   RWKV_HD void store(U* to) const {
     Piece<U> piece;
     RWKV_UNROLL for (int i = 0; i < N; ++i) piece.v[i] = narrow<U>(v[i]);
-    *reinterpret_cast<Piece<U>*>(to) = piece;
+    // Small pieces as one word: nvcc splits a structure of two numbers into two accesses now and then.
+    if constexpr (sizeof piece == 8) *reinterpret_cast<Word<std::uint64_t>*>(to) = {detail::bits_as<std::uint64_t>(piece)};
+    else if constexpr (sizeof piece == 4) {
+      *reinterpret_cast<Word<std::uint32_t>*>(to) = {detail::bits_as<std::uint32_t>(piece)};
+    } else {
+      *reinterpret_cast<Piece<U>*>(to) = piece;
+    }
   }
 
   template <class F>

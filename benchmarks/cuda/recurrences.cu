@@ -1,0 +1,182 @@
+/// WKV4 by every schedule, both ways, and a step of many sequences; a cell of one's own on the same layout.
+#include "rwkv/cell/wkv4.hpp"
+#include "rwkv/op/recurrence.hpp"
+#include "suite.cuh"
+
+namespace bench {
+
+/// A cell of one's own: h = sigmoid(gate) h + value.
+struct Leaky {
+  static constexpr auto inputs = rwkv::Inputs{"gate", "value"};
+  static constexpr int state_size = 1;
+
+  template <class R>
+  struct Stretch {
+    R keep, add;
+  };
+  template <class R>
+  RWKV_HD static void init(R (&h)[1]) {
+    h[0] = R(0);
+  }
+  template <class R>
+  RWKV_HD static R step(R (&h)[1], const R (&x)[2]) {
+    enter(h, lift(x));
+    return h[0];
+  }
+  template <class R>
+  RWKV_HD static Stretch<R> lift(const R (&x)[2]) {
+    return {sigmoid(x[0]), x[1]};
+  }
+  template <class R>
+  RWKV_HD static Stretch<R> compose(const Stretch<R>& earlier, const Stretch<R>& later) {
+    return {earlier.keep * later.keep, later.keep * earlier.add + later.add};
+  }
+  template <class R>
+  RWKV_HD static void enter(R (&h)[1], const Stretch<R>& stretch) {
+    h[0] = stretch.keep * h[0] + stretch.add;
+  }
+};
+
+namespace {
+
+using rwkv::Extent;
+using rwkv::Mat;
+using rwkv::Seq;
+namespace arg = rwkv::arg;
+
+struct Shape {
+  Index batch, time, width;
+
+  Index count() const { return batch * time * width; }
+  std::string name() const { return by(batch, time, width); }
+  template <class T>
+  Seq<T> of(T* data) const {
+    return {data, batch, time, width};
+  }
+};
+constexpr Shape training{8, 1024, 768}, prompt{1, 16384, 4096};
+
+double bytes_of(const Shape& shape, double arrays, std::size_t size) {
+  return arrays * static_cast<double>(shape.count()) * static_cast<double>(size);
+}
+
+/// One head that holds all channels.
+constexpr Extent<3> length{};
+
+/// What the channels share, and a state for every set.
+struct Recurrence4 {
+  Numbers<float> w, u, states;
+  Index batch, width;
+
+  Recurrence4(Cuda& be, const Shape& shape, Index sets)
+      : w(be, shape.width, -3, -0.01f, 1), u(be, shape.width, -1, 1, 2),
+        states(be, shape.batch * 3 * shape.width, -1, 1, 3, sets), batch(shape.batch), width(shape.width) {
+    for (Index set = 0; set < sets; ++set) rwkv::reset_state<rwkv::WKV4>(be, state(set));
+  }
+  Mat<float> state(Index set) const { return rwkv::matrix(states.data(set), batch, 3 * width); }
+};
+
+template <class T, class Schedule>
+void forward(Suite& suite, const Shape& shape, const char* schedule, double goal, double state_bytes = 0) {
+  const Case what{std::string("wkv4, ") + schedule,
+                  shape.name(),
+                  number_name<T>(),
+                  {.read = bytes_of(shape, 2, sizeof(T)) + state_bytes,
+                   .written = bytes_of(shape, 1, sizeof(T)) + state_bytes,
+                   .flops = 34 * bytes_of(shape, 1, 1)},
+                  goal};
+  suite.run(what, [&] {
+    Cuda& be = suite.backend();
+    const Index sets = suite.sets(what.work.read + what.work.written), count = shape.count();
+    const Recurrence4 shared(be, shape, sets);
+    const Numbers<T> k(be, count, -2, 2, 4, sets), v(be, count, -1, 1, 5, sets), y(be, count, -1, 1, 6, sets);
+    const auto call = [&](rwkv::Arena ws, Index set) {
+      be.recur(ws, Schedule{}, rwkv::WKV4{}, length, shared.state(set), arg::chan(shared.w.channels()),
+               arg::chan(shared.u.channels()), arg::in(shape.of(k.data(set))), arg::in(shape.of(v.data(set))),
+               arg::out(shape.of(y.data(set))));
+    };
+    const auto scratch = scratch_for(be, [&](rwkv::Arena ws) { call(ws, 0); });
+    suite.measure(what, sets, [&](Index set) { call(scratch.arena(), set); });
+  });
+}
+
+template <class T, class Schedule>
+void backward(Suite& suite, const Shape& shape, const char* schedule, double goal) {
+  const Case what{std::string("wkv4 back, ") + schedule,
+                  shape.name(),
+                  number_name<T>(),
+                  {.read = bytes_of(shape, 3, sizeof(T)),
+                   .written = bytes_of(shape, 2, sizeof(T)),
+                   .flops = 80 * bytes_of(shape, 1, 1)},
+                  goal};
+  suite.run(what, [&] {
+    Cuda& be = suite.backend();
+    const Index sets = suite.sets(what.work.read + what.work.written), count = shape.count();
+    const Recurrence4 first(be, shape, 1), after(be, shape, 1), before(be, shape, 1);
+    const Numbers<float> dw(be, shape.width, -1, 1, 7), du(be, shape.width, -1, 1, 8);
+    const Numbers<T> k(be, count, -2, 2, 4, sets), v(be, count, -1, 1, 5, sets), dy(be, count, -1, 1, 6, sets),
+        dk(be, count, -1, 1, 9, sets), dv(be, count, -1, 1, 10, sets);
+    be.fill(after.state(0), 0.0f);
+    const auto call = [&](rwkv::Arena ws, Index set) {
+      be.recur_back(ws, Schedule{}, rwkv::WKV4{}, length, Mat<const float>(first.state(0)),
+                    Mat<const float>(after.state(0)), before.state(0), arg::chan(first.w.channels()),
+                    arg::chan(first.u.channels()), arg::in(shape.of(k.data(set))), arg::in(shape.of(v.data(set))),
+                    arg::cot(shape.of(dy.data(set))), arg::sum(dw.vector()), arg::sum(du.vector()),
+                    arg::out(shape.of(dk.data(set))), arg::out(shape.of(dv.data(set))));
+    };
+    const auto scratch = scratch_for(be, [&](rwkv::Arena ws) { call(ws, 0); });
+    suite.measure(what, sets, [&](Index set) { call(scratch.arena(), set); });
+  });
+}
+
+template <class T>
+void wkv4(Suite& suite, const Shape& shape, double forward_goal, double backward_goal) {
+  forward<T, rwkv::Auto>(suite, shape, "Auto", forward_goal);
+  forward<T, rwkv::Scan>(suite, shape, "Scan", 0);
+  forward<T, rwkv::Sequential>(suite, shape, "Sequential", 0);
+  backward<T, rwkv::Auto>(suite, shape, "Auto", backward_goal);
+  backward<T, rwkv::Scan>(suite, shape, "Scan", 0);
+  backward<T, rwkv::Sequential>(suite, shape, "Sequential", 0);
+}
+
+template <class Schedule>
+void own_cell(Suite& suite, const Shape& shape, const char* schedule) {
+  const Case what{
+      std::string("own cell, ") + schedule,
+      shape.name(),
+      "fp32",
+      {.read = bytes_of(shape, 2, 4), .written = bytes_of(shape, 1, 4), .flops = 14 * bytes_of(shape, 1, 1)}};
+  suite.run(what, [&] {
+    Cuda& be = suite.backend();
+    const Index sets = suite.sets(what.work.read + what.work.written), count = shape.count();
+    const Numbers<float> gate(be, count, -1, 3, 1, sets), value(be, count, -1, 1, 2, sets),
+        y(be, count, -1, 1, 3, sets), state(be, shape.batch * shape.width, -1, 1, 4);
+    const auto call = [&](rwkv::Arena ws, Index set) {
+      be.recur(ws, Schedule{}, Leaky{}, Extent<1>{}, rwkv::matrix(state.data(), shape.batch, shape.width),
+               arg::in(shape.of(gate.data(set))), arg::in(shape.of(value.data(set))), arg::out(shape.of(y.data(set))));
+    };
+    const auto scratch = scratch_for(be, [&](rwkv::Arena ws) { call(ws, 0); });
+    suite.measure(what, sets, [&](Index set) { call(scratch.arena(), set); });
+  });
+}
+
+}  // namespace
+
+void add_recurrences(Suite& suite) {
+  suite.section("Recurrences");
+  wkv4<rwkv::bf16>(suite, training, 2.0, 2.2);
+  wkv4<float>(suite, training, 2.0, 2.2);
+  if (!suite.quick()) {
+    wkv4<rwkv::bf16>(suite, prompt, 1.4, 1.55);
+    wkv4<float>(suite, prompt, 1.4, 1.55);
+  }
+  // One token of many sequences: the state is most of the traffic.
+  for (const Index batch : {64, 960}) {
+    const Shape step{batch, 1, 4096};
+    forward<float, rwkv::Auto>(suite, step, "step", share(0.85), bytes_of(step, 3, sizeof(float)));
+  }
+  own_cell<rwkv::Scan>(suite, training, "Scan");
+  own_cell<rwkv::Sequential>(suite, training, "Sequential");
+}
+
+}  // namespace bench

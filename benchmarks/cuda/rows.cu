@@ -1,0 +1,146 @@
+/// The rest of what is bound by memory: gates, sums, the optimiser, the loss, gathering and scattering.
+#include "rows.cuh"
+
+#include "rwkv/backend/transfer.hpp"
+#include "rwkv/op/activation.hpp"
+#include "rwkv/train/adamw.hpp"
+
+namespace bench {
+
+namespace {
+
+using rwkv::Token;
+namespace arg = rwkv::arg;
+
+template <class T>
+void pointwise(Suite& suite, Index width) {
+  Cuda& be = suite.backend();
+  const Shape shape = Shape::with<T>(width);
+  passes<T>(suite, "sigmoid gate", shape, 2, 1, forward_goal, [&](rwkv::Arena, const Arrays<T>& all, Index set) {
+    be.rows(rwkv::SigmoidGate{}, arg::in(all(0, set)), arg::in(all(1, set)), arg::out(all(2, set)));
+  });
+  passes<T>(suite, "sigmoid gate back", shape, 3, 2, backward_goal,
+            [&](rwkv::Arena ws, const Arrays<T>& all, Index set) {
+              rwkv::rows_back(be, ws, rwkv::SigmoidGate{}, arg::in(all(0, set)), arg::in(all(1, set)),
+                              arg::cot(all(2, set)), arg::out(all(3, set)), arg::out(all(4, set)));
+            });
+  passes<T>(suite, "residual sum", shape, 2, 1, forward_goal, [&](rwkv::Arena, const Arrays<T>& all, Index set) {
+    be.rows(rwkv::Sum{}, arg::in(all(0, set)), arg::in(all(1, set)), arg::out(all(2, set)));
+  });
+  passes<T>(suite, "copy", shape, 1, 1, forward_goal, [&](rwkv::Arena, const Arrays<T>& all, Index set) {
+    be.copy(rwkv::Mat<const T>(all(0, set).flat()), all(1, set).flat());
+  });
+}
+
+/// Gradient, parameter and both moments, of which the last three are replaced.
+void optimiser(Suite& suite, Index width) {
+  Cuda& be = suite.backend();
+  const rwkv::AdamWUpdate update(rwkv::AdamW{}, rwkv::Role::matrix, 1e-5, 10, 1);
+  passes<float>(
+      suite, "AdamW", Shape::with<float>(width, 1), 4, 3, forward_goal,
+      [&](rwkv::Arena, const Arrays<float>& all, Index set) {
+        const auto g = all(0, set), p = all(1, set), m = all(2, set), v = all(3, set);
+        be.rows(update, arg::in(g), arg::in(p), arg::in(m), arg::in(v), arg::out(p), arg::out(m), arg::out(v));
+      },
+      4);
+}
+
+constexpr Index vocab = 50277;
+
+/// Random tokens where the device reaches them, and how many different ones there are.
+class Tokens {
+ public:
+  Tokens(Cuda& be, Index count, Index sets) : all_(be, static_cast<std::size_t>(count * sets)), count_(count) {
+    const rwkv::Philox random{.key = 9};
+    std::vector<bool> seen(static_cast<std::size_t>(vocab));
+    for (std::size_t i = 0; i < all_.numbers().size(); ++i) {
+      const auto token = random.block(i).words[0] % static_cast<std::uint32_t>(vocab);
+      all_.numbers()[i] = static_cast<Token>(token);
+      if (static_cast<Index>(i) < count) seen[token] = true;
+    }
+    different_ = std::count(seen.begin(), seen.end(), true);
+  }
+  std::span<const Token> operator()(Index set) {
+    return std::span<const Token>(all_.numbers())
+        .subspan(static_cast<std::size_t>(set * count_), static_cast<std::size_t>(count_));
+  }
+  double different() const { return static_cast<double>(different_); }
+
+ private:
+  rwkv::Exchange<Token, Cuda> all_;
+  Index count_, different_ = 0;
+};
+
+/// The logits become their gradient, so all calls after the first see that.
+void loss(Suite& suite) {
+  const Index rows = suite.quick() ? 512 : 2048;
+  const double bytes = static_cast<double>(rows * vocab) * sizeof(float);
+  const Case what{"cross entropy", by(rows, vocab), "fp32", {.read = bytes, .written = bytes}, backward_goal};
+  suite.run(what, [&] {
+    Cuda& be = suite.backend();
+    const Index sets = suite.sets(bytes);
+    const Numbers<float> logits(be, rows * vocab, -8, 8, 1, sets);
+    Tokens targets(be, rows, sets);
+    rwkv::Exchange<float, Cuda> losses(be, static_cast<std::size_t>(rows));
+    suite.measure(what, sets, [&](Index set) {
+      be.cross_entropy(rwkv::matrix(logits.data(set), rows, vocab), targets(set), {}, losses.numbers());
+    });
+  });
+}
+
+template <class W>
+void gather(Suite& suite, Index width) {
+  const Index tokens = least_bytes / (width * Index{sizeof(float)});
+  const double count = static_cast<double>(tokens * width);
+  const Case what{"gather rows",
+                  by(vocab, width) + " at " + std::to_string(tokens),
+                  number_name<W>(),
+                  {.read = count * sizeof(W), .written = count * sizeof(float)},
+                  forward_goal};
+  suite.run(what, [&] {
+    Cuda& be = suite.backend();
+    const Index sets = suite.sets(what.work.read + what.work.written);
+    const Numbers<W> table(be, vocab * width, -1, 1, 1);
+    const Numbers<float> to(be, tokens * width, -1, 1, 2, sets);
+    Tokens chosen(be, tokens, sets);
+    suite.measure(what, sets, [&](Index set) {
+      be.gather_rows(rwkv::matrix(std::as_const(table).data(), vocab, width), chosen(set),
+                     rwkv::matrix(to.data(set), tokens, width));
+    });
+  });
+}
+
+void scatter(Suite& suite, Index width) {
+  Cuda& be = suite.backend();
+  const Index tokens = least_bytes / (width * Index{sizeof(float)});
+  const double row = static_cast<double>(width) * sizeof(float);
+  const double rows = Tokens(be, tokens, 1).different();
+  const Case what{"scatter and add rows",
+                  by(vocab, width) + " at " + std::to_string(tokens),
+                  "fp32",
+                  {.read = (static_cast<double>(tokens) + rows) * row, .written = rows * row},
+                  backward_goal};
+  suite.run(what, [&] {
+    const Index sets = suite.sets(what.work.read + what.work.written);
+    const Numbers<float> table(be, vocab * width, -1, 1, 1), from(be, tokens * width, -1, 1, 2, sets);
+    Tokens chosen(be, tokens, sets);
+    suite.measure(what, sets, [&](Index set) {
+      be.scatter_add_rows(rwkv::matrix(from.data(set), tokens, width), chosen(set),
+                          rwkv::matrix(table.data(), vocab, width));
+    });
+  });
+}
+
+}  // namespace
+
+void add_rows(Suite& suite) {
+  pointwise<rwkv::bf16>(suite, 4096);
+  pointwise<float>(suite, 4096);
+  optimiser(suite, 4096);
+  loss(suite);
+  gather<rwkv::bf16>(suite, 4096);
+  gather<float>(suite, 4096);
+  scatter(suite, 4096);
+}
+
+}  // namespace bench

@@ -1,0 +1,105 @@
+#pragma once
+// Continues a prompt with an RWKV-4 checkpoint, straight from the official .pth or a .safetensors; on any backend.
+#include <rwkv/rwkv.hpp>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <optional>
+#include <string>
+
+#include "../backend_for.hpp"
+
+namespace example {
+
+struct Settings {
+  std::string model = RWKV_EXAMPLE_MODEL;
+  std::string vocabulary;
+  std::string prompt = "\nKING RICHARD:\n";
+  rwkv::Index tokens = 300;
+  int threads = 2;
+  double temperature = 1.0, top_p = 0.7, presence = 0.0, frequency = 0.0;
+  int top_k = 0;
+  std::uint64_t seed = 42;
+};
+
+inline volatile std::sig_atomic_t interrupted = 0;
+
+inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab) {
+  if (!settings.vocabulary.empty()) {
+    auto tokenizer = rwkv::Tokenizer::open(settings.vocabulary);
+    rwkv::expects(tokenizer.size() <= vocab, settings.vocabulary, ": a vocabulary of ", tokenizer.size(),
+                  " tokens does not fit a model of ", vocab);
+    return tokenizer;
+  }
+  rwkv::expects(vocab == 256, settings.model, ": the model has a vocabulary of ", vocab,
+                " tokens; pass its vocabulary file with --vocab");
+  return rwkv::Tokenizer::bytes();
+}
+
+/// S is the number type of the file, so that its weights are used where they lie.
+template <class Backend, class S>
+void run(const Settings& settings, const rwkv::TensorFile& file) {
+  using Net = rwkv::LanguageModel<rwkv::V4, S, Backend>;
+  const auto net = rwkv::load_checkpoint<Net>(file, {}, backend_for<Backend>(settings.threads));
+  const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
+  auto context = net.context();  // state and scratch: all that step() will ever need
+  rwkv::Sampler pick{.temperature = settings.temperature,
+                     .top_k = settings.top_k,
+                     .top_p = settings.top_p,
+                     .presence_penalty = settings.presence,
+                     .frequency_penalty = settings.frequency,
+                     .seed = settings.seed};
+
+  std::cout << settings.prompt << std::flush;
+  const auto stats =
+      rwkv::generate(context, tokenizer, settings.prompt, settings.tokens, pick, [](std::string_view piece) {
+        std::cout << piece << std::flush;
+        return interrupted == 0;
+      });
+  std::fprintf(stderr, "\n\nprefill %td tokens, %.0f tokens/s; decode %td tokens, %.0f tokens/s; state %td bytes\n",
+               stats.prompt_tokens, stats.prefill_tokens_per_second(), stats.new_tokens,
+               stats.decode_tokens_per_second(), context.state_bytes());
+}
+
+/// The program.
+template <class Backend>
+int generate(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Continues a prompt with an RWKV-4 checkpoint (.pth or .safetensors).", "generate");
+  app.option_defaults()->always_capture_default();
+  app.add_option("model", settings.model, "checkpoint");
+  app.add_option("--prompt", settings.prompt, "text to continue");
+  app.add_option("--tokens", settings.tokens, "how many tokens to add")->check(CLI::NonNegativeNumber);
+  app.add_option("--temperature", settings.temperature, "0 takes the most likely token");
+  app.add_option("--top-p", settings.top_p, "draw from the most likely tokens that together have this probability");
+  app.add_option("--top-k", settings.top_k, "draw from this many tokens at most; 0: all");
+  app.add_option("--presence", settings.presence, "penalty for tokens that occurred");
+  app.add_option("--frequency", settings.frequency, "penalty for each time a token occurred");
+  app.add_option("--seed", settings.seed, "equal seeds give equal text");
+  if constexpr (Threaded<Backend>) app.add_option("--threads", settings.threads, "threads");
+  app.add_option("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
+  }
+  std::signal(SIGINT, [](int) { interrupted = 1; });
+
+  try {
+    const auto file = rwkv::open_tensors(settings.model);
+    const auto* embedding = file.find("emb.weight");
+    const auto dtype = embedding == nullptr ? rwkv::DType::f32 : embedding->dtype;
+    if (dtype == rwkv::DType::bf16) run<Backend, rwkv::bf16>(settings, file);
+    else if (dtype == rwkv::DType::f16) run<Backend, rwkv::f16>(settings, file);
+    else run<Backend, float>(settings, file);
+  } catch (const std::exception& error) {
+    std::cerr << "generate: " << error.what() << '\n';
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace example

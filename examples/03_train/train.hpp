@@ -1,0 +1,469 @@
+#pragma once
+// Trains an RWKV-4 on a text file, or says how well a model predicts one; on any backend that can train.
+#include <rwkv/rwkv.hpp>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <csignal>
+#include <exception>
+#include <iostream>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "../backend_for.hpp"
+#include "curve.hpp"
+#include "progress.hpp"
+
+namespace example {
+
+using namespace rwkv;
+
+/// The recipe of the model that lies beside this file.
+struct Settings {
+  std::string text = RWKV_EXAMPLE_TEXT, out = "shakespeare-bf16.safetensors", vocabulary, from, evaluate, curve;
+  ModelSizes sizes{.vocab = 256, .width = 160, .depth = 4};
+  std::string decay = "cosine";
+  TrainerOptions trainer{.shape = {.batch = 16, .length = 256},
+                         .rate = {.peak = 4e-3, .final = 1e-4, .steps = 1800, .warmup = 50},
+                         .optimizer = {.weight_decay = 0.2},
+                         .average = 0.99};
+  Index accumulate = 1, evaluate_every = 100, save_every = 100, patience = 5;
+  double held_out = 0.1;
+  int threads = 2;
+  bool resume = false, streams = false, recompute = false;
+
+  /// The file from which an interrupted run goes on.
+  std::filesystem::path run_file() const { return std::filesystem::path(out).replace_extension(".run.safetensors"); }
+  std::filesystem::path curve_file() const {
+    return curve.empty() ? std::filesystem::path(out).replace_extension(".csv") : std::filesystem::path(curve);
+  }
+};
+
+/// The signal that asks the program to end, or 0. A second one ends it at once.
+inline volatile std::sig_atomic_t stopped = 0;
+
+inline void stop_at(int signal) {
+  stopped = signal;
+  std::signal(signal, SIG_DFL);
+}
+
+/// The text as tokens, and the size of their vocabulary.
+struct Text {
+  TokenData tokens;
+  Index vocab;
+};
+
+inline Text read_text(const Settings& settings) {
+  if (settings.vocabulary.empty()) return {TokenData::open(settings.text, TokenWidth::bits8), 256};
+  const auto tokenizer = Tokenizer::open(settings.vocabulary);
+  const Bytes bytes = read_file(settings.text);
+  const std::string_view characters(reinterpret_cast<const char*>(bytes.view().data()), bytes.view().size());
+  return {TokenData(tokenizer.encode(characters), settings.text), tokenizer.size()};
+}
+
+/// Whether a model in a file has the vocabulary of the text.
+inline void check_vocabulary(const Settings& settings, const std::string& model, Index of_text, Index of_model) {
+  expects(!settings.vocabulary.empty() || of_model == 256, model, ": the model has a vocabulary of ", of_model,
+          " tokens; pass its vocabulary file with --vocab");
+  expects(of_text <= of_model, settings.vocabulary, ": a vocabulary of ", of_text, " tokens does not fit a model of ",
+          of_model);
+}
+
+/// FNV-1a of all tokens.
+inline std::uint64_t hash_of(const TokenData& data) {
+  std::uint64_t hash = stream_of("");
+  for (Index i = 0; i < data.size(); ++i) hash = (hash ^ static_cast<std::uint32_t>(data[i])) * 0x100000001b3u;
+  return hash;
+}
+
+/// What a run knows of its past beside the weights.
+struct History {
+  Index evaluated = 0;  ///< the step of the last evaluation
+  Index best_step = 0;
+  double best = std::numeric_limits<double>::infinity();
+  Index worse = 0;            ///< evaluations since the best one
+  double sum = 0, count = 0;  ///< losses since the last line of the curve
+  double seconds = 0;
+  std::string curve{curve_head};
+
+  std::map<std::string, std::string> notes() const {
+    return {{"evaluated", join(evaluated)},
+            {"best_step", join(best_step)},
+            {"best", join(best)},
+            {"worse", join(worse)},
+            {"sum", join(sum)},
+            {"count", join(count)},
+            {"seconds", join(seconds)},
+            {"curve", curve}};
+  }
+
+  void restore(const std::map<std::string, std::string>& notes, const std::string& file) {
+    const auto read = [&](const char* key, auto& number) {
+      const auto found = notes.find(key);
+      expects(found != notes.end(), file, ": this run was not written by this program: it has no '", key, "'");
+      const std::string& digits = found->second;
+      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+      expects(error == std::errc() && end == digits.data() + digits.size(), file, ": '", key, "' is no number");
+    };
+    read("evaluated", evaluated);
+    read("best_step", best_step);
+    read("best", best);
+    read("worse", worse);
+    read("sum", sum);
+    read("count", count);
+    read("seconds", seconds);
+    curve = notes.at("curve");
+  }
+};
+
+/// One training run. P says what a pass keeps.
+///
+/// Whatever happens between two saves happens again, to the bit, when the run goes on from the first of them: batches
+/// follow from the number of the step, and the model file is written before the run file that counts on it.
+template <class Net, class P>
+class Run {
+ public:
+  Run(const Settings& settings, Net net, const TokenData& training, std::optional<TokenData> held_out)
+      : settings_(settings), net_(std::move(net)), held_out_(std::move(held_out)), source_(source(settings, training)),
+        trainer_(net_, settings.trainer), batches_(static_cast<std::size_t>(settings.accumulate)),
+        identity_{
+            {"text", join(training.size(), " tokens of hash ", hash_of(training), ", held out ", settings.held_out)},
+            {"batches", join(settings.streams ? "in streams" : "at random", ", seed ", settings.trainer.seed.value,
+                             ", accumulate ", settings.accumulate)},
+            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience)}} {}
+
+  /// Trains to the end or until the program is asked to stop. Returns the exit status.
+  int operator()() {
+    if (settings_.resume) resume();
+    else begin();
+    started_ = began_ - history_.seconds;
+    first_ = trainer_.steps();
+    while (stopped == 0) {
+      if (evaluation_is_due()) {
+        evaluate();
+        if (stopped != 0) break;
+      }
+      if (is_finished()) break;
+      if (trainer_.steps() % settings_.save_every == 0 && trainer_.steps() > first_) save();
+      step();
+    }
+    save();
+    if (stopped != 0) {
+      progress_.print(text("stopped after step %td of %td; the same command with --resume goes on", trainer_.steps(),
+                           settings_.trainer.rate.steps));
+      return 128 + stopped;
+    }
+    if (held_out_) {
+      progress_.print(text("best validation loss %.4f, after step %td", history_.best, history_.best_step));
+    }
+    progress_.print(plot_curve(settings_.curve_file()));
+    progress_.print("the model is in " + settings_.out);
+    return 0;
+  }
+
+ private:
+  using Source = std::variant<RandomWindows, ContiguousStreams>;
+
+  static Source source(const Settings& settings, const TokenData& data) {
+    if (settings.streams) return ContiguousStreams(data, settings.trainer.shape);
+    return RandomWindows(data, settings.trainer.shape, settings.trainer.seed);
+  }
+
+  void begin() {
+    const auto path = settings_.run_file();
+    FileStatus found;
+    expects(!system_files().status(path, found), path.string(), ": cannot be examined");
+    if (found.kind == FileStatus::Kind::regular) {
+      const TensorFile file = open_tensors(path);
+      const auto finished = file.metadata().find("note.finished");
+      expects(finished != file.metadata().end() && finished->second == "yes", path.string(),
+              ": a run that has not ended; go on with --resume, or remove the file to start anew");
+    }
+    progress_.print(text("%td parameters, %td steps of %td tokens", net_.parameter_count(),
+                         settings_.trainer.rate.steps, tokens_of_a_step()));
+    // Shows at once whether the run can be kept.
+    save();
+  }
+
+  void resume() {
+    const auto path = settings_.run_file();
+    FileStatus file;
+    expects(!system_files().status(path, file) && file.kind != FileStatus::Kind::missing, path.string(),
+            ": there is no such file, so no run to go on with");
+    const auto notes = trainer_.resume(path);
+    for (const auto& [key, here] : identity_) {
+      const auto found = notes.find(key);
+      const std::string there = found == notes.end() ? "nothing" : found->second;
+      expects(there == here, path.string(), ": the run in the file has other settings: ", key, " is '", there,
+              "' there and '", here, "' here");
+    }
+    history_.restore(notes, path.string());
+    progress_.print(text("going on after step %td of %td", trainer_.steps(), settings_.trainer.rate.steps));
+  }
+
+  void save() {
+    history_.seconds = now() - started_;
+    auto notes = history_.notes();
+    notes.insert(identity_.begin(), identity_.end());
+    notes["finished"] = is_finished() ? "yes" : "no";
+    trainer_.save(settings_.run_file(), notes);
+    write_atomically(system_files(), settings_.curve_file(), [&](FileWriter& file) { file.write(history_.curve); });
+  }
+
+  bool is_finished() const {
+    return !evaluation_is_due() && (trainer_.steps() >= settings_.trainer.rate.steps ||
+                                    (settings_.patience > 0 && history_.worse >= settings_.patience));
+  }
+
+  bool evaluation_is_due() const {
+    const Index n = trainer_.steps();
+    return n > history_.evaluated && (n % settings_.evaluate_every == 0 || n == settings_.trainer.rate.steps);
+  }
+
+  void step() {
+    for (std::size_t i = 0; i < batches_.size(); ++i) {
+      const Index n = trainer_.steps() * settings_.accumulate + static_cast<Index>(i);
+      std::visit([&](const auto& source) { source.fill(n, batches_[i]); }, source_);
+    }
+    const double begun = now(), loss = trainer_.step(batches_);
+    training_seconds_ += now() - begun;
+    history_.sum += loss;
+    history_.count += 1;
+    smooth_ = trainer_.steps() == first_ + 1 ? loss : 0.95 * smooth_ + 0.05 * loss;
+    const Index rows = 1000;  // of the curve, about
+    if (trainer_.steps() % std::max<Index>(1, settings_.trainer.rate.steps / rows) == 0 && !evaluation_is_due()) {
+      add_to_curve("");
+    }
+    progress_.update([&] { return status(); });
+  }
+
+  /// Judges the model, or its moving average, and keeps it if it is the best so far. Does nothing when interrupted.
+  void evaluate() {
+    const bool average = settings_.trainer.average > 0;
+    if (average) trainer_.exchange_average();
+    double loss = 0;
+    if (held_out_) {
+      loss = rwkv::evaluate(net_, *held_out_, [&](Index done) {
+        progress_.update([&] { return text("%s  validation %td of %td", status().c_str(), done, held_out_->size()); });
+        return stopped == 0;
+      });
+    }
+    if (stopped == 0) {
+      expects(std::isfinite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ",
+              loss);
+      const bool best = !held_out_ || loss < history_.best;
+      if (best) {
+        save_checkpoint<bf16>(net_, settings_.out);
+        history_.best = loss;
+        history_.best_step = trainer_.steps();
+      }
+      history_.worse = best ? 0 : history_.worse + 1;
+      history_.evaluated = trainer_.steps();
+      if (held_out_) progress_.print(text("%s  validation %.4f%s", status().c_str(), loss, best ? " (best)" : ""));
+      add_to_curve(held_out_ ? join(loss) : "");
+    }
+    if (average) trainer_.exchange_average();
+  }
+
+  void add_to_curve(const std::string& validation) {
+    history_.curve += join(trainer_.steps(), ",", trainer_.steps() * tokens_of_a_step(), ",",
+                           history_.sum / history_.count, ",", validation, ",", text("%.1f", now() - started_), "\n");
+    history_.sum = history_.count = 0;
+  }
+
+  Index tokens_of_a_step() const {
+    return settings_.accumulate * settings_.trainer.shape.batch * settings_.trainer.shape.length;
+  }
+
+  std::string status() const {
+    const auto done = static_cast<double>(trainer_.steps() - first_);
+    const double elapsed = now() - began_;
+    const double left =
+        done > 0 ? elapsed / done * static_cast<double>(settings_.trainer.rate.steps - trainer_.steps()) : 0;
+    return text("step %td of %td  loss %.4f  %.0f tokens/s  gradient %.3g  %s left", trainer_.steps(),
+                settings_.trainer.rate.steps, smooth_,
+                done * static_cast<double>(tokens_of_a_step()) / std::max(training_seconds_, 1e-9),
+                trainer_.gradient_norm(), clock_time(left).c_str());
+  }
+
+  const Settings& settings_;
+  Net net_;
+  std::optional<TokenData> held_out_;
+  Source source_;
+  Trainer<Net, P> trainer_;
+  std::vector<Batch> batches_;
+  std::map<std::string, std::string> identity_;  ///< what decides the run beside what the trainer knows
+  History history_;
+  Progress progress_;
+  double began_ = now();     ///< of this process
+  double started_ = began_;  ///< of the run, as if it had never been interrupted
+  double training_seconds_ = 0, smooth_ = 0;
+  Index first_ = 0;  ///< the step at which this process took over
+};
+
+/// What the run writes must be no file that it reads, and no two of them the same.
+inline void check_paths(const Settings& settings) {
+  std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
+  for (const std::filesystem::path& written :
+       {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file()}) {
+    const auto absolute = std::filesystem::absolute(written).lexically_normal();
+    for (const auto& other : others) {
+      expects(other.empty() || std::filesystem::absolute(other).lexically_normal() != absolute, written.string(),
+              ": the run would write over this file; pass another --out or --curve");
+    }
+    others.push_back(written);
+  }
+}
+
+template <class Backend>
+int train(const Settings& settings) {
+  using Net = LanguageModel<V4, float, Backend>;
+  check_paths(settings);
+  const auto [tokens, vocab] = read_text(settings);
+  const auto kept = static_cast<Index>(static_cast<double>(tokens.size()) * settings.held_out);
+  std::optional<TokenData> held_out;
+  if (settings.held_out > 0) {
+    expects(kept >= 2, settings.text, ": of its ", tokens.size(), " tokens ", kept,
+            " would be held out, too few to predict any; pass more text, or --held-out 0");
+    held_out = tokens.slice(tokens.size() - kept, tokens.size());
+  }
+  const TokenData training = tokens.slice(0, tokens.size() - kept);
+
+  ModelSizes sizes = settings.sizes;
+  sizes.vocab = vocab;
+  const auto backend = backend_for<Backend>(settings.threads);
+  Net net =
+      settings.from.empty() ? Net(sizes, backend) : load_checkpoint<Net>(settings.from, {Access::loaded}, backend);
+  if (settings.from.empty()) initialize(net, settings.trainer.seed);
+  else check_vocabulary(settings, settings.from, vocab, net.sizes().vocab);
+
+  if (settings.recompute) return Run<Net, Recompute>(settings, std::move(net), training, held_out)();
+  return Run<Net, Keep>(settings, std::move(net), training, held_out)();
+}
+
+/// S is the number type of the file, so that its weights are used where they lie.
+template <class Backend, class S>
+int evaluate(const Settings& settings, const TensorFile& file) {
+  const auto net = load_checkpoint<LanguageModel<V4, S, Backend>>(file, {}, backend_for<Backend>(settings.threads));
+  const auto [tokens, vocab] = read_text(settings);
+  check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
+  Progress progress;
+  const double begun = now();
+  const double loss = evaluate(net, tokens, [&, size = tokens.size()](Index done) {
+    progress.update([&] {
+      const double elapsed = now() - begun, part = static_cast<double>(done) / static_cast<double>(size);
+      return text("token %td of %td  %.0f tokens/s  %s left", done, size, static_cast<double>(done) / elapsed,
+                  clock_time(elapsed / part - elapsed).c_str());
+    });
+    return stopped == 0;
+  });
+  if (stopped != 0) return 128 + stopped;
+  progress.print(text("%td tokens predicted in %s", tokens.size() - 1, clock_time(now() - begun).c_str()));
+  std::cout << "loss " << join(loss) << '\n';
+  return 0;
+}
+
+template <class Backend>
+int evaluate(const Settings& settings) {
+  const auto file = open_tensors(settings.evaluate);
+  const auto* embedding = file.find("emb.weight");
+  const auto dtype = embedding == nullptr ? DType::f32 : embedding->dtype;
+  if (dtype == DType::bf16) return evaluate<Backend, bf16>(settings, file);
+  if (dtype == DType::f16) return evaluate<Backend, f16>(settings, file);
+  return evaluate<Backend, float>(settings, file);
+}
+
+/// One line for every option: its name and its default.
+class Help : public CLI::Formatter {
+ public:
+  std::string make_option_opts(const CLI::Option* option) const override {
+    return option->get_default_str().empty() ? "" : " [" + option->get_default_str() + "]";
+  }
+};
+
+template <class Backend>
+void describe(CLI::App& app, Settings& settings) {
+  auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk] = settings.trainer;
+  app.option_defaults()->always_capture_default();
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  app.formatter(std::make_shared<Help>());
+  app.add_option("--text", settings.text, "text to train on")->default_str("tinyshakespeare.txt");
+  app.add_option("--out", settings.out, "model to write, .safetensors in bf16");
+  app.add_option("--vocab", settings.vocabulary, "World vocabulary; without it a token is a byte");
+  auto* from = app.add_option("--from", settings.from, "checkpoint to start from");
+  app.add_option("--depth", settings.sizes.depth, "layers")->check(CLI::PositiveNumber)->excludes(from);
+  app.add_option("--width", settings.sizes.width, "channels")->check(CLI::PositiveNumber)->excludes(from);
+  app.add_option("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width")
+      ->check(CLI::NonNegativeNumber)
+      ->excludes(from);
+  app.add_option("--batch", shape.batch, "sequences of a batch")->check(CLI::PositiveNumber);
+  app.add_option("--length", shape.length, "tokens of a sequence")->check(CLI::PositiveNumber);
+  app.add_option("--accumulate", settings.accumulate, "batches of a step")->check(CLI::PositiveNumber);
+  app.add_option("--steps", rate.steps, "length of the run")->check(CLI::PositiveNumber);
+  app.add_option("--rate", rate.peak, "peak learning rate");
+  app.add_option("--final-rate", rate.final, "learning rate at the end");
+  app.add_option("--warmup", rate.warmup, "steps up to the peak");
+  app.add_option("--decay", settings.decay, "cosine, linear, exponential or constant")
+      ->check(CLI::IsMember({"cosine", "linear", "exponential", "constant"}));
+  app.add_option("--weight-decay", optimizer.weight_decay, "of matrices, times the learning rate");
+  app.add_option("--clip", clip, "largest norm of the gradient; 0: no limit");
+  app.add_option("--average", average, "decay of the moving average that is saved; 0: none");
+  app.add_flag("--streams", settings.streams, "read the text in order and carry the state");
+  app.add_flag("--recompute", settings.recompute, "less memory, one more forward pass");
+  app.add_option("--freeze", frozen, "parameters to leave alone, as {emb,head}.*");
+  app.add_option("--lora", lora.matrices, "matrices to train by low-rank factors, as **.key.weight");
+  app.add_option("--rank", lora.rank, "of the factors");
+  app.add_option("--alpha", lora.alpha, "scale of the factors, divided by the rank");
+  app.add_option("--held-out", settings.held_out, "part of the text kept for validation, at its end")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--evaluate-every", settings.evaluate_every, "steps")->check(CLI::PositiveNumber);
+  app.add_option("--patience", settings.patience, "stop after so many worse evaluations; 0: never")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--save-every", settings.save_every, "steps")->check(CLI::PositiveNumber);
+  app.add_flag("--resume", settings.resume, "go on with the run that lies beside the model");
+  app.add_option("--curve", settings.curve, "losses as CSV; default: beside the model");
+  app.add_option("--seed", seed.value, "equal seeds give equal models");
+  if constexpr (Threaded<Backend>) {
+    app.add_option("--threads", settings.threads, "any number gives the same bits")->check(CLI::PositiveNumber);
+  }
+  app.add_option("--evaluate", settings.evaluate, "train nothing: print the loss of this model on the text");
+}
+
+/// The program.
+template <class Backend>
+int train(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Trains an RWKV-4 on a text file.", "train");
+  describe<Backend>(app, settings);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
+  }
+  const std::map<std::string, LearningRate::Decay> decays{{"cosine", LearningRate::cosine},
+                                                          {"linear", LearningRate::linear},
+                                                          {"exponential", LearningRate::exponential},
+                                                          {"constant", LearningRate::constant}};
+  auto& rate = settings.trainer.rate;
+  rate.decay = decays.at(settings.decay);
+  // The recipe's numbers also fit runs that are shorter or slower.
+  if (app.count("--warmup") == 0) rate.warmup = std::min(rate.warmup, rate.steps / 10);
+  if (app.count("--final-rate") == 0) rate.final = std::min(rate.final, rate.peak);
+  std::signal(SIGINT, stop_at);
+  std::signal(SIGTERM, stop_at);
+  try {
+    return settings.evaluate.empty() ? train<Backend>(settings) : evaluate<Backend>(settings);
+  } catch (const std::exception& error) {
+    std::cerr << "train: " << error.what() << '\n';
+    return 1;
+  }
+}
+
+}  // namespace example

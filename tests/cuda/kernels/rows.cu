@@ -1,0 +1,49 @@
+// The kernels of row programs, of the loss and of memory, for nvcc: every program of RWKV-4 and of training, for each type
+// of activations and parameters.
+#include "rwkv/backend/cuda/flat_rows.cuh"
+#include "rwkv/backend/cuda/loss.cuh"
+#include "rwkv/backend/cuda/memory.cuh"
+#include "rwkv/backend/cuda/rows.cuh"
+#include "rwkv/op/activation.hpp"
+#include "rwkv/op/mix.hpp"
+#include "rwkv/op/norm.hpp"
+#include "rwkv/train/adamw.hpp"
+
+namespace rows_kernels {
+
+using namespace rwkv;
+
+template <class T, class W>
+void instantiate(const CudaStream& stream, Arena ws, Seq<T> x, Mat<T> shift, Vec<W> p) {
+  const auto run = [&](const auto& program, const auto&... ops) { gpu::rows(stream, false, ws, program, ops...); };
+  const auto in = arg::in(x);
+  const auto out = arg::out(x);
+  const auto c = arg::chan(p);
+  run(Normalise{}, in, c, c, out);
+  run(NormaliseBack{}, in, c, in, arg::add(x), arg::sum(p), arg::sum(p));
+  run(Mix<MixCurrent>{}, in, arg::prev(x, shift), c, c, c, out, out, out);
+  run(RowsBack<Mix<MixCurrent>>{}, in, arg::prev(x, shift), c, c, c, arg::cot(x), arg::cot(x), arg::cot(x), out,
+      arg::back(x, shift, shift), arg::sum(p), arg::sum(p), arg::sum(p));
+  run(SigmoidGate{}, in, in, out);
+  run(RowsBack<SigmoidGate>{}, in, in, arg::cot(x), out, out);
+  run(EpilogueBack<SquaredRelu>{}, in, in, out);
+  run(NegativeExp{}, c, out);
+  run(RowsBack<NegativeExp>{}, c, arg::cot(x), arg::sum(p));
+  run(Sum{}, in, in, out);
+  gpu::fill(stream, shift, T{});
+  gpu::gather_rows<T, W>(stream, Mat<const W>{}, nullptr, shift);
+  gpu::scatter_add_rows<T, W>(stream, shift, nullptr, Mat<W>{});
+  gpu::sum_of_squares<T>(stream, {}, nullptr, nullptr);
+}
+
+void run(const CudaStream& stream, Arena ws) {
+  instantiate<float, float>(stream, ws, {}, {}, {});
+  instantiate<float, bf16>(stream, ws, {}, {}, {});
+  instantiate<float, f16>(stream, ws, {}, {}, {});
+  instantiate<bf16, bf16>(stream, ws, {}, {}, {});
+  instantiate<f16, f16>(stream, ws, {}, {}, {});
+  gpu::cross_entropy<float>(stream, {}, nullptr, {}, nullptr);
+  gpu::rows_each<AdamWUpdate, float, 4, 3>(stream, {});
+}
+
+}  // namespace rows_kernels

@@ -1,0 +1,47 @@
+/// The kernels of recurrences, for ptxas to say what they take: no warning, no spill, no local array.
+#include "cub_scan_kernel.cuh"
+#include "../gates.hpp"
+#include "rwkv/backend/cuda/recur.cuh"
+#include "rwkv/backend/cuda/recur_back.cuh"
+#include "rwkv/cell/wkv4.hpp"
+#include "rwkv/cell/wkv7.hpp"
+
+namespace simt {
+
+using namespace rwkv;
+
+/// Every kernel of a forward pass and of its adjoint, with operands stored as U.
+template <class U>
+void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumulator_t<U>> p, Mat<accumulator_t<U>> state) {
+  using T = accumulator_t<U>;
+  const auto in = arg::in(x);
+  const auto chan = arg::chan(p);
+  const auto head = arg::shared(in);
+  const auto cot = arg::cot(x);
+  const auto out = arg::out(x);
+  const auto sum = arg::sum(p);
+  const Mat<const T> first = state;
+  const int* const starts = nullptr;
+  gpu::recur(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, state, chan, chan, in, in, out);
+  gpu::recur_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, state, starts, chan, chan, in, in, out);
+  gpu::recur(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, state, in, in, out);
+  gpu::recur(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, state, in, head, head, head, head, head, out);
+  gpu::recur_back(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, chan, chan, in, in, cot, sum,
+                  sum, out, out);
+  gpu::recur_back_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, starts, chan, chan, in,
+                         in, cot, sum, sum, out, out);
+  gpu::recur_back(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, first, first, state, in, in, cot,
+                  out, out);
+}
+template void all_kernels(const CudaStream&, Arena, Seq<float>, Vec<float>, Mat<float>);
+template void all_kernels(const CudaStream&, Arena, Seq<bf16>, Vec<float>, Mat<float>);
+template void all_kernels(const CudaStream&, Arena, Seq<f16>, Vec<float>, Mat<float>);
+
+/// Scans by CUB.
+void cub_kernels(const CudaStream& stream, Arena scratch, const WKV4::Stretch<One<float>>* from,
+                 WKV4::Stretch<One<float>>* to, const float* x, float* y) {
+  scan_stretches<WKV4>(stream, false, scratch, from, to, 1000);
+  stream.launch({.grid = {1}, .block = {128}}, block_scan_kernel<config::ScannedGate, float, 128>, x, 1000, y, y);
+}
+
+}  // namespace simt
