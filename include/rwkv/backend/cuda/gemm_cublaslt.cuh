@@ -265,9 +265,8 @@ RWKV_KERNEL void __launch_bounds__(256) epilogue_kernel(Output<T, Epilogue> y) {
 
 inline namespace RWKV_CUBLASLT_ABI {
 
-/// The part of a backend that multiplies, by cuBLASLt: products of many rows whose factors have one type. Others, and those
-/// that it has no algorithm for, are left to our kernels. Copies share what they have found; they outlive no stream that
-/// they have multiplied in.
+/// The part of a backend that multiplies, by cuBLASLt: products of many rows whose factors have one type. Others, and
+/// those that it has no algorithm for, are left to our kernels. Copies share what they have found.
 class CublasLtGemm {
  public:
   /// Errors    the library cannot be loaded
