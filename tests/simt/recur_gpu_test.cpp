@@ -1,11 +1,11 @@
-/// Oracle: the Reference backend in double on the same numbers. The kernels are those that nvcc compiles for the GPU, run
-/// on the emulator.
+/// Oracle: the Reference backend in double on the same numbers. The kernels are those that nvcc compiles for the GPU,
+/// run on the emulator.
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -231,7 +231,9 @@ Backward backward_got(const Problem& p, Schedule schedule) {
 template <class U>
 constexpr double limit = std::is_same_v<U, double> ? 1e-12 : 1e-5;
 template <class U>
-constexpr double stored_limit = limit<U> + (std::is_same_v<U, bf16> ? 0x1p-8 : std::is_same_v<U, f16> ? 0x1p-11 : 0);
+constexpr double stored_limit = limit<U> + (std::is_same_v<U, bf16>  ? 0x1p-8
+                                            : std::is_same_v<U, f16> ? 0x1p-11
+                                                                     : 0);
 
 /// `loss` times as much where the exponents are large.
 template <class U>

@@ -38,7 +38,9 @@ struct Packed {
   const I* starts;
   Index sequences, tokens;
   RWKV_HD Index count() const { return sequences; }
-  RWKV_HD Span operator[](Index s) const { return {0, static_cast<Index>(starts[s]), static_cast<Index>(starts[s + 1])}; }
+  RWKV_HD Span operator[](Index s) const {
+    return {0, static_cast<Index>(starts[s]), static_cast<Index>(starts[s + 1])};
+  }
   RWKV_HD Index slots(Index per) const { return tokens / per + sequences; }
   RWKV_HD Index slot(Place place, Index per) const {
     return static_cast<Index>(starts[place.s]) / per + place.s + place.n;
@@ -59,8 +61,8 @@ struct Packed {
 template <class Op>
 using stored_t = std::remove_cvref_t<decltype(*std::declval<const Op&>().row(0, 0))>;
 
-/// One operand at a run of tokens, as it lies in memory: a number is widened where it is used, so that the loads of many
-/// tokens are under way at a time. A per-channel parameter is held once.
+/// One operand at a run of tokens, as it lies in memory: a number is widened where it is used, so that the loads of
+/// many tokens are under way at a time. A per-channel parameter is held once.
 template <std::size_t Nth, class R, int Tokens, class Op, bool Read>
 struct Held {};
 template <std::size_t Nth, class R, int Tokens, class Op>
@@ -148,13 +150,12 @@ constexpr Mat<T> dynamic(const Mat<T, M>& matrix) {
 
 template <class... Op>
 consteval bool explain_packed() {
-  static_assert((!detail::is_prev<Op> && ...), "rwkv: packed sequences have no token before; give the recurrence in(...)");
+  static_assert((!detail::is_prev<Op> && ...),
+                "rwkv: packed sequences have no token before; give the recurrence in(...)");
   return true;
 }
 
-inline void check_one_row(Index batch) {
-  asserts(batch == 1, "rwkv: packed sequences lie in one row, not in ", batch);
-}
+inline void check_one_row(Index batch) { asserts(batch == 1, "rwkv: packed sequences lie in one row, not in ", batch); }
 
 /// Checks the operands of packed sequences: one row of tokens, a state for each sequence.
 template <class C, class T, Index M, class... Op>

@@ -142,7 +142,7 @@ void recur_serial(const CudaStream& stream, Sequences sequences, Mat<T> state, c
     stream.launch({.grid = {static_cast<unsigned>(columns * sequences.count())}, .block = {serial_threads}},
                   serial_kernel<Several<T, N>, C, T, Sequences, Op...>, sequences, state, ops...);
   };
-  if constexpr (most_lanes<T> > 1) {
+  if constexpr (most_lanes < T >> 1) {
     if (all_aligned<most_lanes<T>>(width, state, ops...)) return launch(std::integral_constant<int, most_lanes<T>>{});
   }
   launch(std::integral_constant<int, 1>{});
@@ -185,8 +185,7 @@ void recur(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule,
   static_assert(detail::explain_recur<Schedule, C, Op...>());
   if (!dry) detail::check_recur<C>(length, state, ops...);
   const auto y = detail::written(ops...);
-  recur_sequences(stream, dry, scratch, schedule, cell, length, Whole{y.batch, y.time}, y.time, dynamic(state),
-                  ops...);
+  recur_sequences(stream, dry, scratch, schedule, cell, length, Whole{y.batch, y.time}, y.time, dynamic(state), ops...);
 }
 
 /// The verb `recur` over sequences of different lengths in one row: operands [1, tokens, width], starts [sequences + 1]

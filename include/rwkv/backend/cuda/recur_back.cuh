@@ -9,10 +9,11 @@ namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
 /// Tokens whose states a lane holds on its way back.
 template <class C, class T>
-inline constexpr int back_tokens = tokens_of_run(C::state_size * words_of<T>);
+inline constexpr int back_tokens = tokens_of_run(C::state_size* words_of<T>);
 
-/// The adjoint of a channel cell token after token: a thread for a channel of a sequence. On the way forward it keeps the
-/// state in front of every run, in starts [slot, component, channel]; on the way back it holds the states of one run.
+/// The adjoint of a channel cell token after token: a thread for a channel of a sequence. On the way forward it keeps
+/// the state in front of every run, in starts [slot, component, channel]; on the way back it holds the states of one
+/// run.
 template <class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(serial_threads, 1)
     serial_back_kernel(Sequences sequences, T* starts, Mat<const T> first, Mat<const T> dlast, Mat<T> dfirst,
@@ -27,9 +28,7 @@ RWKV_KERNEL void __launch_bounds__(serial_threads, 1)
   if (lane >= width) return;
   const Span span = sequences[s];
   const Index runs = (span.end - span.begin + tokens - 1) / tokens;
-  const auto start_of = [&](Index n) {
-    return starts + sequences.slot({s, n}, tokens) * C::state_size * width + lane;
-  };
+  const auto start_of = [&](Index n) { return starts + sequences.slot({s, n}, tokens) * C::state_size * width + lane; };
   Numbers<R, C::state_size> now, dstate;
   {
     run_t<R, tokens, inputs, Op...> ahead;

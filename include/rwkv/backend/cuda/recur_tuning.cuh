@@ -41,8 +41,8 @@ constexpr int warps_of_tile(int most, int words) {
 /// two channels, are 512 for each of 132 multiprocessors).
 constexpr bool serial_is_faster(Index lanes, Index time) { return time < 64 || lanes >= 2 * 132 * 512; }
 
-/// The chunk from which on a Scan takes the long tile, and the chunk that Auto scans with: twice the tokens for each hop
-/// of the carry, where the hops would take longer than the memory.
+/// The chunk from which on a Scan takes the long tile, and the chunk that Auto scans with: twice the tokens for each
+/// hop of the carry, where the hops would take longer than the memory.
 inline constexpr Index long_chunk = 256;
 constexpr Index auto_chunk(Index time) { return time >= 8192 ? long_chunk : 64; }
 

@@ -40,9 +40,9 @@ __device__ V parked(const detail::Shared<unsigned>* at, int lane) {
   return detail::bits_as<V>(words);
 }
 
-/// Hands the state of each channel on from tile to tile, through memory that begins as zeros. Tiles take tickets, so that
-/// a tile that waits has a predecessor that runs. Up to 12 bytes of state and the mark that they are there travel as one
-/// word; more wait for a mark of their own.
+/// Hands the state of each channel on from tile to tile, through memory that begins as zeros. Tiles take tickets, so
+/// that a tile that waits has a predecessor that runs. Up to 12 bytes of state and the mark that they are there travel
+/// as one word; more wait for a mark of their own.
 template <class T, int States>
 struct Chain {
   static constexpr bool in_words = sizeof(T) == 4 && States <= 3;
@@ -103,7 +103,8 @@ struct Chain {
         RWKV_UNROLL for (int n = 0; n < States; ++n) state[n].v[i] = detail::bits_as<T>(bits[n]);
       }
     } else {
-      while (detail::load_relaxed(words + slot * columns + column).w == 0) {}
+      while (detail::load_relaxed(words + slot * columns + column).w == 0) {
+      }
       __threadfence();
       if (!active) return;
       RWKV_UNROLL for (int n = 0; n < States; ++n) {
@@ -116,21 +117,22 @@ struct Chain {
 /// The tile of a block, and the run of it that a warp holds.
 template <class Tile>
 struct ScanTilePlace {
-  Index column;       ///< of tiles
-  Index slot;         ///< among the tiles of all sequences
-  Place place;        ///< sequence and tile of it
-  Span span;          ///< the sequence's tokens
-  Index left;         ///< tokens from the tile's first to the sequence's end; none in an empty slot
+  Index column;  ///< of tiles
+  Index slot;    ///< among the tiles of all sequences
+  Place place;   ///< sequence and tile of it
+  Span span;     ///< the sequence's tokens
+  Index left;    ///< tokens from the tile's first to the sequence's end; none in an empty slot
   int lane, warp;
-  int tokens, runs;   ///< of the tile
-  Index channel;      ///< the lane's first
-  bool active;        ///< whether it has any
-  Index first;        ///< the token its run begins with
-  int count;          ///< of its tokens
+  int tokens, runs;  ///< of the tile
+  Index channel;     ///< the lane's first
+  bool active;       ///< whether it has any
+  Index first;       ///< the token its run begins with
+  int count;         ///< of its tokens
 
   /// Ticket by ticket, the columns of a slot first, slots ascending or, for the way back, descending.
   template <class Sequences>
-  RWKV_HD static ScanTilePlace of(const Sequences& sequences, unsigned ticket, Index width, bool back, unsigned thread) {
+  RWKV_HD static ScanTilePlace of(const Sequences& sequences, unsigned ticket, Index width, bool back,
+                                  unsigned thread) {
     ScanTilePlace at;
     const auto columns = static_cast<unsigned>((width + Tile::channels - 1) / Tile::channels);
     at.column = ticket % columns;
@@ -155,7 +157,7 @@ struct ScanTilePlace {
 
 /// What a stretch of time does to the state of R::size channels.
 template <class C, class R>
-using stretch_t = decltype(C::lift(std::declval<const R(&)[input_count<C>]>()));
+using stretch_t = decltype(C::lift(std::declval<const R (&)[input_count<C>]>()));
 
 /// The composition of a run of at least one token.
 template <class C, class R, class Held>
@@ -184,9 +186,9 @@ constexpr bool scans() {
   else return words_of<stretch_t<C, Several<T, most_lanes<T>>>> + 2 * C::state_size * words_of<T> <= 256;
 }
 
-/// One tile of a scan. Each warp summarises its run, one of them composes the summaries, waits for the state in front of
-/// the tile and publishes the one behind it, then each warp goes through its run from the state in front of it. Without
-/// `Outputs` only the states behind tiles are published, for the way back.
+/// One tile of a scan. Each warp summarises its run, one of them composes the summaries, waits for the state in front
+/// of the tile and publishes the one behind it, then each warp goes through its run from the state in front of it.
+/// Without `Outputs` only the states behind tiles are published, for the way back.
 template <class Tile, bool Outputs, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
     scan_kernel(Sequences sequences, Chain<T, C::state_size> chain, Mat<std::conditional_t<Outputs, T, const T>> state,
@@ -278,7 +280,7 @@ void with_scan_tile([[maybe_unused]] Index chunk, bool aligned, const Body& body
     }
     body(scan_tile_t<C, T, Lanes, false>{});
   };
-  if constexpr (most_lanes<T> > 1) {
+  if constexpr (most_lanes < T >> 1) {
     if (aligned) return with_lanes(std::integral_constant<int, most_lanes<T>>{});
   }
   with_lanes(std::integral_constant<int, 1>{});
@@ -301,8 +303,8 @@ void recur_scan(const CudaStream& stream, bool dry, Arena scratch, Index chunk, 
   const Index width = detail::written(ops...).width;
   with_scan_tile<C, T, Sequences::long_tiles>(chunk, all_aligned<most_lanes<T>>(width, state, ops...), [&](auto tile) {
     using Tile = decltype(tile);
-    const auto chain = Chain<T, C::state_size>::take(scratch, sequences.slots(Tile::length), width,
-                                                     tile_columns<Tile>(width));
+    const auto chain =
+        Chain<T, C::state_size>::take(scratch, sequences.slots(Tile::length), width, tile_columns<Tile>(width));
     if (!dry) launch_scan<Tile, true, C>(stream, chain, sequences, state, ops...);
   });
 }

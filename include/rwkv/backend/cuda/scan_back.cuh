@@ -1,6 +1,6 @@
 #pragma once
-/// The adjoint of a recurrence with time in parallel: tiles of tokens that hand the cotangent of the state on to the tile
-/// in front.
+/// The adjoint of a recurrence with time in parallel: tiles of tokens that hand the cotangent of the state on to the
+/// tile in front.
 #include <cstddef>
 #include <type_traits>
 #include <utility>
@@ -83,7 +83,8 @@ struct BackRun {
     }
     return back;
   }
-  /// Takes dstate from behind the run to its front, writes the cotangents of the inputs and adds up those that are summed.
+  /// Takes dstate from behind the run to its front, writes the cotangents of the inputs and adds up those that are
+  /// summed.
   RWKV_HD void retreat(int count, Index b, Index first, Index lane, R (&dstate)[C::state_size],
                        Numbers<R, sum_count + 1>& sums, const Op&... ops) const {
     RWKV_UNROLL for (int i = Tokens - 1; i >= 0; --i) {
@@ -104,8 +105,8 @@ struct BackRun {
     dy = all[inputs];
   }
   template <std::size_t... Nth>
-  RWKV_HD static void write(std::index_sequence<Nth...>, const R (&dx)[inputs], Numbers<R, sum_count + 1>& sums, Index b,
-                            Index t, Index lane, const Op&... ops) {
+  RWKV_HD static void write(std::index_sequence<Nth...>, const R (&dx)[inputs], Numbers<R, sum_count + 1>& sums,
+                            Index b, Index t, Index lane, const Op&... ops) {
     (write_one<Nth>(dx, sums, b, t, lane, ops), ...);
   }
   template <std::size_t N, class O>
@@ -191,7 +192,8 @@ inline constexpr int all_back_words = back_words<C, T> + words_of<T>* static_cas
 
 /// The tiles on the way back.
 template <class C, class T, class... Op>
-using back_tile_t = TileShape<warps_of_tile(16, all_back_words<C, T, Op...>), tokens_of_run(C::state_size * words_of<T>), 1>;
+using back_tile_t =
+    TileShape<warps_of_tile(16, all_back_words<C, T, Op...>), tokens_of_run(C::state_size* words_of<T>), 1>;
 
 /// Cells whose tiles of one warp fit in shared memory on the way back.
 template <class C, class T, class... Op>
@@ -200,10 +202,10 @@ constexpr bool scans_back() {
   else return all_back_words<C, T, Op...> <= 256;
 }
 
-/// One tile on the way back, `forward` has the states behind the tiles. The states in front of the runs come first, from
-/// their summaries; then the same the other way round: each warp summarises its run, one of them composes the summaries,
-/// waits for the cotangent behind the tile and publishes the one in front of it, then each warp goes back through its
-/// run.
+/// One tile on the way back, `forward` has the states behind the tiles. The states in front of the runs come first,
+/// from their summaries; then the same the other way round: each warp summarises its run, one of them composes the
+/// summaries, waits for the cotangent behind the tile and publishes the one in front of it, then each warp goes back
+/// through its run.
 template <class Tile, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
     scan_back_kernel(Sequences sequences, Chain<T, C::state_size> forward, Chain<T, C::state_size> chain,
@@ -320,8 +322,8 @@ void recur_back_scan(const CudaStream& stream, bool dry, Arena scratch, Sequence
   launch_scan<Tile, false, C>(stream, forward, sequences, first, ops...);
   chain.clear(stream, slots);
   stream.launch({.grid = {static_cast<unsigned>(slots * columns)}, .block = {Tile::threads}},
-                scan_back_kernel<Tile, C, T, Sequences, Op...>, sequences, forward, chain, first, dlast, dfirst, partial,
-                ops...);
+                scan_back_kernel<Tile, C, T, Sequences, Op...>, sequences, forward, chain, first, dlast, dfirst,
+                partial, ops...);
   launch_add_partial(stream, partial, slots, ops...);
 }
 

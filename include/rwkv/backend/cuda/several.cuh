@@ -44,7 +44,8 @@ struct Several {
     Piece<U> piece;
     RWKV_UNROLL for (int i = 0; i < N; ++i) piece.v[i] = narrow<U>(v[i]);
     // Small pieces as one word: nvcc splits a structure of two numbers into two accesses now and then.
-    if constexpr (sizeof piece == 8) *reinterpret_cast<Word<std::uint64_t>*>(to) = {detail::bits_as<std::uint64_t>(piece)};
+    if constexpr (sizeof piece == 8)
+      *reinterpret_cast<Word<std::uint64_t>*>(to) = {detail::bits_as<std::uint64_t>(piece)};
     else if constexpr (sizeof piece == 4) {
       *reinterpret_cast<Word<std::uint32_t>*>(to) = {detail::bits_as<std::uint32_t>(piece)};
     } else {

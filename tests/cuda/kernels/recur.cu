@@ -1,6 +1,6 @@
-/// The kernels of recurrences, for ptxas to say what they take: no warning, no spill, no local array.
-#include "cub_scan_kernel.cuh"
-#include "../gates.hpp"
+// The kernels of recurrences, for ptxas to say what they take: no warning, no spill, no local array.
+#include "../../gates.hpp"
+#include "../../simt/cub_scan_kernel.cuh"
 #include "rwkv/backend/cuda/recur.cuh"
 #include "rwkv/backend/cuda/recur_back.cuh"
 #include "rwkv/cell/wkv4.hpp"
@@ -12,7 +12,8 @@ using namespace rwkv;
 
 /// Every kernel of a forward pass and of its adjoint, with operands stored as U.
 template <class U>
-void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumulator_t<U>> p, Mat<accumulator_t<U>> state) {
+void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumulator_t<U>> p,
+                 Mat<accumulator_t<U>> state) {
   using T = accumulator_t<U>;
   const auto in = arg::in(x);
   const auto chan = arg::chan(p);
@@ -26,10 +27,10 @@ void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumula
   gpu::recur_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, state, starts, chan, chan, in, in, out);
   gpu::recur(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, state, in, in, out);
   gpu::recur(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, state, in, head, head, head, head, head, out);
-  gpu::recur_back(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, chan, chan, in, in, cot, sum,
-                  sum, out, out);
-  gpu::recur_back_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, starts, chan, chan, in,
-                         in, cot, sum, sum, out, out);
+  gpu::recur_back(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, chan, chan, in, in, cot,
+                  sum, sum, out, out);
+  gpu::recur_back_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, starts, chan, chan,
+                         in, in, cot, sum, sum, out, out);
   gpu::recur_back(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, first, first, state, in, in, cot,
                   out, out);
 }
