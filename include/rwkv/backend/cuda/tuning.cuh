@@ -1,6 +1,7 @@
 #pragma once
 /// The sizes that kernels are compiled and launched with, as functions of what they depend on.
 #include "rwkv/backend/cuda/platform.cuh"
+#include "rwkv/core/extent.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
