@@ -4,7 +4,7 @@
 #   cmake -DWAY=add_subdirectory -DWORK=build/consume -DSOURCE=. -DBUILD=build -DCOMPILER=g++ -DGENERATOR=Ninja
 #         -DINCLUDES=include;/usr/include/eigen3 -P consume.cmake
 #
-# WAY      add_subdirectory, fetch_content, install, build_tree, sources or bare
+# WAY      add_subdirectory, fetch_content, install, build_tree, sources, bare or cuda
 # SOURCE   the library; BUILD: a build tree of it
 # INCLUDES where the library, Eigen and nlohmann/json are: for the ways that use no CMake package
 cmake_minimum_required(VERSION 3.24)
@@ -115,6 +115,11 @@ elseif(WAY STREQUAL "bare")
     run("${COMPILER}" -std=c++20 -O2 ${INCLUDES} "${here}/${program}.cpp" -o "${WORK}/${program}" -pthread)
     run("${WORK}/${program}")
   endforeach()
+elseif(WAY STREQUAL "cuda")
+  # The compiler that -DNVCC names.
+  configure(cuda "${WORK}/host" "-Drwkv_DIR=${BUILD}" "-DCMAKE_CUDA_COMPILER=${NVCC}" -DCMAKE_CUDA_ARCHITECTURES=90)
+  run("${CMAKE_COMMAND}" --build "${WORK}/host")
+  run("${WORK}/host/server")
 else()
   message(FATAL_ERROR "there is no way called '${WAY}'")
 endif()

@@ -8,6 +8,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 using rwkv::Index;
@@ -322,8 +323,10 @@ TEST_CASE("simt: a layer at one token in any order of threads and blocks") {
 }
 
 TEST_CASE("simt: long rows go through shared memory in chunks") {
+  const int multiprocessors = std::exchange(simt::device.multiprocessors, 132);
   check_layer<rwkv::V4, float>(12, 2 * 2048 + 40, 8, true);
   check_layer<rwkv::V4, double>(6, 8192 + 300, 1, true);
+  simt::device.multiprocessors = multiprocessors;
 }
 
 TEST_CASE_TEMPLATE("simt: a sequence does not depend on those beside it", S, float, rwkv::bf16) {

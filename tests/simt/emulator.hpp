@@ -60,10 +60,10 @@ class Error : public std::runtime_error {
 struct Launch {
   dim3 grid = {}, block = {};
   std::size_t shared_bytes = 0;
-  std::uint64_t seed = 1;        ///< of the order of the threads between barriers
-  std::uint64_t block_seed = 0;  ///< of the order of the blocks; 0 runs them in ascending order
-  bool check_races = true;       ///< off, a race shows only as a wrong result
-  long longest_spin = 1'000'000;   ///< switches between two barriers after which a block counts as hanging
+  std::uint64_t seed = 1;         ///< of the order of the threads between barriers
+  std::uint64_t block_seed = 0;   ///< of the order of the blocks; 0 runs them in ascending order
+  bool check_races = true;        ///< off, a race shows only as a wrong result
+  long longest_spin = 1'000'000;  ///< switches between two barriers after which a block counts as hanging
 };
 
 namespace detail {

@@ -327,7 +327,7 @@ TEST_CASE("simt: a device without tensor cores for bf16") {
 
 TEST_CASE("simt: products do not depend on the order of threads and blocks") {
   std::vector<std::vector<double>> results;
-  for (const std::uint64_t seed : {1, 2, 3}) {
+  for (const std::uint64_t seed : {1u, 2u, 3u}) {
     simt::seed = seed;
     simt::shuffle_blocks = true;
     results.push_back({});
@@ -427,7 +427,7 @@ TEST_CASE_TEMPLATE("simt: numbers without end stay what they are on tensor cores
     stream.sync();
     const auto got = y.receive();
     // An f16 has a second term, which may be 0.
-    for (const std::size_t i : {0, 1}) CHECK((std::is_same_v<W, bf16> ? std::isinf(got[i]) : !std::isfinite(got[i])));
+    for (const std::size_t i : {0u, 1u}) CHECK((std::is_same_v<W, bf16> ? std::isinf(got[i]) : !std::isfinite(got[i])));
     CHECK(std::isnan(got[3]));
     for (std::size_t i = 6; i < got.size(); ++i) CHECK(std::isfinite(got[i]));
   }

@@ -1,6 +1,7 @@
 #pragma once
 /// Numbers on their way between a backend's memory and the host's. Nothing above the backends reads or writes a
 /// backend's memory by itself, unless the host owns it.
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <type_traits>
@@ -74,6 +75,7 @@ class Exchange {
   Exchange(const B& be, std::size_t count) : backend_(be), size_(count) {
     if constexpr (host_reaches<B>) own_.resize(count);
     else if (count > 0) block_ = backend_.template allocate_host<T>(static_cast<Index>(count));
+    if (block_ != nullptr) std::fill_n(block_, count, T{});
   }
   Exchange(Exchange&& other) noexcept
       : backend_(other.backend_), size_(std::exchange(other.size_, 0)), own_(std::move(other.own_)),

@@ -1,5 +1,6 @@
-// Every kernel of a decoding step, for nvcc: a layer, an embedding and a head of each type of weights.
+// Every kernel of a decoding step, for nvcc: a layer, an embedding and a head of each type of weights, and the sampler.
 #include "rwkv/backend/cuda/decode.cuh"
+#include "rwkv/backend/cuda/sample.cuh"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/model/embedding.hpp"
@@ -22,7 +23,12 @@ struct Backend {
   T* allocate(rwkv::Index) {
     return nullptr;
   }
+  template <class T>
+  T* allocate_host(rwkv::Index) {
+    return nullptr;
+  }
   void free(void*) {}
+  void free_host(void*) {}
   void sync() {}
   void copy(auto&&...) {}
   void fill(auto&&...) {}
@@ -40,7 +46,8 @@ void instantiate(Backend& be, rwkv::Arena ws, const rwkv::ModelSizes& sizes) {
   typename L::State state;
   const rwkv::Seq<T> y;
   rwkv::gpu::layer_step(be, ws, layer, rwkv::Seq<const T>(y), state, y);
-  rwkv::gpu::embedding_step(be.stream(), rwkv::Embedding<S, Backend>(sizes), nullptr, y);
+  rwkv::gpu::embedding_step(be.stream(), rwkv::Embedding<S, Backend>(sizes), static_cast<const rwkv::Token*>(nullptr),
+                            y);
   rwkv::gpu::head_step(be.stream(), false, rwkv::Head<S, Backend>(sizes), rwkv::Seq<const T>(y), y);
 }
 
@@ -51,6 +58,7 @@ void instantiate_all(Backend& be, rwkv::Arena ws, const rwkv::ModelSizes& sizes)
 
 void run(Backend& be, rwkv::Arena ws, const rwkv::ModelSizes& sizes) {
   instantiate_all<RWKV_SCALARS>(be, ws, sizes);
+  rwkv::CudaSampler<Backend>(be, 1, 1)(rwkv::Mat<float>{}, nullptr);
 }
 
 }  // namespace decode_kernels

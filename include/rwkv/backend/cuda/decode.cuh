@@ -5,7 +5,6 @@
 ///
 /// Weights are therefore read early: what writes them is not among the kernels right in front. In a model that holds,
 /// because the embedding is launched whole and stands between the work before and the first layer.
-#include <bit>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -51,6 +50,13 @@ struct DecodeTile {
   }
 };
 
+/// The smallest power of two that is not below n.
+RWKV_HD constexpr int power_of_two_from(int n) {
+  int power = 1;
+  while (power < n) power *= 2;
+  return power;
+}
+
 /// The sums of M numbers over a warp, each in 32 / M lanes: those of sum i begin at lane 32 / M * i. In the order of
 /// warp_sum.
 template <int M, int Lanes = warp_size / 2, class T>
@@ -95,25 +101,23 @@ class DecodeTotals {
   template <int Nth>
   __device__ static void stage(const Program& program, const T* x, int width, int batch, S* partial, S* totals) {
     constexpr int first = stages::before(Nth), terms = stages::before(Nth + 1) - first;
-    constexpr int numbers = static_cast<int>(std::bit_ceil(static_cast<unsigned>(N * terms)));
+    constexpr int numbers = power_of_two_from(N * terms);
     const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_size, warp = thread / warp_size;
-    R earlier[N][first + 1], added[N * terms];
+    R earlier[N][first + 1];
+    T sums[numbers];
     RWKV_UNROLL for (int n = 0; n < N; ++n) {
       RWKV_UNROLL for (int k = 0; k < first; ++k) earlier[n][k] = R(static_cast<T>(totals[n * count + k]));
     }
-    RWKV_UNROLL for (int i = 0; i < N * terms; ++i) added[i] = R(0);
+    RWKV_UNROLL for (int i = 0; i < numbers; ++i) sums[i] = T(0);
     for (int c = thread * R::size; c < width; c += decode_threads * R::size) {
       RWKV_UNROLL for (int n = 0; n < N; ++n) {
         if (n < batch) {
           R term[terms];
           program.reduce(Stage<Nth>{}, static_cast<const R*>(earlier[n]), term, R::load(x + Index{n} * width + c));
-          RWKV_UNROLL for (int k = 0; k < terms; ++k) added[n * terms + k] += term[k];
+          RWKV_UNROLL for (int k = 0; k < terms; ++k) sums[n * terms + k] += sum_lanes(term[k]);
         }
       }
     }
-    T sums[numbers];
-    RWKV_UNROLL for (int i = 0; i < numbers; ++i) sums[i] =
-        i < N * terms ? sum_lanes(added[i < N * terms ? i : 0]) : T(0);
     const T sum = warp_sums<numbers>(sums, lane);
     constexpr int share = warp_size / numbers;
     if (lane % share == 0) partial[warp * numbers + lane / share] = sum;

@@ -107,8 +107,8 @@ void launch_few_in(const CudaStream& stream, const P&... products) {
   launch_few<T, f16>(stream, products...);
 }
 
-/// Computes products: x w^T, whose launch of few rows they share, and the adjoints of linear layers. No output overlaps a
-/// factor of any of them. Sums are always taken in the same order, which the sizes alone decide.
+/// Computes products: x w^T, whose launch of few rows they share, and the adjoints of linear layers. No output overlaps
+/// a factor of any of them. Sums are always taken in the same order, which the sizes alone decide.
 template <class... P>
 void gemm(const CudaStream& stream, const P&... products) {
   launch_few_in<float>(stream, products...);

@@ -1,12 +1,13 @@
 #pragma once
-/// Matrix products on the FMA units, for every type: tiles in shared memory, a smaller tile in the registers of a thread.
+/// Matrix products on the FMA units, for every type: tiles in shared memory, a smaller tile in the registers of a
+/// thread.
 #include "rwkv/backend/cuda/gemm_operand.cuh"
 #include "rwkv/backend/cuda/tuning.cuh"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
-/// One thread's share of a stretch [outer, depth] of a factor on its way to shared memory, where it lies as [depth][outer]
-/// in the type A that is computed in.
+/// One thread's share of a stretch [outer, depth] of a factor on its way to shared memory, where it lies as
+/// [depth][outer] in the type A that is computed in.
 template <class A, class F, int outer, int depth, int threads>
 class FmaStage {
  public:

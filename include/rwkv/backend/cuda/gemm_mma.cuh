@@ -6,8 +6,8 @@
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
-/// A stretch [outer, 32] of a factor in shared memory: a row is 4 chunks of 8 neighbours in k, or 16 words, each term of
-/// the numbers a tile of its own. Chunks change places from row to row, so that threads meet different banks.
+/// A stretch [outer, 32] of a factor in shared memory: a row is 4 chunks of 8 neighbours in k, or 16 words, each term
+/// of the numbers a tile of its own. Chunks change places from row to row, so that threads meet different banks.
 ///
 /// A thread reads chunk lane % 4 of a row in one piece and gives it to two matrix instructions, so these sum over k in
 /// another order than the chunks lie in: both factors in the same.

@@ -1,6 +1,6 @@
 #pragma once
-/// Products of some rows, y = x w^T with 16-bit weights: weights go from memory straight into tensor cores, once, and the
-/// rows of x are their columns.
+/// Products of some rows, y = x w^T with 16-bit weights: weights go from memory straight into tensor cores, once, and
+/// the rows of x are their columns.
 #include "rwkv/backend/cuda/fragment.cuh"
 #include "rwkv/backend/cuda/gemv.cuh"
 #include "rwkv/backend/cuda/split.cuh"
@@ -28,9 +28,9 @@ __device__ __forceinline__ void split_eight(const Piece<E, 8>& piece, unsigned (
   }
 }
 
-/// Products of up to 8 * eights rows. A block computes SkinnySizes::outs outputs of every row; its warps share the depth,
-/// 32 numbers at a time, and their sums are added in the order of the warps. Which k a matrix instruction sums over is as
-/// in MmaRows: a lane's 8 neighbours serve two of them.
+/// Products of up to 8 * eights rows. A block computes SkinnySizes::outs outputs of every row; its warps share the
+/// depth, 32 numbers at a time, and their sums are added in the order of the warps. Which k a matrix instruction sums
+/// over is as in MmaRows: a lane's 8 neighbours serve two of them.
 template <int eights, class T, class W, class... Epilogue>
 RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
     gemm_skinny_kernel(FewRowsOf<T, W, sizeof...(Epilogue)> products, Epilogue... epilogues) {

@@ -1,13 +1,13 @@
 #pragma once
-/// Products of few rows, y = x w^T: every weight is read once, straight into registers, and what counts is how many bytes
-/// are on their way. Several products share a launch.
+/// Products of few rows, y = x w^T: every weight is read once, straight into registers, and what counts is how many
+/// bytes are on their way. Several products share a launch.
 #include "rwkv/backend/cuda/gemm_operand.cuh"
 #include "rwkv/backend/cuda/tuning.cuh"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
-/// Rows of x in shared memory, in the type A that is computed in. Lanes read the numbers that meet 16 bytes of weights of
-/// type W; these lie so that the lanes of a warp read neighbouring 16 bytes.
+/// Rows of x in shared memory, in the type A that is computed in. Lanes read the numbers that meet 16 bytes of weights
+/// of type W; these lie so that the lanes of a warp read neighbouring 16 bytes.
 template <class A, class W>
 struct StagedRows {
   static constexpr int per = 16 / int{sizeof(W)};                                      ///< weights in 16 bytes
@@ -32,9 +32,9 @@ struct StagedRows {
   }
 };
 
-/// sums[o][r] += the products of stretches of `outs` rows of weights with `rows` staged rows of x, over the pieces of 16
-/// bytes first, first + step, ... of a stretch of `depth` numbers: a lane's part of the sums. Loads of `deep` pieces of
-/// every row are under way at once.
+/// sums[o][r] += the products of stretches of `outs` rows of weights with `rows` staged rows of x, over the pieces of
+/// 16 bytes first, first + step, ... of a stretch of `depth` numbers: a lane's part of the sums. Loads of `deep` pieces
+/// of every row are under way at once.
 /// x        [rows][x_row] in shared memory, as StagedRows places them, zero behind `depth`
 /// weights  the first number of every row in this stretch
 /// aligned  they are multiples of 16 bytes
@@ -117,8 +117,8 @@ __device__ __forceinline__ A apply_at(int which, A sum, const Epilogue&... epilo
   return result;
 }
 
-/// Products of up to `rows` rows; more are computed `rows` at a time, in blocks that follow each other so that the weights
-/// are in the cache. A block computes GemvSizes::rows_of_block / split rows of w.
+/// Products of up to `rows` rows; more are computed `rows` at a time, in blocks that follow each other so that the
+/// weights are in the cache. A block computes `outs` rows of w for every `split` of its warps.
 template <int rows, class T, class W, class... Epilogue>
 RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
     gemv_kernel(FewRowsOf<T, W, sizeof...(Epilogue)> products, Epilogue... epilogues) {

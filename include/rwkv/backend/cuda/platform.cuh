@@ -28,7 +28,8 @@
 /// Declares a kernel. Hidden, so that no other shared library's kernel of the same name takes its place.
 #define RWKV_KERNEL __attribute__((visibility("hidden"))) __global__
 
-/// Unrolls the loop of a kernel that follows, so that the arrays it walks along are registers. On a host it stays a loop.
+/// Unrolls the loop of a kernel that follows, so that the arrays it walks along are registers. On a host it stays a
+/// loop.
 #if defined(__CUDA_ARCH__)
 #define RWKV_KERNEL_UNROLL _Pragma("unroll")
 #else

@@ -5,8 +5,8 @@
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
 /// The 16-bit type that a product of x in T and w in W is computed in and the terms that each factor has in it. A float
-/// has two terms of bf16 and is off by 2^-17 of itself; f16 as well, since its own range would not hold a float's, and it
-/// is exact.
+/// has two terms of bf16 and is off by 2^-17 of itself; f16 as well, since its own range would not hold a float's, and
+/// it is exact.
 template <class T, class W>
 struct MmaTerms {
   using number = void;

@@ -1,6 +1,7 @@
 #pragma once
 /// The sizes that kernels are compiled and launched with, as functions of what they depend on.
 #include "rwkv/backend/cuda/platform.cuh"
+#include "rwkv/core/extent.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
@@ -24,8 +25,8 @@ struct FmaTileFor {
   static constexpr FmaTile value = fma_tile(bytes, large);
 };
 
-/// A product on tensor cores: a block of 8 warps computes a tile [rows, cols] of the output, 32 of the depth at a time, a
-/// warp [warp_rows, warp_cols] of it.
+/// A product on tensor cores: a block of 8 warps computes a tile [rows, cols] of the output, 32 of the depth at a time,
+/// a warp [warp_rows, warp_cols] of it.
 struct MmaTile {
   int rows, cols, warp_rows, warp_cols;
 
@@ -43,8 +44,8 @@ struct MmaTileFor {
   static constexpr MmaTile value = mma_tile(split, large);
 };
 
-/// A product of few rows: a block of 8 warps, each with `outs` rows of w at once and `deep` loads of 16 bytes of each on
-/// their way, and `staged` numbers of x in shared memory.
+/// A product of few rows: a block of 8 warps, each with `outs` rows of w at once and `deep` loads of 16 bytes of each
+/// on their way, and `staged` numbers of x in shared memory.
 struct GemvSizes {
   static constexpr int threads = 256;
   int outs, deep, staged;
@@ -55,7 +56,7 @@ struct GemvSizes {
 RWKV_HD constexpr GemvSizes gemv_sizes(int rows, int bytes) {
   if (rows == 1) return {.outs = 2, .deep = 4, .staged = 64 * 1024 / bytes};
   if (rows <= 4) return {.outs = 2, .deep = 2, .staged = 64 * 1024 / bytes};
-  return {.outs = 4, .deep = 2, .staged = 64 * 1024 / bytes};
+  return {.outs = 4, .deep = 1, .staged = 64 * 1024 / bytes};
 }
 
 /// The warps that share a row of w, where there are too few rows to give every warp of a device its own.

@@ -1,0 +1,187 @@
+#include <rwkv/backend/cuda/sample.cuh>
+#include <rwkv/backend/transfer.hpp>
+#include <rwkv/cuda.cuh>
+#include <rwkv/text/sampler.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+using rwkv::Index;
+
+namespace {
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+double uniform(std::uint64_t stream, std::uint64_t i) {
+  return rwkv::Philox{.key = 3, .stream = stream}.block(i).uniform_double(0);
+}
+
+/// Logits of a kind that the seed chooses: peaked, flat, in a few steps with many ties, all equal, with impossible ones.
+std::vector<float> logits_of(Index vocab, std::uint64_t seed) {
+  std::vector<float> x;
+  for (Index i = 0; i < vocab; ++i) {
+    const double u = uniform(seed, static_cast<std::uint64_t>(i));
+    double value = 0;
+    switch (seed % 5) {
+      case 0: value = 25 * u * u * u - 5; break;
+      case 1: value = 2 * u - 1; break;
+      case 2: value = std::floor(4 * u) - 2; break;
+      case 3: value = 0.25; break;
+      default: value = u < 0.5 ? -inf : 10 * u - 30;
+    }
+    x.push_back(static_cast<float>(value));
+  }
+  if (seed % 5 == 4) x.back() = 1;
+  return x;
+}
+
+rwkv::CudaSampling options_of(std::uint64_t seed) {
+  const double temperatures[] = {1, 0.7, 1.5, 0, 1}, parts[] = {1, 0.9, 0.5, 0.3, 0, 0.999, 1};
+  const int counts[] = {0, 5, 0, 1, 40, 3};
+  rwkv::CudaSampling options{
+      .temperature = temperatures[seed / 3 % 5], .top_k = counts[seed % 6], .top_p = parts[seed / 2 % 7], .seed = seed};
+  if (seed % 4 == 3) {
+    options.presence_penalty = 0.4;
+    options.frequency_penalty = 0.3;
+    options.penalty_decay = 0.9;
+  }
+  return options;
+}
+
+rwkv::Sampler on_host(const rwkv::CudaSampling& o) {
+  return {.temperature = o.temperature,
+          .top_k = o.top_k,
+          .top_p = o.top_p,
+          .presence_penalty = o.presence_penalty,
+          .frequency_penalty = o.frequency_penalty,
+          .penalty_decay = o.penalty_decay,
+          .seed = o.seed};
+}
+
+/// A sampler, with logits and tokens in the device's reach.
+class Device {
+ public:
+  Device(Index rows, Index vocab)
+      : sampler(be, rows, vocab), rows_(rows), vocab_(vocab), logits_(be.allocate<float>(rows * vocab)),
+        tokens_(be, static_cast<std::size_t>(rows)) {}
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  ~Device() { be.free(logits_); }
+
+  std::span<rwkv::Token> pick(const std::vector<float>& logits) {
+    rwkv::upload(be, std::span<const float>(logits), logits_);
+    for (rwkv::Token& token : tokens_.numbers()) token = -7;
+    sampler(rwkv::matrix(logits_, rows_, vocab_), tokens_.numbers().data());
+    be.sync();
+    return tokens_.numbers();
+  }
+
+  rwkv::Cuda be;
+  rwkv::CudaSampler<rwkv::Cuda> sampler;
+
+ private:
+  Index rows_, vocab_;
+  float* logits_;
+  rwkv::Exchange<rwkv::Token, rwkv::Cuda> tokens_;
+};
+
+}  // namespace
+
+TEST_CASE("simt: the sampler picks the host's tokens") {
+  for (const Index vocab : {1, 2, 31, 33, 100, 700}) {
+    for (std::uint64_t seed = 0; seed < 42; seed += 2) {
+      CAPTURE(vocab);
+      CAPTURE(seed);
+      const Index rows = 2;
+      Device device(rows, vocab);
+      std::vector<rwkv::Sampler> host;
+      for (Index r = 0; r < rows; ++r) {
+        const auto options = options_of(seed + static_cast<std::uint64_t>(r));
+        device.sampler.set(r, options);
+        host.push_back(on_host(options));
+      }
+      for (std::uint64_t step = 0; step < 3; ++step) {
+        std::vector<float> logits;
+        std::vector<rwkv::Token> want;
+        for (Index r = 0; r < rows; ++r) {
+          const auto row = logits_of(vocab, seed + static_cast<std::uint64_t>(r));
+          want.push_back(host[static_cast<std::size_t>(r)](row));
+          logits.insert(logits.end(), row.begin(), row.end());
+        }
+        const auto got = device.pick(logits);
+        for (std::size_t r = 0; r < want.size(); ++r) CHECK(got[r] == want[r]);
+      }
+      device.sampler.check();
+    }
+  }
+}
+
+TEST_CASE("simt: the sampler with large vocabularies") {
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    CAPTURE(seed);
+    rwkv::CudaSampling options{.temperature = 0.9, .seed = seed};
+    if (seed % 2 == 0) options.top_k = 300;
+    else options.top_p = 0.6;
+    const Index vocab = seed % 2 == 0 ? 70000 : 40000;
+    Device device(1, vocab);
+    device.sampler.set(0, options);
+    auto host = on_host(options);
+    const auto logits = logits_of(vocab, seed);
+    for (int step = 0; step < 2; ++step) {
+      const rwkv::Token want = host(logits);
+      CHECK(device.pick(logits)[0] == want);
+    }
+    device.sampler.check();
+  }
+}
+
+TEST_CASE("simt: the sampler takes the lowest of equally likely tokens") {
+  Device device(1, 300);
+  device.sampler.set(0, {.temperature = 0});
+  std::vector<float> logits(300, 0);
+  logits[41] = logits[77] = logits[299] = 2;
+  CHECK(device.pick(logits)[0] == 41);
+  CHECK(device.pick(std::vector<float>(300, -3))[0] == 0);
+  std::vector<float> zeros(300, -0.0f);
+  zeros[5] = 0.0f;
+  CHECK(device.pick(zeros)[0] == 0);
+}
+
+TEST_CASE("simt: the sampler reports logits that leave no choice") {
+  Device device(2, 50);
+  auto host = on_host({.seed = 9});
+  device.sampler.set(1, {.seed = 9});
+  const auto good = logits_of(50, 1);
+  for (const double bad : {static_cast<double>(std::nan("")), inf, -inf}) {
+    std::vector<float> logits(50, bad == -inf ? static_cast<float>(-inf) : 1.0f);
+    logits[13] = static_cast<float>(bad);
+    logits.insert(logits.end(), good.begin(), good.end());
+    const rwkv::Token want = host(good);
+    const auto got = device.pick(logits);
+    CHECK(got[0] == -7);
+    CHECK(got[1] == want);
+    CHECK_THROWS_WITH_AS(device.sampler.check(),
+                         doctest::Contains(bad == -inf ? "all 50 logits of sequence 0" : "logit 13 of sequence 0"),
+                         rwkv::Error);
+    device.sampler.check();
+  }
+  CHECK_THROWS_AS(device.sampler.set(0, {.top_p = 2}), rwkv::Error);
+  CHECK_THROWS_AS(device.sampler.set(2, {}), rwkv::Error);
+}
+
+TEST_CASE("simt: the sampler forgets what it picked") {
+  const rwkv::CudaSampling options{.temperature = 0, .presence_penalty = 5};
+  Device device(1, 40);
+  device.sampler.set(0, options);
+  std::vector<float> logits(40, 0);
+  logits[7] = 2;
+  logits[9] = 1;
+  CHECK(device.pick(logits)[0] == 7);
+  CHECK(device.pick(logits)[0] == 9);
+  device.sampler.reset();
+  CHECK(device.pick(logits)[0] == 7);
+}
