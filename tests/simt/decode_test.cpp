@@ -296,7 +296,7 @@ TEST_CASE_TEMPLATE("simt: a layer at one token", S, float, double, rwkv::bf16, r
   const Index sizes[][2] = {{1, 1}, {3, 5}, {8, 24}, {33, 70}, {64, 256}, {136, 200}};
   Index batch = 1;
   for (const auto& [width, ffn] : sizes) {
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < 4; ++i) {
       check_layer<rwkv::V4, S>(width, ffn, batch, batch % 2 == 0);
       batch = batch % 9 + 1;
     }

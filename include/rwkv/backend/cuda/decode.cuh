@@ -38,6 +38,8 @@ struct DecodeTile {
   static constexpr int piece = Aligned ? 16 / int{sizeof(W)} : 1;  ///< weights
   static constexpr int lanes = piece * int{sizeof(T)} < 16 ? piece : 16 / int{sizeof(T)};
   using Numbers = Several<T, lanes>;
+  using Piece = detail::Piece<W, piece>;
+  using Held = std::conditional_t<Aligned, detail::Word128, Piece>;      ///< a piece as registers hold it, packed
   static constexpr int sweep = warp_size * piece;                        ///< columns that a warp takes at a time
   static constexpr int chunk = (64 << 10) / int{sizeof(T)} / sequences;  ///< columns in shared memory at a time
   static constexpr int blocks = sequences == 1 ? 3 : 2;                  ///< of a multiprocessor
@@ -206,12 +208,12 @@ struct NormedRows {
 template <class Activation, class T>
 struct StoreSums {
   T* to;
-  Index width;
+  int width;
   bool activated = false;
 
-  __device__ void operator()(int n, Index row, T sum) const {
+  __device__ void operator()(int n, int row, T sum) const {
     const One<T> value(sum);
-    to[n * width + row] = activated ? Activation{}(value).v : sum;
+    to[Index{n} * width + row] = activated ? Activation{}(value).v : sum;
   }
 };
 /// y = x + sum.
@@ -219,21 +221,23 @@ template <class T>
 struct AddSums {
   const T* x;
   T* y;
-  Index width;
+  int width;
 
-  __device__ void operator()(int n, Index row, T sum) const { y[n * width + row] = x[n * width + row] + sum; }
+  __device__ void operator()(int n, int row, T sum) const {
+    y[Index{n} * width + row] = x[Index{n} * width + row] + sum;
+  }
 };
 /// y += gate(r, sum).
 template <class Gate, class T>
 struct GateSums {
   const T* r;
   T* y;
-  Index width;
+  int width;
 
-  __device__ void operator()(int n, Index row, T sum) const {
+  __device__ void operator()(int n, int row, T sum) const {
     One<T> gated;
-    Gate{}.map(One<T>(r[n * width + row]), One<T>(sum), gated);
-    y[n * width + row] += gated.v;
+    Gate{}.map(One<T>(r[Index{n} * width + row]), One<T>(sum), gated);
+    y[Index{n} * width + row] += gated.v;
   }
 };
 
@@ -255,11 +259,20 @@ struct ShiftCopy {
 /// A matrix [rows, depth], its own mix where tokens are mixed, where its sums go, and the blocks that share its rows.
 template <class W, class Out>
 struct DecodeProduct {
-  Mat<const W> w;
+  const W* w;
+  int rows, stride;
   const W* mix;
   Out out;
   unsigned blocks = 0;
 };
+template <class W, Index N, class Out>
+DecodeProduct<std::remove_const_t<W>, Out> decode_product(const Mat<W, N>& w, const std::remove_const_t<W>* mix,
+                                                          const Out& out) {
+  constexpr Index most = Index{1} << 30;
+  expects(w.rows <= most && w.stride <= most, "rwkv: a matrix of ", w.rows, " rows of ", w.stride,
+          " numbers is more than a step on a GPU takes");
+  return {w.data, static_cast<int>(w.rows), static_cast<int>(w.stride), mix, out};
+}
 /// Products of the same tokens. `parts` warps share a row.
 template <class W, class Out, int Count>
 struct DecodeProducts {
@@ -270,7 +283,7 @@ struct DecodeProducts {
 /// What a lane has of the rows of its warp.
 template <class D>
 struct WeightPieces {
-  detail::Piece<typename D::weight, D::piece> v[D::depth][D::rows];
+  typename D::Held v[D::depth][D::rows];
 };
 
 /// The place of a thread among the rows and columns of a matrix.
@@ -279,23 +292,26 @@ struct DecodePlace {
   using T = typename D::scalar;
   using W = typename D::weight;
 
-  Mat<const W> w;
-  int depth, parts, lane, part, warp_row;
+  const W* w;
+  int stride, rows, depth, parts, lane, part, warp_row;
 
   __device__ int sweeps() const { return (depth + D::sweep - 1) / D::sweep; }
   /// Steps of a warp along a row.
   __device__ int tiles() const { return (sweeps() + parts * D::depth - 1) / (parts * D::depth); }
   /// The first of the rows of a warp in a group of a block's rows.
-  __device__ Index row(Index group) const { return (group * (decode_warps / parts) + warp_row) * D::rows; }
+  __device__ int row(int group) const { return (group * (decode_warps / parts) + warp_row) * D::rows; }
   __device__ int sweep(int tile, int d) const { return (tile * D::depth + d) * parts + part; }
 
-  __device__ WeightPieces<D> load(Index group, int tile) const {
+  __device__ WeightPieces<D> load(int group, int tile) const {
     WeightPieces<D> pieces{};
-    const Index first = row(group);
+    const int first = row(group);
     RWKV_UNROLL for (int d = 0; d < D::depth; ++d) {
       const int c = sweep(tile, d) * D::sweep + lane * D::piece;
       RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
-        if (c < depth && first + r < w.rows) pieces.v[d][r] = detail::load_piece<D::piece>(w.row(first + r) + c);
+        if (c < depth && first + r < rows) {
+          pieces.v[d][r] =
+              detail::bits_as<typename D::Held>(detail::load_piece<D::piece>(w + Index{first + r} * stride + c));
+        }
       }
     }
     return pieces;
@@ -311,8 +327,9 @@ struct DecodePlace {
       RWKV_UNROLL for (int h = 0; h < D::piece / D::lanes; ++h) {
         T weights[D::rows][D::lanes];
         RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
+          const auto piece = detail::bits_as<typename D::Piece>(pieces.v[d][r]);
           RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) {
-            weights[r][q] = detail::widen_fast<T>(pieces.v[d][r].v[h * D::lanes + q]);
+            weights[r][q] = detail::widen_fast<T>(piece.v[h * D::lanes + q]);
           }
         }
         RWKV_UNROLL for (int n = 0; n < D::sequences; ++n) {
@@ -335,17 +352,22 @@ struct DecodePlace {
 template <class D, class Source, class S>
 __device__ void stage_chunk(const Source& source, const S* totals, int batch, int begin, int depth, S* x, int stride) {
   using R = typename D::Numbers;
-  for (int c = static_cast<int>(threadIdx.x) * D::lanes; c < stride; c += decode_threads * D::lanes) {
-    const int column = begin + c, place = D::place(c);
-    const bool inside = column < depth;
-    typename Source::template Channels<R> channels{};
-    if (inside) channels = source.template channels<R>(column);
-    RWKV_UNROLL for (int n = 0; n < D::sequences; ++n) {
-      R value(0);
-      if (inside && n < batch) value = source.template load<R>(channels, totals, n, column);
-      detail::Piece<typename D::scalar, D::lanes> piece;
-      RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) piece.v[q] = value.v[q];
-      detail::store_shared<typename D::scalar, D::lanes>(x + n * stride + place, piece);
+  // As many sequences together as registers hold beside the first weights.
+  constexpr int together = D::sequences < 4 ? D::sequences : 4;
+  for (int first = 0; first < D::sequences; first += together) {
+    for (int c = static_cast<int>(threadIdx.x) * D::lanes; c < stride; c += decode_threads * D::lanes) {
+      const int column = begin + c, place = D::place(c);
+      const bool inside = column < depth;
+      typename Source::template Channels<R> channels{};
+      if (inside) channels = source.template channels<R>(column);
+      RWKV_UNROLL for (int i = 0; i < together; ++i) {
+        const int n = first + i;
+        R value(0);
+        if (inside && n < batch) value = source.template load<R>(channels, totals, n, column);
+        detail::Piece<typename D::scalar, D::lanes> piece;
+        RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) piece.v[q] = value.v[q];
+        detail::store_shared<typename D::scalar, D::lanes>(x + n * stride + place, piece);
+      }
     }
   }
 }
@@ -373,9 +395,10 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
   }
   const int thread = static_cast<int>(threadIdx.x), warp = thread / warp_size, lane = thread % warp_size;
   const int parts = products.parts, batch = products.batch;
-  const DecodePlace<D> place{own.w, products.depth, parts, lane, warp % parts, warp / parts};
-  const Index group_rows = Index{decode_warps / parts} * D::rows;
-  const Index groups = (own.w.rows + group_rows - 1) / group_rows, first_group = blockIdx.x - first_block;
+  const DecodePlace<D> place{own.w, own.stride, own.rows, products.depth, parts, lane, warp % parts, warp / parts};
+  const int group_rows = decode_warps / parts * D::rows, step = static_cast<int>(own.blocks);
+  const int groups = (place.rows + group_rows - 1) / group_rows,
+            first_group = static_cast<int>(blockIdx.x - first_block);
   const int tiles = place.tiles(), chunk_tiles = D::chunk / (D::sweep * D::depth * parts);
   WeightPieces<D> pieces = place.load(first_group, 0);
 
@@ -392,7 +415,7 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
   }
   __shared__ detail::Shared<T> partial_sums[decode_warps * sums_of_warp];
 
-  for (Index group = first_group; group < groups; group += own.blocks) {
+  for (int group = first_group; group < groups; group += step) {
     T sums[sums_of_warp];
     RWKV_UNROLL for (int i = 0; i < sums_of_warp; ++i) sums[i] = T(0);
     for (int tile = 0, in_chunk = 0; tile < tiles; ++tile) {
@@ -404,7 +427,7 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
         __syncthreads();
       }
       const bool last = tile + 1 == tiles;
-      const WeightPieces<D> next = place.load(last ? group + own.blocks : group, last ? 0 : tile + 1);
+      const WeightPieces<D> next = place.load(last ? group + step : group, last ? 0 : tile + 1);
       place.multiply(pieces, tile, in_chunk, static_cast<const detail::Shared<T>*>(x), stride, sums);
       pieces = next;
       in_chunk = in_chunk + 1 == chunk_tiles ? 0 : in_chunk + 1;
@@ -420,9 +443,9 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
       for (int part = 1; part < parts; ++part)
         sum += static_cast<T>(partial_sums[(warp + part) * sums_of_warp + number]);
     }
-    const Index row = place.row(group) + number / D::sequences;
+    const int row = place.row(group) + number / D::sequences;
     const int n = number % D::sequences;
-    if (lane % share == 0 && n < batch && row < own.w.rows) own.out(n, row, sum);
+    if (lane % share == 0 && n < batch && row < place.rows) own.out(n, row, sum);
   }
 }
 
@@ -449,14 +472,14 @@ void launch_decode(const CudaStream& stream, const Source& source,
                    const ShiftCopy<typename D::scalar>& shift) {
   const int sweeps = (products.depth + D::sweep - 1) / D::sweep;
   Index rows = 0, groups = 0;
-  for (const auto& product : products.each) rows += product.w.rows;
+  for (const auto& product : products.each) rows += product.rows;
   // Enough blocks for the largest devices; by sizes alone, because the order of sums depends on it.
   constexpr Index enough_rows = Index{2 * 132} * decode_warps;
   while (products.parts < most_parts && products.parts * 2 <= sweeps && rows * products.parts < enough_rows) {
     products.parts *= 2;
   }
   const Index group_rows = Index{decode_warps / products.parts} * D::rows;
-  const auto groups_of = [&](const auto& product) { return (product.w.rows + group_rows - 1) / group_rows; };
+  const auto groups_of = [&](const auto& product) { return (product.rows + group_rows - 1) / group_rows; };
   for (const auto& product : products.each) groups += groups_of(product);
   const Index at_once = Index{stream.properties().multiProcessorCount} * D::blocks;
   const Index each = (groups + at_once - 1) / at_once;
@@ -477,8 +500,8 @@ void decode(const CudaStream& stream, const Source& source, const DecodeProducts
   using Whole = DecodeTile<T, W, 1, true>;
   bool aligned = products.depth % Whole::piece == 0 && is_aligned_source<typename Whole::Numbers>(source);
   for (const auto& product : products.each) {
-    aligned = aligned && has_pieces<Whole::piece>(product.w.data, product.w.stride) &&
-              has_pieces<Whole::lanes>(product.mix, 0);
+    aligned =
+        aligned && has_pieces<Whole::piece>(product.w, product.stride) && has_pieces<Whole::lanes>(product.mix, 0);
   }
   if (!aligned) return launch_decode<DecodeTile<T, W, most_decoded, false>>(stream, source, products, shift);
   if (products.batch == 1) return launch_decode<DecodeTile<T, W, 1, true>>(stream, source, products, shift);
@@ -691,6 +714,8 @@ class LayerStep {
   }
 
  private:
+  static constexpr const P* none = nullptr;  ///< the mix of what is not mixed
+
   bool many() const { return batch_ > most_decoded; }
   const CudaStream& stream() const { return be_.stream(); }
 
@@ -698,30 +723,33 @@ class LayerStep {
   auto ffn_rows() const {
     return normed_rows<typename VF::Mix>(layer_.ln2, static_cast<const T*>(y_), state_.ffn.shift, normed_);
   }
-  template <class Out, std::size_t Count>
-  void multiply(const auto& rows, const DecodeProduct<P, Out> (&each)[Count], const ShiftCopy<T>& shift = {}) const {
-    DecodeProducts<P, Out, int{Count}> products{};
-    for (std::size_t i = 0; i < Count; ++i) products.each[i] = each[i];
-    products.batch = static_cast<int>(batch_);
-    products.depth = rows.width;
-    decode(stream(), rows, products, shift);
+  template <class Rows, class Out, std::same_as<DecodeProduct<P, Out>>... More>
+  void multiply(const Rows& rows, const ShiftCopy<T>& shift, const DecodeProduct<P, Out>& first,
+                const More&... more) const {
+    decode(stream(), rows,
+           DecodeProducts<P, Out, int{1 + sizeof...(More)}>{{first, more...}, static_cast<int>(batch_), rows.width},
+           shift);
+  }
+  template <class Rows, class Out, class... More>
+  void multiply(const Rows& rows, const DecodeProduct<P, Out>& first, const More&... more) const {
+    multiply(rows, ShiftCopy<T>{}, first, more...);
   }
 
   void run_few() const {
     const auto& att = layer_.att.params;
     const auto& ffn = layer_.ffn.params;
-    using Plain = DecodeProduct<P, StoreSums<Identity, T>>;
-    using Activated = DecodeProduct<P, StoreSums<typename VF::Activation, T>>;
-    multiply(att_rows(), {Plain{att.key, att.mix_k.data, {k_, width_}}, Plain{att.value, att.mix_v.data, {v_, width_}},
-                          Plain{att.receptance, att.mix_r.data, {r_, width_}}});
+    const auto width = static_cast<int>(width_), hidden = static_cast<int>(ffn_);
+    using Plain = StoreSums<Identity, T>;
+    using Activated = StoreSums<typename VF::Activation, T>;
+    multiply(att_rows(), decode_product(att.key, att.mix_k.data, Plain{k_, width}),
+             decode_product(att.value, att.mix_v.data, Plain{v_, width}),
+             decode_product(att.receptance, att.mix_r.data, Plain{r_, width}));
     step_cell();
-    multiply(PlainRows<T>{gated_, static_cast<int>(width_)},
-             {DecodeProduct<P, AddSums<T>>{att.output, nullptr, {x_, y_, width_}}});
-    multiply(ffn_rows(), {Activated{ffn.key, ffn.mix_k.data, {k_, ffn_, true}},
-                          Activated{ffn.receptance, ffn.mix_r.data, {r_, width_}}});
-    multiply(PlainRows<T>{k_, static_cast<int>(ffn_)},
-             {DecodeProduct<P, GateSums<typename VF::Gate, T>>{ffn.value, nullptr, {r_, y_, width_}}},
-             {normed_, state_.ffn.shift});
+    multiply(PlainRows<T>{gated_, width}, decode_product(att.output, none, AddSums<T>{x_, y_, width}));
+    multiply(ffn_rows(), decode_product(ffn.key, ffn.mix_k.data, Activated{k_, hidden, true}),
+             decode_product(ffn.receptance, ffn.mix_r.data, Activated{r_, width}));
+    multiply(PlainRows<T>{k_, hidden}, ShiftCopy<T>{normed_, state_.ffn.shift},
+             decode_product(ffn.value, none, GateSums<typename VF::Gate, T>{r_, y_, width}));
   }
 
   void run_many() const {
@@ -799,9 +827,10 @@ bool head_step(const CudaStream& stream, bool dry, const Head<S, B, D>& head, Se
   if (dry || rows == 0) return true;
   using P = storage_t<S>;
   const auto normed = normed_rows<NoMix>(head.ln_out, x.data, Mat<T>{}, static_cast<T*>(nullptr));
+  const auto product = decode_product(Mat<const P>(head.params.table), static_cast<const P*>(nullptr),
+                                      StoreSums<Identity, T>{logits.data, static_cast<int>(Index(logits.width))});
   decode<T>(stream, normed,
-            DecodeProducts<P, StoreSums<Identity, T>, 1>{
-                {{head.params.table, nullptr, {logits.data, logits.width}}}, static_cast<int>(rows), normed.width});
+            DecodeProducts<P, StoreSums<Identity, T>, 1>{{product}, static_cast<int>(rows), normed.width});
   return true;
 }
 
