@@ -71,7 +71,7 @@ __device__ T warp_sums(T* x, int lane) {
     return warp_sums<1, Lanes / 2>(x, lane);
   } else {
     const bool upper = (lane & Lanes) != 0;
-    RWKV_UNROLL for (int i = 0; i < M / 2; ++i) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < M / 2; ++i) {
       const T kept = upper ? x[i + M / 2] : x[i], given = upper ? x[i] : x[i + M / 2];
       x[i] = kept + __shfl_xor_sync(whole_warp, given, Lanes);
     }
@@ -107,16 +107,16 @@ class DecodeTotals {
     const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_size, warp = thread / warp_size;
     R earlier[N][first + 1];
     T sums[numbers];
-    RWKV_UNROLL for (int n = 0; n < N; ++n) {
-      RWKV_UNROLL for (int k = 0; k < first; ++k) earlier[n][k] = R(static_cast<T>(totals[n * count + k]));
+    RWKV_KERNEL_UNROLL for (int n = 0; n < N; ++n) {
+      RWKV_KERNEL_UNROLL for (int k = 0; k < first; ++k) earlier[n][k] = R(static_cast<T>(totals[n * count + k]));
     }
-    RWKV_UNROLL for (int i = 0; i < numbers; ++i) sums[i] = T(0);
+    RWKV_KERNEL_UNROLL for (int i = 0; i < numbers; ++i) sums[i] = T(0);
     for (int c = thread * R::size; c < width; c += decode_threads * R::size) {
-      RWKV_UNROLL for (int n = 0; n < N; ++n) {
+      RWKV_KERNEL_UNROLL for (int n = 0; n < N; ++n) {
         if (n < batch) {
           R term[terms];
           program.reduce(Stage<Nth>{}, static_cast<const R*>(earlier[n]), term, R::load(x + Index{n} * width + c));
-          RWKV_UNROLL for (int k = 0; k < terms; ++k) sums[n * terms + k] += sum_lanes(term[k]);
+          RWKV_KERNEL_UNROLL for (int k = 0; k < terms; ++k) sums[n * terms + k] += sum_lanes(term[k]);
         }
       }
     }
@@ -126,14 +126,14 @@ class DecodeTotals {
     __syncthreads();
     if (thread < N) {
       R all[first + terms];
-      RWKV_UNROLL for (int k = 0; k < first; ++k) all[k] = R(static_cast<T>(totals[thread * count + k]));
-      RWKV_UNROLL for (int k = 0; k < terms; ++k) {
+      RWKV_KERNEL_UNROLL for (int k = 0; k < first; ++k) all[k] = R(static_cast<T>(totals[thread * count + k]));
+      RWKV_KERNEL_UNROLL for (int k = 0; k < terms; ++k) {
         T total(0);
         for (int w = 0; w < decode_warps; ++w) total += static_cast<T>(partial[w * numbers + thread * terms + k]);
         all[first + k] = R(total);
       }
       if constexpr (requires { program.finish(Stage<Nth>{}, all); }) program.finish(Stage<Nth>{}, all);
-      RWKV_UNROLL for (int k = 0; k < first + terms; ++k) totals[thread * count + k] = all[k].v[0];
+      RWKV_KERNEL_UNROLL for (int k = 0; k < first + terms; ++k) totals[thread * count + k] = all[k].v[0];
     }
     __syncthreads();
   }
@@ -191,7 +191,7 @@ struct NormedRows {
   template <class R, class S>
   __device__ R normalise(const Channels<R>& channels, const S* shared_totals, int n, int c) const {
     R all[totals], y;
-    RWKV_UNROLL for (int k = 0; k < totals; ++k) all[k] = R(static_cast<T>(shared_totals[n * totals + k]));
+    RWKV_KERNEL_UNROLL for (int k = 0; k < totals; ++k) all[k] = R(static_cast<T>(shared_totals[n * totals + k]));
     program.map(static_cast<const R*>(all), R::load(x + Index{n} * width + c), channels.scale, channels.bias, y);
     return y;
   }
@@ -305,9 +305,9 @@ struct DecodePlace {
   __device__ WeightPieces<D> load(int group, int tile) const {
     WeightPieces<D> pieces{};
     const int first = row(group);
-    RWKV_UNROLL for (int d = 0; d < D::depth; ++d) {
+    RWKV_KERNEL_UNROLL for (int d = 0; d < D::depth; ++d) {
       const int c = sweep(tile, d) * D::sweep + lane * D::piece;
-      RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
+      RWKV_KERNEL_UNROLL for (int r = 0; r < D::rows; ++r) {
         if (c < depth && first + r < rows) {
           pieces.v[d][r] =
               detail::bits_as<typename D::Held>(detail::load_piece<D::piece>(w + Index{first + r} * stride + c));
@@ -319,23 +319,23 @@ struct DecodePlace {
 
   /// Adds what a tile contributes; x: the chunk of the sequences' vectors in which it is tile number `in_chunk`.
   template <class S>
-  __device__ void multiply(const WeightPieces<D>& pieces, int tile, int in_chunk, const S* x, int stride,
+  __device__ void multiply(const WeightPieces<D>& pieces, int tile, int in_chunk, const S* x, int x_stride,
                            T (&sums)[D::rows * D::sequences]) const {
-    RWKV_UNROLL for (int d = 0; d < D::depth; ++d) {
+    RWKV_KERNEL_UNROLL for (int d = 0; d < D::depth; ++d) {
       if (sweep(tile, d) >= sweeps()) break;
       const S* const from = x + sweep(in_chunk, d) * D::sweep + lane * D::lanes;
-      RWKV_UNROLL for (int h = 0; h < D::piece / D::lanes; ++h) {
+      RWKV_KERNEL_UNROLL for (int h = 0; h < D::piece / D::lanes; ++h) {
         T weights[D::rows][D::lanes];
-        RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
+        RWKV_KERNEL_UNROLL for (int r = 0; r < D::rows; ++r) {
           const auto piece = detail::bits_as<typename D::Piece>(pieces.v[d][r]);
-          RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) {
+          RWKV_KERNEL_UNROLL for (int q = 0; q < D::lanes; ++q) {
             weights[r][q] = detail::widen_fast<T>(piece.v[h * D::lanes + q]);
           }
         }
-        RWKV_UNROLL for (int n = 0; n < D::sequences; ++n) {
-          const auto numbers = detail::load_shared<T, D::lanes>(from + n * stride + h * (warp_size * D::lanes));
-          RWKV_UNROLL for (int r = 0; r < D::rows; ++r) {
-            RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) {
+        RWKV_KERNEL_UNROLL for (int n = 0; n < D::sequences; ++n) {
+          const auto numbers = detail::load_shared<T, D::lanes>(from + n * x_stride + h * (warp_size * D::lanes));
+          RWKV_KERNEL_UNROLL for (int r = 0; r < D::rows; ++r) {
+            RWKV_KERNEL_UNROLL for (int q = 0; q < D::lanes; ++q) {
               using std::fma;
               T& sum = sums[r * D::sequences + n];
               sum = fma(weights[r][q], numbers.v[q], sum);
@@ -359,13 +359,15 @@ __device__ void stage_chunk(const Source& source, const S* totals, int batch, in
       const int column = begin + c, place = D::place(c);
       const bool inside = column < depth;
       typename Source::template Channels<R> channels{};
-      if (inside) channels = source.template channels<R>(column);
-      RWKV_UNROLL for (int i = 0; i < together; ++i) {
+      if (inside) {
+        channels = source.template channels<R>(column);
+      }
+      RWKV_KERNEL_UNROLL for (int i = 0; i < together; ++i) {
         const int n = first + i;
         R value(0);
         if (inside && n < batch) value = source.template load<R>(channels, totals, n, column);
         detail::Piece<typename D::scalar, D::lanes> piece;
-        RWKV_UNROLL for (int q = 0; q < D::lanes; ++q) piece.v[q] = value.v[q];
+        RWKV_KERNEL_UNROLL for (int q = 0; q < D::lanes; ++q) piece.v[q] = value.v[q];
         detail::store_shared<typename D::scalar, D::lanes>(x + n * stride + place, piece);
       }
     }
@@ -386,7 +388,7 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
 
   DecodeProduct<typename D::weight, Out> own = products.each[0];
   unsigned first_block = 0, next_block = own.blocks;
-  RWKV_UNROLL for (int i = 1; i < Count; ++i) {
+  RWKV_KERNEL_UNROLL for (int i = 1; i < Count; ++i) {
     if (blockIdx.x >= next_block) {
       own = products.each[i];
       first_block = next_block;
@@ -417,20 +419,20 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
 
   for (int group = first_group; group < groups; group += step) {
     T sums[sums_of_warp];
-    RWKV_UNROLL for (int i = 0; i < sums_of_warp; ++i) sums[i] = T(0);
-    for (int tile = 0, in_chunk = 0; tile < tiles; ++tile) {
+    RWKV_KERNEL_UNROLL for (int i = 0; i < sums_of_warp; ++i) sums[i] = T(0);
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int in_chunk = tile & (chunk_tiles - 1);  // a power of two
       // Vectors of one chunk stay where they are.
       if (in_chunk == 0 && (group == first_group || tiles > chunk_tiles)) {
         __syncthreads();
-        stage_chunk<D>(source, static_cast<const detail::Shared<T>*>(totals), batch, tile / chunk_tiles * D::chunk,
-                       products.depth, x, stride);
+        stage_chunk<D>(source, static_cast<const detail::Shared<T>*>(totals), batch,
+                       tile * parts * (D::sweep * D::depth), products.depth, x, stride);
         __syncthreads();
       }
       const bool last = tile + 1 == tiles;
       const WeightPieces<D> next = place.load(last ? group + step : group, last ? 0 : tile + 1);
       place.multiply(pieces, tile, in_chunk, static_cast<const detail::Shared<T>*>(x), stride, sums);
       pieces = next;
-      in_chunk = in_chunk + 1 == chunk_tiles ? 0 : in_chunk + 1;
     }
     T sum = warp_sums<sums_of_warp>(sums, lane);
     constexpr int share = warp_size / sums_of_warp;  // lanes that have the same sum
@@ -569,7 +571,7 @@ RWKV_KERNEL void __launch_bounds__(decode_threads)
     const R y = rows.normalise(channels, static_cast<const detail::Shared<T>*>(totals), 0, c);
     if constexpr (Count > 0) {
       const R before = R::load(rows.before.row(row) + c);
-      RWKV_UNROLL for (int i = 0; i < Count; ++i) {
+      RWKV_KERNEL_UNROLL for (int i = 0; i < Count; ++i) {
         Rule::mix(y, before, R::load(mixes.mix[i] + c)).store(mixes.to[i] + row * rows.width + c);
       }
     }
@@ -624,10 +626,10 @@ RWKV_KERNEL void __launch_bounds__(channel_threads) cell_kernel(CellStep<T, W> s
     const Index at = b * width + c;
     T* const numbers = step.state.row(b) + c;
     R state[Cell::state_size], gated;
-    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) state[n] = R(numbers[n * width]);
+    RWKV_KERNEL_UNROLL for (int n = 0; n < Cell::state_size; ++n) state[n] = R(numbers[n * width]);
     const R x[] = {log_decay, bonus, R(step.key[at]), R(step.value[at])};
     typename V::Gate{}.map(R(step.receptance[at]), Cell::step(state, x), gated);
-    RWKV_UNROLL for (int n = 0; n < Cell::state_size; ++n) numbers[n * width] = state[n].v;
+    RWKV_KERNEL_UNROLL for (int n = 0; n < Cell::state_size; ++n) numbers[n * width] = state[n].v;
     step.gated[at] = gated.v;
     step.shift(b, c) = step.normed[at];
   }

@@ -146,7 +146,7 @@ __device__ Index find_weight(SampleShared& shared, Index vocab, const Weight& we
     for (Index first = begin; first < end && !hit; first += warp_size) {
       const double mine = first + lane < end ? weight(first + lane) : 0;
       double upto = mine;
-      RWKV_UNROLL for (int lanes = 1; lanes < warp_size; lanes *= 2) {
+      RWKV_KERNEL_UNROLL for (int lanes = 1; lanes < warp_size; lanes *= 2) {
         const double other = __shfl_up_sync(whole_warp, upto, lanes);
         if (lane >= lanes) upto += other;
       }
@@ -211,7 +211,7 @@ __device__ SampleCut cut_tokens(SampleShared& shared, const SampleRow<T>& row, s
       }
       Index count_to = count;
       unsigned long long mass_to = mass;
-      RWKV_UNROLL for (int lanes = 1; lanes < warp_size; lanes *= 2) {
+      RWKV_KERNEL_UNROLL for (int lanes = 1; lanes < warp_size; lanes *= 2) {
         const Index other = __shfl_up_sync(whole_warp, count_to, lanes);
         const unsigned long long others = __shfl_up_sync(whole_warp, mass_to, lanes);
         if (thread >= lanes) {
@@ -311,7 +311,7 @@ RWKV_KERNEL void __launch_bounds__(sample_threads, 1)
     place = better ? other_place : place;
     fault = other_fault < fault ? other_fault : fault;
   };
-  RWKV_UNROLL for (int lanes = warp_size / 2; lanes > 0; lanes /= 2) {
+  RWKV_KERNEL_UNROLL for (int lanes = warp_size / 2; lanes > 0; lanes /= 2) {
     join(__shfl_xor_sync(whole_warp, largest, lanes), __shfl_xor_sync(whole_warp, place, lanes),
          __shfl_xor_sync(whole_warp, fault, lanes));
   }
