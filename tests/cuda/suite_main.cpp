@@ -81,7 +81,12 @@ void* managed(std::size_t bytes) {
     if (void* const memory = std::malloc(bytes)) return memory;
     throw std::bad_alloc();
   }
-  return pool().take(bytes);
+  // A test may allocate while its thread records a stream.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  void* const memory = pool().take(bytes);
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  return memory;
 }
 void give_back(void* pointer) {
   if (!has_device()) std::free(pointer);
@@ -102,5 +107,7 @@ int main(int count, char** arguments) {
     std::puts("skipped: there is no CUDA device");
     return 77;
   }
-  return doctest::Context(count, arguments).run();
+  const int result = doctest::Context(count, arguments).run();
+  std::fflush(nullptr);
+  std::_Exit(result);  // what still lies in managed memory may be gone before it is destroyed
 }

@@ -23,7 +23,8 @@ namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 /// read and rounded when it is written. `Gemm` multiplies matrices, see OwnGemm.
 ///
 /// Memory is the device's, which the host cannot read; spans of tokens, targets and losses are memory of the host from
-/// `allocate_host`. Every result has the same bits in every run and on every device.
+/// `allocate_host`. Every result has the same bits in every run of one program on devices of one
+/// architecture.
 template <class Gemm>
 class BasicCuda {
  public:
@@ -77,11 +78,13 @@ class BasicCuda {
     if (to.rows == 0 || to.cols == 0) return;
     const gpu::CurrentDevice current(stream_->device());
     const auto bytes = [](Index numbers) { return static_cast<std::size_t>(numbers) * sizeof(U); };
-    // A single row has no pitch to speak of.
-    const Index to_pitch = to.rows == 1 ? Index(to.cols) : to.stride,
-                from_pitch = from.rows == 1 ? Index(from.cols) : from.stride;
-    RWKV_CUDA_TRY(cudaMemcpy2DAsync(to.data, bytes(to_pitch), from.data, bytes(from_pitch), bytes(to.cols),
-                                    static_cast<std::size_t>(to.rows), cudaMemcpyDefault, stream_->handle()));
+    if (to.rows == 1 || (to.stride == to.cols && from.stride == from.cols)) {  // no pitch, which has a limit
+      RWKV_CUDA_TRY(
+          cudaMemcpyAsync(to.data, from.data, bytes(to.rows * to.cols), cudaMemcpyDefault, stream_->handle()));
+    } else {
+      RWKV_CUDA_TRY(cudaMemcpy2DAsync(to.data, bytes(to.stride), from.data, bytes(from.stride), bytes(to.cols),
+                                      static_cast<std::size_t>(to.rows), cudaMemcpyDefault, stream_->handle()));
+    }
     stream_->settle();
   }
 
@@ -217,11 +220,12 @@ class BasicCuda {
 
   /// The device's address of host memory.
   template <class T>
-  static T* reached(std::span<T> numbers) {
+  T* reached(std::span<T> numbers) const {
     if (numbers.empty()) return nullptr;
+    const gpu::CurrentDevice current(stream_->device());
     cudaPointerAttributes attributes{};
     RWKV_CUDA_TRY(cudaPointerGetAttributes(&attributes, numbers.data()));
-    expects(attributes.devicePointer != nullptr,
+    expects(attributes.type != cudaMemoryTypeUnregistered && attributes.devicePointer != nullptr,
             "rwkv: the device cannot reach the given tokens, targets or losses; their memory must come from "
             "allocate_host");
     return static_cast<T*>(attributes.devicePointer);

@@ -42,7 +42,7 @@ struct DecodeTile {
   using Held = std::conditional_t<Aligned, detail::Word128, Piece>;      ///< a piece as registers hold it, packed
   static constexpr int sweep = warp_size * piece;                        ///< columns that a warp takes at a time
   static constexpr int chunk = (64 << 10) / int{sizeof(T)} / sequences;  ///< columns in shared memory at a time
-  static constexpr int blocks = sequences <= 2 ? 2 : 1;                  ///< of a multiprocessor
+  static constexpr int blocks = sequences == 1 ? 3 : 2;                  ///< of a multiprocessor
   static_assert(chunk % (sweep * depth * most_parts) == 0);
 
   /// Where shared memory has column c of a chunk: what the lanes of a warp read at a time lies side by side.

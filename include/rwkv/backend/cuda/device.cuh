@@ -61,6 +61,9 @@ class CudaStream {
            ", of compute capability ", properties_.major, ".", properties_.minor,
            "; compile it for that architecture (CMAKE_CUDA_ARCHITECTURES)");
     }
+    // Code for an older architecture is translated for the device, but has not become newer.
+    const int own = 10 * properties_.major + properties_.minor;
+    architecture_ = attributes.ptxVersion < own ? attributes.ptxVersion : own;
     RWKV_CUDA_TRY(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   }
   CudaStream(const CudaStream&) = delete;
@@ -73,6 +76,8 @@ class CudaStream {
   int device() const { return device_; }
   cudaStream_t handle() const { return stream_; }
   const cudaDeviceProp& properties() const { return properties_; }
+  /// What the code that runs on the device was compiled for, such as 90 for compute capability 9.0.
+  int architecture() const { return architecture_; }
 
   void sync() const { RWKV_CUDA_TRY(cudaStreamSynchronize(stream_)); }
 
@@ -95,9 +100,12 @@ class CudaStream {
   void launch(const Shape& shape, void (*kernel)(Parameters...), const Arguments&... arguments) const {
     if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
     const gpu::CurrentDevice current(device_);
-    if (shape.shared_bytes > 48 * 1024) {
+    // The limit of 48 KB counts static shared memory as well, of which every kernel has less than 8 KB. All launches of a
+    // kernel ask for the same, as several threads may launch it.
+    constexpr std::size_t most_static = 8 * 1024;
+    if (shape.shared_bytes > 32 * 1024) {
       RWKV_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         static_cast<int>(shape.shared_bytes)));
+                                         static_cast<int>(properties_.sharedMemPerBlockOptin - most_static)));
     }
     cudaLaunchAttribute early{};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -107,7 +115,7 @@ class CudaStream {
     config.blockDim = shape.block;
     config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = stream_;
-    if (shape.early && properties_.major >= 9) {
+    if (shape.early && architecture_ >= 90) {
       config.attrs = &early;
       config.numAttrs = 1;
     }
@@ -126,6 +134,7 @@ class CudaStream {
   int device_;
   cudaStream_t stream_ = nullptr;
   cudaDeviceProp properties_{};
+  int architecture_ = 0;
 };
 
 namespace gpu {

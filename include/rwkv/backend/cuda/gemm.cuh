@@ -13,7 +13,7 @@ namespace gpu {
 enum class Route { none, gemv_1, gemv_4, gemv_8, skinny_8, skinny_32, tiles };
 
 /// Devices from before tensor cores knew bf16 use none.
-inline bool has_tensor_cores(const CudaStream& stream) { return stream.properties().major >= 8; }
+inline bool has_tensor_cores(const CudaStream& stream) { return stream.architecture() >= 80; }
 
 template <class T, class W, class Epilogue>
 Route route_of(const Product<T, W, Epilogue>& p, bool tensor_cores) {

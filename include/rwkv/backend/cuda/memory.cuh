@@ -36,6 +36,9 @@ void gather_rows(const CudaStream& stream, Mat<const W> table, const Token* rows
   stream.launch({column_blocks(to.rows, to.cols), dim3(column_threads)}, gather_kernel<T, W>, table, rows, to);
 }
 
+/// Tokens in shared memory at a time.
+inline constexpr int scatter_stretch = 1024;
+
 /// A block whose token occurs for the first time adds all rows of that token in their order, so that equal tokens never
 /// meet; blocks are rows.
 template <class T, class W>
@@ -50,12 +53,20 @@ RWKV_KERNEL void scatter_add_kernel(Mat<const T> from, const Token* rows, Mat<W>
   if (found) atomicExch(&seen, 1);
   __syncthreads();
   if (seen != 0) return;
-  for (Index c = threadIdx.x; c < from.cols; c += blockDim.x) {
-    auto sum = widen<accumulator_t<W>>(table(token, c));
-    for (Index r = own; r < from.rows; ++r) {
-      if (rows[r] == token) sum += widen<accumulator_t<W>>(from(r, c));
+  // The tokens may lie in memory of the host, so they are read once, a stretch at a time.
+  __shared__ detail::Shared<Token> stretch[scatter_stretch];
+  for (Index begin = own; begin < from.rows; begin += scatter_stretch) {
+    const Index left = from.rows - begin, count = left < scatter_stretch ? left : scatter_stretch;
+    __syncthreads();
+    for (Index i = threadIdx.x; i < count; i += blockDim.x) stretch[i] = rows[begin + i];
+    __syncthreads();
+    for (Index c = threadIdx.x; c < from.cols; c += blockDim.x) {
+      auto sum = widen<accumulator_t<W>>(table(token, c));
+      for (Index i = 0; i < count; ++i) {
+        if (stretch[i] == token) sum += widen<accumulator_t<W>>(from(begin + i, c));
+      }
+      table(token, c) = narrow<W>(sum);
     }
-    table(token, c) = narrow<W>(sum);
   }
 }
 template <class T, class W>

@@ -1,6 +1,5 @@
 #pragma once
-/// How recurrences are cut into threads and tiles. Sizes alone decide, never the device: results have the same bits on
-/// every card.
+/// How recurrences are cut into threads and tiles. Sizes alone decide, never the device.
 #include "rwkv/core/extent.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {

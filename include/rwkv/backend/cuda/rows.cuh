@@ -1,7 +1,7 @@
 #pragma once
 /// Row programs as kernels. Without stages a thread takes some neighbouring channels of a token, with stages a block
 /// takes a group of channels. Sums over tokens are made in registers over a tile of tokens, and the tiles are then
-/// added in their order; tiles depend on sizes alone, so results have the same bits on every device.
+/// added in their order; tiles depend on sizes alone.
 #include <cstdint>
 #include <utility>
 
@@ -325,7 +325,9 @@ void rows(const CudaStream& stream, bool dry, Arena scratch, const P& program, c
       if (pieces <= Index{block.x} * row_pieces) {
         stream.launch({grid, block}, staged_rows_kernel<R, true, P, T, Op...>, program, tiles, partial, ops...);
       } else {
-        stream.launch({grid, block}, staged_rows_kernel<R, false, P, T, Op...>, program, tiles, partial, ops...);
+        // Sums of fewer channels, which fit the registers that so many threads have.
+        using Less = std::conditional_t<(R::size > 4), Several<T, 4>, R>;
+        stream.launch({grid, block}, staged_rows_kernel<Less, false, P, T, Op...>, program, tiles, partial, ops...);
       }
     } else {
       const Index pieces = (width + R::size - 1) / R::size;

@@ -285,12 +285,16 @@ template <class T>
 RWKV_KERNEL void __launch_bounds__(sample_threads, 1)
     sample_kernel(Mat<const T> logits, const CudaSampling* options, SampleMemory memory, Token* tokens) {
   __shared__ SampleShared shared;
+  __shared__ CudaSampling own_options;
   detail::let_successor_begin();
   detail::wait_for_predecessor();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_size, warp = thread / warp_size;
   const Index r = blockIdx.x, vocab = logits.cols;
   double* const counts = memory.counts + r * vocab;
-  SampleRow<T> row{logits.row(r), counts, vocab, options[r]};
+  // Read once: the host may set the options of the next token, on which the threads of a block must agree.
+  if (thread == 0) own_options = options[r];
+  __syncthreads();
+  SampleRow<T> row{logits.row(r), counts, vocab, own_options};
 
   // The most likely token, the first that is not below infinity, and whether any is possible.
   constexpr double infinity = HUGE_VAL;
