@@ -103,6 +103,19 @@ concept HasSumOfSquares = requires(B& be, Arena ws, Mat<float> m) {
 ///
 /// While the flag `dry` is set every verb returns without touching memory, after taking its scratch from the arena it
 /// was given. Shapes that disagree are an Error while RWKV_CHECKED is 1.
+///
+/// What a backend may have as well, and the library then uses:
+///
+///     allocate_host<T>(count), free_host(pointer)
+///                                       memory that the host reaches too: such a backend has a memory of its own, which
+///                                       the host does not touch (see transfer.hpp), and its spans of tokens, targets and
+///                                       losses lie in this one
+///     independent()                     the same device with a queue of its own; contexts take one each
+///     Recording record(f), replay(recording)
+///                                       the work that f() queues, to be queued again; contexts step so
+///     rows_each(tasks)                  many small row programs at once (see flat_rows.hpp)
+///     layer_step(scratch, layer, x, state, y), embedding_step(embedding, tokens, y), head_step(head, x, logits)
+///                                       parts of a model for one token in fewer operations; false where they cannot
 template <class B>
 concept Backend = std::copyable<B> && detail::HasMemory<B> && detail::HasCopies<B> && detail::HasGemm<B> &&
     detail::HasRows<B> && detail::HasRecur<B>;

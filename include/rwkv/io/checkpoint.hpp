@@ -155,9 +155,10 @@ void check_fit(std::span<const T> parameters, const TensorFile& file, bool check
 
 /// A model from an open checkpoint with official names. Its sizes come from the shapes. Tensors that already are of the
 /// model's storage type and aligned are used where they lie, the others are converted; memory that the caller keeps is
-/// always copied, and so is everything for a backend with memory of its own. Models loaded from one open file share the weights they did not convert; nothing is ever written back
-/// to the file. How the file is opened is settled, so only `check_values` of the options counts. All or nothing: one
-/// Error lists every missing, unexpected and mis-shaped tensor.
+/// always copied, and so is everything for a backend with memory of its own. Models loaded from one open file share the
+/// weights they did not convert; nothing is ever written back to the file. How the file is opened is settled, so only
+/// `check_values` of the options counts. All or nothing: one Error lists every missing, unexpected and mis-shaped
+/// tensor.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   using storage = typename Net::storage;

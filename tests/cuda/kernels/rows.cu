@@ -1,5 +1,5 @@
-// The kernels of row programs, of the loss and of memory, for nvcc: every program of RWKV-4 and of training, for each type
-// of activations and parameters.
+// The kernels of row programs, of the loss and of memory, for nvcc: every program of RWKV-4 and of training, for each
+// type of activations and parameters.
 #include "rwkv/backend/cuda/flat_rows.cuh"
 #include "rwkv/backend/cuda/loss.cuh"
 #include "rwkv/backend/cuda/memory.cuh"

@@ -111,8 +111,8 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
 #endif
 }
 
-/// Programmatic dependent launch: waits for what the kernel before has written, and lets the kernel behind begin. Without
-/// effect where the device or the launch has none.
+/// Programmatic dependent launch: waits for what the kernel before has written, and lets the kernel behind begin.
+/// Without effect where the device or the launch has none.
 __device__ __forceinline__ void wait_for_predecessor() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

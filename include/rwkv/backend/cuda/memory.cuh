@@ -6,8 +6,8 @@
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
-/// Threads of a block over neighbouring columns of a row; blocks are (columns, rows), and rows beyond the grid are taken
-/// by the blocks again.
+/// Threads of a block over neighbouring columns of a row; blocks are (columns, rows), and rows beyond the grid are
+/// taken by the blocks again.
 inline constexpr int column_threads = 256;
 inline dim3 column_blocks(Index rows, Index columns) {
   constexpr Index most = 65535;
