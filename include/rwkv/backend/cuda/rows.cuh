@@ -43,7 +43,7 @@ inline constexpr int row_threads = 128;
 
 /// A program without stages. Blocks are (channels, tokens); partial: [tiles, sums, width].
 template <class R, class P, class T, class... Op>
-RWKV_KERNEL void __launch_bounds__(row_threads) rows_kernel(P program, RowTiles tiles, T* partial, Op... ops) {
+RWKV_KERNEL void __launch_bounds__(row_threads, 1) rows_kernel(P program, RowTiles tiles, T* partial, Op... ops) {
   const Index channel_block = blockIdx.x % tiles.channel_blocks;
   const Index tile = Index{blockIdx.x / tiles.channel_blocks} * blockDim.y + threadIdx.y;
   const Index c = (channel_block * blockDim.x + threadIdx.x) * R::size;
