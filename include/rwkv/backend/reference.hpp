@@ -162,11 +162,11 @@ class Reference {
     static constexpr auto inputs = C::inputs;
     static constexpr int state_size = C::state_size;
     template <class R>
-    static void init(R (&state)[state_size]) {
+    RWKV_HD static void init(R (&state)[state_size]) {
       C::init(state);
     }
     template <class R>
-    static R step(R (&state)[state_size], const R (&x)[input_count<C>]) {
+    RWKV_HD static R step(R (&state)[state_size], const R (&x)[input_count<C>]) {
       return C::step(state, x);
     }
   };

@@ -25,6 +25,11 @@
 #define RWKV_CUDA_ABI sm_host
 #endif
 
+// A kernel on a program or cell of an unnamed namespace is local to its file already; the attribute is no mistake.
+#ifdef __NVCC__
+#pragma nv_diag_suppress 1407
+#endif
+
 /// Declares a kernel. Hidden, so that no other shared library's kernel of the same name takes its place.
 #define RWKV_KERNEL __attribute__((visibility("hidden"))) __global__
 
