@@ -139,8 +139,8 @@ class Timed : public rwkv::Cpu {
     timed("gather_rows", 0, 2 * bytes_of(to), [&] { rwkv::Cpu::gather_rows(table, rows, to); });
   }
   template <class From, class Table>
-  void scatter_add_rows(const From& from, std::span<const rwkv::Token> rows, const Table& table) {
-    timed("scatter_add_rows", 0, 3 * bytes_of(from), [&] { rwkv::Cpu::scatter_add_rows(from, rows, table); });
+  void scatter_add_rows(rwkv::Arena scratch, const From& from, std::span<const rwkv::Token> rows, const Table& table) {
+    timed("scatter_add_rows", 0, 3 * bytes_of(from), [&] { rwkv::Cpu::scatter_add_rows(scratch, from, rows, table); });
   }
   template <class T>
   void cross_entropy(rwkv::Mat<T> logits, std::span<const rwkv::Token> targets,

@@ -124,8 +124,9 @@ void scatter(Suite& suite, Index width) {
     const Index sets = suite.sets(what.work.read + what.work.written);
     const Numbers<float> table(be, vocab * width, -1, 1, 1), from(be, tokens * width, -1, 1, 2, sets);
     Tokens chosen(be, tokens, sets);
+    const rwkv::Memory<rwkv::Cuda> scratch(be, tokens * rwkv::Index{sizeof(rwkv::Token)} + rwkv::arena_alignment);
     suite.measure(what, sets, [&](Index set) {
-      be.scatter_add_rows(rwkv::matrix(from.data(set), tokens, width), chosen(set),
+      be.scatter_add_rows(scratch.arena(), rwkv::matrix(from.data(set), tokens, width), chosen(set),
                           rwkv::matrix(table.data(), vocab, width));
     });
   });

@@ -140,10 +140,10 @@ TEST_CASE_TEMPLATE("rows are added to a table in their order, on any number of t
       for (Index r = 0; r < rows; ++r) tokens.push_back(static_cast<Token>(r * r % vocab));
       Buffer<T> from(noise(rows * width, 1)), want(noise(vocab * width, 2));
       const Buffer<T> table = want;
-      Reference().scatter_add_rows(from.mat(rows, width), tokens, want.mat(vocab, width));
+      Reference().scatter_add_rows(Arena(nullptr, 0), from.mat(rows, width), tokens, want.mat(vocab, width));
       for (const int threads : {1, 2, 3, 5}) {
         Buffer<T> got = table;
-        Cpu(threads).scatter_add_rows(from.mat(rows, width), tokens, got.mat(vocab, width));
+        Cpu(threads).scatter_add_rows(Arena(nullptr, 0), from.mat(rows, width), tokens, got.mat(vocab, width));
         CHECK(got.numbers == want.numbers);
       }
     }

@@ -1,4 +1,4 @@
-// error: rwkv: to train on, a backend must have scatter_add_rows(from, tokens, table)
+// error: rwkv: to train on, a backend must have scatter_add_rows(scratch, from, tokens, table)
 #include <rwkv/blocks.hpp>
 
 struct Mine : rwkv::Reference {

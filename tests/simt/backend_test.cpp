@@ -211,6 +211,31 @@ TEST_CASE("simt: two streams do not disturb each other") {
   simt::seed = 1;
 }
 
+TEST_CASE("simt: rows are scattered in their order, however many have one token") {
+  Cuda be;
+  const Index vocab = 9, width = 5;
+  for (const Index rows : {1, 7, 2500}) {  // beyond the tokens that a block looks at together
+    std::vector<float> from, want(static_cast<std::size_t>(vocab * width), 0.25f);
+    for (Index i = 0; i < rows * width; ++i) {
+      from.push_back(static_cast<float>(Philox{.key = 8}.block(static_cast<std::uint64_t>(i)).uniform_double(0)));
+    }
+    const auto chosen = some_tokens(rows, vocab - 1);  // the last row stays as it is
+    Exchange<Token, Cuda> tokens(be, chosen.size());
+    std::copy(chosen.begin(), chosen.end(), tokens.numbers().begin());
+    Memory<Cuda> memory(be, 1 << 20);
+    Arena ws = memory.arena();
+    float *const x = ws.take<float>(rows * width), *const table = ws.take<float>(vocab * width);
+    upload(be, std::span<const float>(from), x);
+    upload(be, std::span<const float>(want), table);
+    be.scatter_add_rows(ws, matrix(x, rows, width), std::span<const Token>(tokens.numbers()),
+                        matrix(table, vocab, width));
+    Reference().scatter_add_rows(ws, matrix(from.data(), rows, width), std::span<const Token>(chosen),
+                                 matrix(want.data(), vocab, width));
+    const OnHost got(be, std::span<const float>(table, want.size()));
+    CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+  }
+}
+
 TEST_CASE("simt: spans that the device cannot reach are refused") {
   Cuda be;
   auto* const table = be.allocate<float>(40);

@@ -72,8 +72,8 @@ concept HasRecurBack = requires(B& be, Arena ws, Seq<float> x, Mat<float> state)
                 arg::in(x), arg::cot(x), arg::out(x));
 };
 template <class B>
-concept HasScatterAdd = requires(B& be, Mat<float> m, std::span<const Token> tokens) {
-  be.scatter_add_rows(m, tokens, m);
+concept HasScatterAdd = requires(B& be, Arena ws, Mat<float> m, std::span<const Token> tokens) {
+  be.scatter_add_rows(ws, m, tokens, m);
 };
 template <class B>
 concept HasCrossEntropy = requires(B& be, Mat<float> logits, std::span<const Token> targets, std::span<float> losses) {
@@ -148,7 +148,7 @@ consteval bool explain_backend() {
 ///                                       then an output for each input; dlast is the cotangent of the state after,
 ///                                       dfirst [batch, component * lane] receives that of the state before; it is not
 ///                                       dlast, and no output overlaps an input or the cot
-///     scatter_add_rows(from, tokens, table)
+///     scatter_add_rows(scratch, from, tokens, table)
 ///                                       table[tokens[i]] += from[i] in the order of i; from [tokens, width], table
 ///                                       [vocab, width]
 ///     cross_entropy(logits, targets, weights, losses)
@@ -171,7 +171,7 @@ consteval bool explain_training_backend() {
                 "rwkv: to train on, a backend must have recur_back(scratch, schedule, cell, length, first, dlast, "
                 "dfirst, operands...)");
   static_assert(detail::HasScatterAdd<B>,
-                "rwkv: to train on, a backend must have scatter_add_rows(from, tokens, table)");
+                "rwkv: to train on, a backend must have scatter_add_rows(scratch, from, tokens, table)");
   static_assert(detail::HasCrossEntropy<B>,
                 "rwkv: to train on, a backend must have cross_entropy(logits, targets, weights, losses)");
   static_assert(detail::HasSumOfSquares<B>, "rwkv: to train on, a backend must have double sum_of_squares(scratch, x)");

@@ -71,7 +71,7 @@ class Cpu {
 
   /// Rows are added in their order, whatever the number of threads.
   template <class T, class W, Index N, Index M>
-  void scatter_add_rows(Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
+  void scatter_add_rows(Arena, Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
     if (dry) return;
     detail::check_gather(table, rows, from);
     constexpr Index per_tile = 128;

@@ -102,10 +102,13 @@ class BasicCuda {
   }
 
   template <class T, class W, Index N, Index M>
-  void scatter_add_rows(Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
+  void scatter_add_rows(Arena scratch, Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
+    const Index count = std::ssize(rows);
+    Token* const here = scratch.take<Token>(count);  // every block looks through all of them
     if (dry) return;
     detail::check_gather(table, rows, from);
-    gpu::scatter_add_rows<std::remove_const_t<T>, W>(*stream_, from, reached(rows), table);
+    copy(matrix(reached(rows), 1, count), matrix(here, 1, count));
+    gpu::scatter_add_rows<std::remove_const_t<T>, W>(*stream_, from, here, table);
   }
 
   template <class T>

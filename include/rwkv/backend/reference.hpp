@@ -57,7 +57,7 @@ class Reference {
   }
 
   template <class T, class W, Index N, Index M>
-  void scatter_add_rows(Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
+  void scatter_add_rows(Arena, Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
     if (dry) return;
     detail::check_gather(table, rows, from);
     for (Index r = 0; r < from.rows; ++r) {

@@ -59,7 +59,7 @@ class Embedding {
                 Embedding& grad) const {
     auto drows = ws.like<compute>(dy, dy.width);
     ln0.backward(be, ws, tape.rows, dy, arg::out(drows), grad.ln0);
-    if (grad.params.table.data != nullptr) be.scatter_add_rows(drows.flat(), tokens, grad.params.table);
+    if (grad.params.table.data != nullptr) be.scatter_add_rows(ws, drows.flat(), tokens, grad.params.table);
   }
 
   template <class Self, class Visitor>

@@ -53,7 +53,6 @@ RWKV_KERNEL void scatter_add_kernel(Mat<const T> from, const Token* rows, Mat<W>
   if (found) atomicExch(&seen, 1);
   __syncthreads();
   if (seen != 0) return;
-  // The tokens may lie in memory of the host, so they are read once, a stretch at a time.
   __shared__ detail::Shared<Token> stretch[scatter_stretch];
   for (Index begin = own; begin < from.rows; begin += scatter_stretch) {
     const Index left = from.rows - begin, count = left < scatter_stretch ? left : scatter_stretch;
