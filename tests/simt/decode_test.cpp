@@ -313,6 +313,10 @@ TEST_CASE("simt: a layer at one token is that of the version") {
   }
 }
 
+TEST_CASE("simt: a layer at one token of 16-bit weights in double") {
+  for (const Index batch : {1, 9}) check_layer<rwkv::V4, rwkv::Numerics<rwkv::bf16, double>>(40, 72, batch, true);
+}
+
 TEST_CASE("simt: a layer at one token in any order of threads and blocks") {
   simt::shuffle_blocks = true;
   for (std::uint64_t seed = 1; seed <= 3; ++seed) {

@@ -258,18 +258,19 @@ TEST_CASE_TEMPLATE("simt: a linear layer of any number of rows", C, ALL_TYPES) {
   using T = typename C::T;
   using W = typename C::W;
   for (const Layout layout : layouts) {
-    for (const Index rows : {0, 1, 2, 5, 7, 17, 33, 64}) check<T, W>(Form::linear, rows, 33, 70, layout);
+    for (const Index rows : {0, 1, 2, 5, 7, 17, 33, 64, 129}) check<T, W>(Form::linear, rows, 33, 70, layout);
     for (const Index rows : {1, 4, 8, 32, 130}) {
       for (const Index cols : {0, 1, 65}) check<T, W>(Form::linear, rows, cols, 32, layout);
       for (const Index depth : {1, 7}) check<T, W>(Form::linear, rows, 17, depth, layout);
     }
     for (const Index rows : {2, 7, 20, 34}) check<T, W>(Form::linear, rows, 2, 1030, layout);
     check<T, W>(Form::linear, 65, 130, 64, layout);
+    check<T, W>(Form::linear, 129, 65, 70, layout);
   }
 }
 
 TEST_CASE("simt: an epilogue is the last step of every kernel") {
-  for (const Index rows : {1, 4, 7, 20, 40}) {
+  for (const Index rows : {1, 4, 7, 20, 40, 130}) {
     check<float, float, SquaredRelu>(Form::linear, rows, 17, 40, Layout::aligned);
     check<float, bf16, SquaredRelu>(Form::linear, rows, 17, 40, Layout::aligned);
   }
@@ -331,7 +332,7 @@ TEST_CASE("simt: products do not depend on the order of threads and blocks") {
     simt::seed = seed;
     simt::shuffle_blocks = true;
     results.push_back({});
-    for (const Index rows : {1, 3, 7, 20, 70}) {
+    for (const Index rows : {1, 3, 7, 20, 70, 130}) {
       for (const auto& got : {check<float, float>(Form::linear, rows, 40, 200, Layout::aligned),
                               check<float, bf16>(Form::linear, rows, 40, 200, Layout::aligned),
                               check<bf16, bf16>(Form::transposed, rows, 70, 100, Layout::aligned)}) {

@@ -17,7 +17,7 @@ class Layer {
  public:
   using backend = typename TimeMixing::backend;
   using compute = typename TimeMixing::compute;
-  using Norm = LayerNorm<typename TimeMixing::storage, backend, decltype(TimeMixing::dims)>;
+  using Norm = LayerNorm<Numerics<typename TimeMixing::storage, compute>, backend, decltype(TimeMixing::dims)>;
   static_assert(std::is_same_v<backend, typename ChannelMixing::backend> &&
                     std::is_same_v<compute, typename ChannelMixing::compute>,
                 "rwkv: the two blocks of a layer must share one backend and one computing scalar");

@@ -20,10 +20,13 @@ Route route_of(const Product<T, W, Epilogue>& p, bool tensor_cores) {
   if (p.y.rows == 0 || p.y.cols == 0) return Route::none;
   if (p.y.rows == 1) return Route::gemv_1;
   if (p.y.rows <= 4) return Route::gemv_4;
+  if (on_tensor_cores<T, W> && tensor_cores) {
+    // So few rows give fewer tiles than a large device has multiprocessors.
+    if (p.y.rows > 128) return Route::tiles;
+    return p.y.rows <= 8 ? Route::skinny_8 : Route::skinny_32;
+  }
   if (p.y.rows > 32) return Route::tiles;
-  if (!on_tensor_cores<T, W>) return Route::gemv_8;
-  if (!tensor_cores) return Route::gemv_4;
-  return p.y.rows <= 8 ? Route::skinny_8 : Route::skinny_32;
+  return on_tensor_cores<T, W> ? Route::gemv_4 : Route::gemv_8;
 }
 template <class T, class W>
 Route route_of(const PlainProduct<T, W>& p, bool) {

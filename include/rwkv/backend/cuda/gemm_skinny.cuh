@@ -28,29 +28,31 @@ __device__ __forceinline__ void split_eight(const Piece<E, 8>& piece, unsigned (
   }
 }
 
-/// Products of up to 8 * eights rows. A block computes SkinnySizes::outs outputs of every row; its warps share the
-/// depth, 32 numbers at a time, and their sums are added in the order of the warps. Which k a matrix instruction sums
-/// over is as in MmaRows: a lane's 8 neighbours serve two of them.
+/// Products of up to 8 * eights rows; more are computed 8 * eights at a time, in blocks that follow each other so that
+/// the weights are in the cache. A block computes SkinnySizes::outs outputs of its rows; its warps share the depth, 32
+/// numbers at a time, and their sums are added in the order of the warps. Which k a matrix instruction sums over is as
+/// in MmaRows: a lane's 8 neighbours serve two of them.
 template <int eights, class T, class W, class... Epilogue>
 RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
     gemm_skinny_kernel(FewRowsOf<T, W, sizeof...(Epilogue)> products, Epilogue... epilogues) {
   using Terms = MmaTerms<T, W>;
   using Number = typename Terms::number;
   constexpr int outs = SkinnySizes::outs, high = outs / 16, warps = SkinnySizes::threads / 32;
-  constexpr int deep = eights == 1 ? 2 : 1, row = outs + 1;  // elements between two rows of sums
+  constexpr int deep = eights == 1 ? 2 : 1, row_sums = outs + 1;  // elements between two rows of sums
   Shared<float>* const partial = detail::dynamic_shared<float>();
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   int block = static_cast<int>(blockIdx.x), which = 0;
   const FewRows<T, W> p = products.of(block, which);
-  const int out = block * outs;
+  const int groups = (p.rows + 8 * eights - 1) / (8 * eights);
+  const int row = block % groups * (8 * eights), out = block / groups * outs;
 
   const W* weights[2 * high];
   RWKV_KERNEL_UNROLL for (int i = 0; i < 2 * high; ++i) {
     const int at = out + i * 8 + lane / 4;
     weights[i] = p.w + (at < p.outputs ? at : p.outputs - 1) * p.w_stride;
   }
-  const T* const x = p.x + lane / 4 * p.x_stride;
+  const T* const x = p.x + (row + lane / 4) * p.x_stride;
   float sums[high][eights][4] = {};
   for (int first = warp * 32; first < p.depth; first += deep * warps * 32) {
     Piece<W, 8> w[deep][2 * high];
@@ -63,7 +65,7 @@ RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
       unsigned left[2 * high][Terms::w][4];
       RWKV_KERNEL_UNROLL for (int i = 0; i < 2 * high; ++i) split_eight<Number>(w[d][i], left[i]);
       RWKV_KERNEL_UNROLL for (int j = 0; j < eights; ++j) {
-        const int depth = j * 8 + lane / 4 < p.rows ? p.depth : 0;
+        const int depth = row + j * 8 + lane / 4 < p.rows ? p.depth : 0;
         unsigned right[Terms::x][4];
         split_eight<Number>(load_eight(x + j * 8 * p.x_stride, k, depth, p.x_aligned), right);
         float stretch[high][4] = {};
@@ -88,17 +90,17 @@ RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
     RWKV_KERNEL_UNROLL for (int j = 0; j < eights; ++j) {
       RWKV_KERNEL_UNROLL for (int l = 0; l < 4; ++l) {
         const detail::FragmentPlace at = detail::place_in_d(lane, l);
-        partial[(warp * eights * 8 + j * 8 + at.col) * row + i * 16 + at.row] = sums[i][j][l];
+        partial[(warp * eights * 8 + j * 8 + at.col) * row_sums + i * 16 + at.row] = sums[i][j][l];
       }
     }
   }
   __syncthreads();
   for (int i = thread; i < outs * eights * 8; i += SkinnySizes::threads) {
     const int r = i / outs, o = i % outs;
-    if (r >= p.rows || out + o >= p.outputs) continue;
+    if (row + r >= p.rows || out + o >= p.outputs) continue;
     float sum = 0;
-    for (int s = 0; s < warps; ++s) sum += partial[(s * eights * 8 + r) * row + o];
-    p.y[r * p.y_stride + out + o] = narrow<T>(apply_at(which, sum, epilogues...));
+    for (int s = 0; s < warps; ++s) sum += partial[(s * eights * 8 + r) * row_sums + o];
+    p.y[(row + r) * p.y_stride + out + o] = narrow<T>(apply_at(which, sum, epilogues...));
   }
 }
 
@@ -109,7 +111,7 @@ void launch_skinny(const CudaStream& stream, FewRowsOf<T, W, sizeof...(Epilogue)
   unsigned blocks = 0;
   for (FewRows<T, W>& p : products.products) {
     if (p.blocks == 0) continue;
-    p.blocks = static_cast<int>(blocks_for(p.outputs, SkinnySizes::outs));
+    p.blocks = static_cast<int>(blocks_for(p.rows, 8 * eights) * blocks_for(p.outputs, SkinnySizes::outs));
     blocks += static_cast<unsigned>(p.blocks);
   }
   constexpr std::size_t numbers = std::size_t{SkinnySizes::threads / 32 * 8} * eights * (SkinnySizes::outs + 1);
