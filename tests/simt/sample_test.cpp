@@ -1,13 +1,13 @@
-#include <rwkv/backend/cuda/sample.cuh>
-#include <rwkv/backend/transfer.hpp>
+#include <rwkv/check/live_weights.hpp>
 #include <rwkv/cuda.cuh>
-#include <rwkv/text/sampler.hpp>
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 using rwkv::Index;
@@ -75,7 +75,7 @@ class Device {
   std::span<rwkv::Token> pick(const std::vector<float>& logits) {
     rwkv::upload(be, std::span<const float>(logits), logits_);
     for (rwkv::Token& token : tokens_.numbers()) token = -7;
-    sampler(rwkv::matrix(logits_, rows_, vocab_), tokens_.numbers().data());
+    sampler(be, rwkv::matrix(logits_, rows_, vocab_), tokens_.numbers().data());
     be.sync();
     return tokens_.numbers();
   }
@@ -184,4 +184,162 @@ TEST_CASE("simt: the sampler forgets what it picked") {
   CHECK(device.pick(logits)[0] == 9);
   device.sampler.reset();
   CHECK(device.pick(logits)[0] == 7);
+}
+
+namespace {
+
+using Net = rwkv::LanguageModel<rwkv::V4, float, rwkv::Cuda>;
+constexpr Index depth = 2;
+
+Net small_model() {
+  Net net(rwkv::ModelSizes{.vocab = 40, .width = 16, .depth = depth}, rwkv::Cuda());
+  live_weights(net, 5);
+  return net;
+}
+
+/// A context whose tokens are drawn on the host, sequence by sequence.
+class OnHost {
+ public:
+  OnHost(const Net& net, const rwkv::ContextOptions& options) : context(net.context(options)) {}
+
+  std::vector<rwkv::Token> draw(std::span<const float> logits) {
+    std::vector<rwkv::Token> tokens;
+    const auto vocab = static_cast<std::size_t>(context.vocab());
+    for (std::size_t r = 0; r < samplers.size(); ++r) tokens.push_back(samplers[r](logits.subspan(r * vocab, vocab)));
+    return tokens;
+  }
+
+  rwkv::Context<Net> context;
+  std::vector<rwkv::Sampler> samplers;
+};
+
+std::vector<rwkv::Token> held(std::span<const rwkv::Token> tokens) { return {tokens.begin(), tokens.end()}; }
+
+}  // namespace
+
+TEST_CASE("simt: a context draws its tokens on the device, while sequences come and go") {
+  const Net net = small_model();
+  const rwkv::Token prompt[] = {1, 7, 3, 2, 9, 30, 8, 8, 1};  // [3, 3]
+  for (const bool record : {true, false}) {
+    CAPTURE(record);
+    OnHost host(net, {.batch = 3, .record = record});
+    auto context = net.context({.batch = 3, .record = record});
+    rwkv::CudaSampler sampler(context);
+    for (Index r = 0; r < 3; ++r) {
+      const rwkv::CudaSampling options{.top_p = 0.9, .presence_penalty = 0.5, .seed = static_cast<std::uint64_t>(r)};
+      sampler.set(r, options);
+      host.samplers.push_back(on_host(options));
+    }
+    CHECK_THROWS_WITH_AS(context.draw(sampler), doctest::Contains("there are no logits"), rwkv::Error);
+    auto want = host.draw(host.context.prefill(prompt));
+    context.prefill(prompt);
+    auto got = held(context.draw(sampler));
+    CHECK(got == want);
+    const auto go_on = [&](int steps) {
+      for (int i = 0; i < steps; ++i) {
+        want = host.draw(host.context.step(want));
+        got = held(context.step(got, sampler));
+        CHECK(got == want);
+      }
+    };
+    go_on(3);
+
+    // The last sequence takes the number of the one that leaves; then a sequence begins with a prompt of its own.
+    context.remove(0);
+    sampler.copy(2, 0);
+    got = {got[2], got[1]};
+    host.context.remove(0);
+    host.samplers = {host.samplers[2], host.samplers[1]};
+    want = {want[2], want[1]};
+    go_on(2);
+    const rwkv::CudaSampling options{.temperature = 0.8, .seed = 77};
+    CHECK(context.add() == 2);
+    sampler.set(2, options);
+    sampler.reset(2);
+    got.push_back(4);
+    host.context.add();
+    host.samplers.push_back(on_host(options));
+    host.samplers.back().memory.draws = 4;  // the random sequence goes on from the one that had the number
+    want.push_back(4);
+    go_on(3);
+
+    const long before = simt::counts.launches;
+    got = held(context.step(got, sampler));
+    CHECK(simt::counts.launches - before == 5 * depth + 3);
+    want = host.draw(host.context.step(want));
+    auto fork = context.fork();
+    CHECK_THROWS_WITH_AS(fork.draw(sampler), doctest::Contains("made for another backend or context"), rwkv::Error);
+    {
+      rwkv::CudaSampler other(context);  // another of the same kind is recorded anew
+      for (Index r = 0; r < 3; ++r) other.set(r, {.temperature = 0});
+      const auto likely = held(context.step(got, other));
+      const auto logits = host.context.step(want);
+      for (std::size_t r = 0; r < 3; ++r) CHECK(likely[r] == rwkv::argmax(logits.subspan(r * 40, 40)));
+      got = want = likely;
+    }
+    // What was recorded keeps the memory of a sampler that has gone.
+    go_on(2);
+    CHECK_THROWS_WITH_AS(context.step(std::vector<rwkv::Token>{1, 2, 40}, sampler), doctest::Contains("token 40"),
+                         rwkv::Error);
+    go_on(1);
+  }
+}
+
+TEST_CASE("simt: text that is drawn on the device is that drawn on the host") {
+  Net net(rwkv::ModelSizes{.vocab = 256, .width = 16, .depth = 1}, rwkv::Cuda());
+  live_weights(net, 6);
+  const auto tokenizer = rwkv::Tokenizer::bytes();
+  const rwkv::CudaSampling options{.temperature = 0.9, .presence_penalty = 0.2, .seed = 3};
+  auto pick = on_host(options);
+  auto context = net.context(), other = net.context();
+  rwkv::CudaSampler sampler(other);
+  sampler.set(0, options);
+  for (const Index count : {0, 5, 1, 4}) {  // a conversation goes on
+    std::string want, got;
+    const auto want_stats = rwkv::generate(context, tokenizer, "Ab", count, pick, [&](std::string_view piece) {
+      want += piece;
+      return want.size() < 9;
+    });
+    const auto stats = rwkv::generate(other, tokenizer, "Ab", count, sampler, [&](std::string_view piece) {
+      got += piece;
+      return got.size() < 9;
+    });
+    CHECK(got == want);
+    CHECK(stats.new_tokens == want_stats.new_tokens);
+    CHECK(stats.finish == want_stats.finish);
+    CHECK(other.state() == context.state());
+  }
+}
+
+TEST_CASE("simt: a sampler that finds no memory leaves none behind") {
+  const rwkv::Cuda be;
+  const auto before = simt::counts;
+  for (const char* function : {"cudaMalloc", "cudaHostAlloc", "cudaLaunchKernelEx"}) {
+    CAPTURE(function);
+    simt::fail_function(function, cudaErrorMemoryAllocation);
+    CHECK_THROWS_AS(rwkv::CudaSampler<rwkv::Cuda>(be, 2, 10), rwkv::Error);
+    simt::fail_nothing();
+    CHECK(simt::counts.device_allocations == before.device_allocations);
+    CHECK(simt::counts.host_allocations == before.host_allocations);
+  }
+}
+
+TEST_CASE("simt: a context that cannot record another batch keeps its own") {
+  const Net net = small_model();
+  auto context = net.context({.batch = 2}), plain = net.context({.batch = 2});
+  context.remove(1);
+  plain.remove(1);
+  simt::fail_function("cudaGraphInstantiate", cudaErrorMemoryAllocation);
+  CHECK_THROWS_AS(context.add(), rwkv::Error);
+  simt::fail_nothing();
+  CHECK(context.batch() == 1);
+  for (const rwkv::Token token : {3, 5}) {
+    const auto got = context.step(token), want = plain.step(token);
+    CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+  }
+  CHECK(context.add() == 1);
+  plain.add();
+  const std::vector<rwkv::Token> tokens{4, 6};
+  const auto got = context.step(tokens), want = plain.step(tokens);
+  CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -23,6 +24,14 @@ struct ContextOptions {
   Index batch = 1;     ///< the most sequences side by side
   Index chunk = 256;   ///< tokens of each sequence that prefill takes at a time; scratch memory grows with it
   bool record = true;  ///< whether step replays what it recorded once, on backends that can
+};
+
+/// A sampler that draws where the logits are, such as CudaSampler: it queues in `be` the choice of a token for every row
+/// of logits [batch, vocab]. If it has `check()`, that throws an Error for what a choice that was made has met; if it has
+/// `owner()`, a shared pointer to all that its calls refer to, they can be recorded.
+template <class S, class B, class T>
+concept DrawsInPlace = requires(S& sampler, B& be, Mat<const T> logits, Token* tokens) {
+  sampler(be, logits, tokens);
 };
 
 namespace detail {
@@ -61,8 +70,14 @@ class Context {
   Index state_bytes() const { return state_.bytes(); }
   Index scratch_bytes() const { return scratch_memory_.bytes(); }
 
+  /// The backend that runs it: with a stream of its own, where backends have streams.
+  const backend& runs_on() const { return backend_; }
+
   /// Back to the state before the first token.
-  void reset() { parts_.body.reset(backend_, state_.views); }
+  void reset() {
+    parts_.body.reset(backend_, state_.views);
+    has_logits_ = false;
+  }
 
   /// One more sequence, in the state before its first token; returns its number.
   /// Errors: the context is full.
@@ -76,11 +91,11 @@ class Context {
   /// Takes a sequence out; the last one takes its number.
   void remove(Index sequence) {
     check_sequence(sequence);
+    const Index last = batch_ - 1;
+    resize(last);
     for (const Mat<compute>& tensor : state_.tensors) {
-      if (sequence == batch_ - 1) break;
-      backend_.copy(row_of(tensor, batch_ - 1), row_of(tensor, sequence));
+      if (sequence != last) backend_.copy(row_of(tensor, last), row_of(tensor, sequence));
     }
-    resize(batch_ - 1);
   }
 
   /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next
@@ -90,17 +105,56 @@ class Context {
     expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
             " sequences of the context, not ", tokens.size());
     if constexpr (can_record) {
-      if (options_.record && batch_ > 0) {
+      if (recording_) {
         check_tokens(tokens);
-        std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
-        backend_.replay(recording_);
-        backend_.sync();
+        replay(*recording_, tokens);
+        has_logits_ = true;
         return logits();
       }
     }
     return prefill(tokens);
   }
   std::span<const compute> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
+
+  /// Draws the token that follows in every sequence from the logits of the call before, where they lie; [batch], valid
+  /// until the next call.
+  /// Errors: no prompt or step ran since the context was made, reset, restored or had sequences added or removed; those
+  /// of the sampler
+  template <DrawsInPlace<backend, compute> S>
+  std::span<const Token> draw(S& sampler) & {
+    expects(has_logits_, "rwkv: there are no logits to draw a token from; run a prompt or a step first");
+    queue_draw(sampler);
+    backend_.sync();
+    return drawn(sampler);
+  }
+  /// Advances every sequence by one token and draws the next. Logits do not travel to the host, and what records does
+  /// all of it in one piece.
+  /// Errors: those of `step`; those of the sampler, after which the sequences have advanced
+  template <DrawsInPlace<backend, compute> S>
+  std::span<const Token> step(std::span<const Token> tokens, S& sampler) & {
+    expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
+            " sequences of the context, not ", tokens.size());
+    check_tokens(tokens);
+    if constexpr (can_record && requires { sampler.owner(); }) {
+      if (options_.record) {
+        if (!drawing_ || drawing_owner_ != sampler.owner()) {
+          drawing_.reset();
+          drawing_owner_ = sampler.owner();
+          drawing_.emplace(backend_.record([&] {
+            queue_step();
+            queue_draw(sampler);
+          }));
+        }
+        replay(*drawing_, tokens);
+        has_logits_ = true;
+        return drawn(sampler);
+      }
+    }
+    std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
+    queue_step();
+    has_logits_ = true;
+    return draw(sampler);
+  }
 
   /// Advances every sequence by the same number of tokens, chunks of them in parallel over time, and returns the logits
   /// that follow the last, [batch, vocab], valid until the next call.
@@ -109,8 +163,12 @@ class Context {
   /// is left as it was.
   std::span<const compute> prefill(std::span<const Token> tokens) & {
     run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
-      if (begin + x.time == time) head_of_last(ws, x);
+      if (begin + x.time == time) {
+        head_of_last(ws, x);
+        fetch_logits();
+      }
     });
+    has_logits_ = true;
     return logits();
   }
 
@@ -138,7 +196,7 @@ class Context {
     });
   }
 
-  /// The state of all sequences as plain numbers; `restore` of a context of the same model and batch takes them back.
+  /// The state of all sequences as plain numbers; `restore` of a context of the same model and capacity takes them back.
   /// Errors: `restore` refuses another number of numbers and leaves the state as it was.
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
@@ -171,6 +229,7 @@ class Context {
       next += tensor.cols;
     }
     backend_.sync();
+    has_logits_ = false;
   }
   void restore(std::span<const compute> numbers) {
     const auto state = state_.numbers();
@@ -178,6 +237,7 @@ class Context {
             " numbers does not fit a context whose state has ", Index(state.cols));
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
     backend_.sync();
+    has_logits_ = false;
   }
 
   /// A second context that goes on from the state of this one.
@@ -187,6 +247,9 @@ class Context {
     backend be = backend_;
     be.sync();
     other.backend_.copy(Mat<const compute>(state_.numbers()), other.state_.numbers());
+    other.backend_.copy(matrix(static_cast<const compute*>(logits_), batch_, vocab_),
+                        matrix(other.logits_, batch_, vocab_));
+    other.has_logits_ = has_logits_;
     other.backend_.sync();
     return other;
   }
@@ -224,22 +287,56 @@ class Context {
   void check_sequence(Index sequence) const {
     expects(sequence >= 0 && sequence < batch_, "rwkv: there is no sequence ", sequence, " in a context of ", batch_);
   }
+  /// After an Error the batch is as it was; its steps are then no longer recorded.
   void resize(Index batch) {
-    batch_ = batch;
-    state_.show(parts_.body, batch);
-    record();
+    const auto show = [this](Index shown) {
+      batch_ = shown;
+      state_.show(parts_.body, shown);
+    };
+    const Index before = batch_;
+    recording_.reset();
+    drawing_.reset();
+    show(batch);
+    try {
+      record();
+    } catch (...) {
+      show(before);
+      throw;
+    }
+    has_logits_ = false;
   }
 
   /// Records a step of all sequences; it reads the tokens and writes the logits of whenever it is replayed.
   void record() {
     if constexpr (can_record) {
       if (!options_.record || batch_ == 0) return;
-      recording_ = backend_.record([&] {
-        Arena ws = scratch_memory_.arena();
-        const auto x = advance(ws, 1);
-        head_of_last(ws, x);
-      });
+      recording_.emplace(backend_.record([&] {
+        queue_step();
+        fetch_logits();
+      }));
     }
+  }
+  template <class R>
+  void replay(const R& recording, std::span<const Token> tokens) {
+    std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
+    backend_.replay(recording);
+    backend_.sync();
+  }
+
+  /// A step by the tokens in tokens_, with the logits left where they are.
+  void queue_step() {
+    Arena ws = scratch_memory_.arena();
+    const auto x = advance(ws, 1);
+    head_of_last(ws, x);
+  }
+  template <class S>
+  void queue_draw(S& sampler) {
+    sampler(backend_, matrix(static_cast<const compute*>(logits_), batch_, vocab_), tokens_.numbers().data());
+  }
+  template <class S>
+  std::span<const Token> drawn(S& sampler) {
+    if constexpr (requires { sampler.check(); }) sampler.check();
+    return std::span<const Token>(tokens_.numbers()).first(static_cast<std::size_t>(batch_));
   }
 
   std::span<const compute> logits() {
@@ -297,6 +394,7 @@ class Context {
   template <class Each>
   void run(std::span<const Token> tokens, const Each& each) {
     check_tokens(tokens);
+    has_logits_ = false;
     const Index time = std::ssize(tokens) / batch();
     for (Index begin = 0; begin < time; begin += options_.chunk) {
       const Index length = std::min(options_.chunk, time - begin);
@@ -331,8 +429,10 @@ class Context {
       backend_.copy(x.at(x.time - 1), last.flat());
     }
     parts_.head.forward(backend_, ws, last, Seq<compute>{logits_, x.batch, 1, vocab_});
+  }
+  void fetch_logits() {
     if constexpr (!host_reaches<backend>) {
-      const Index count = x.batch * vocab_;
+      const Index count = batch_ * vocab_;
       backend_.copy(matrix(logits_, 1, count), matrix(host_logits_.numbers().data(), 1, count));
     }
   }
@@ -350,7 +450,9 @@ class Context {
   Exchange<Token, backend> tokens_;
   Memory<backend> scratch_memory_, logits_memory_;
   compute* logits_ = nullptr;
-  typename detail::recording_of<backend>::type recording_{};
+  bool has_logits_ = false;  // those of the present state
+  std::shared_ptr<const void> drawing_owner_;
+  std::optional<typename detail::recording_of<backend>::type> recording_, drawing_;  // a step; a step and a draw
 };
 
 }  // namespace rwkv::inline RWKV_ABI

@@ -37,8 +37,8 @@ struct GenerateStats {
 /// whole characters are there; an unfinished character at the end becomes U+FFFD. Stops early at the end of text, or
 /// when emit returns false. On return the context has seen the prompt and every token counted in `new_tokens`, so a
 /// conversation can go on from there. `context` has prefill(span of tokens) and step(token), which both return the
-/// logits for the next token, and `pick(logits)` chooses it. Throws an Error for an empty prompt; what the parts throw
-/// passes through.
+/// logits for the next token, and `pick(logits)` chooses it; or `pick` is what Context::draw takes, and chooses on the
+/// device. Throws an Error for an empty prompt; what the parts throw passes through.
 template <class Context, class Pick, class Emit>
 requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context& context, const Tokenizer& tokenizer,
                                                                         std::string_view prompt, Index max_tokens,
@@ -58,17 +58,30 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
   stats.prefill_seconds = seconds_since(prefill_begin);
 
   const auto decode_begin = Clock::now();
+  // Where the choice is made where the logits are, they stay there.
+  constexpr bool in_place = requires { context.draw(pick); };
+  Token token = 0;
+  if (max_tokens > 0) {
+    if constexpr (in_place) token = context.draw(pick).front();
+    else token = pick(logits);
+  }
   Utf8Stream stream;
   while (stats.new_tokens < max_tokens && stats.finish == Finish::length) {
-    const Token token = pick(logits);
     if (token == tokenizer.end_of_text()) {
       stats.finish = Finish::end_of_text;
       break;
     }
     const std::string piece = stream.push(tokenizer.decode(token));
     if (!piece.empty() && !emit(std::string_view(piece))) stats.finish = Finish::cancelled;
-    logits = context.step(token);
     ++stats.new_tokens;
+    const bool more = stats.new_tokens < max_tokens && stats.finish == Finish::length;
+    if constexpr (in_place) {
+      if (more) token = context.step(std::span<const Token>(&token, 1), pick).front();
+      else context.step(token);
+    } else {
+      logits = context.step(token);
+      if (more) token = pick(logits);
+    }
   }
   const std::string rest = stream.flush();
   if (!rest.empty() && stats.finish != Finish::cancelled) emit(std::string_view(rest));

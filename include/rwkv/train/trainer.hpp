@@ -153,8 +153,8 @@ class Trainer {
       const auto value = tuned.tokens(tuned.value), average = tuned.tokens(tuned.average);
       backend_.rows(detail::Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
     }
-    backend_.sync();
     merge();
+    backend_.sync();  // contexts that read the weights have streams of their own
     exchanged_ = !exchanged_;
   }
 

@@ -58,7 +58,7 @@ void instantiate_all(Backend& be, rwkv::Arena ws, const rwkv::ModelSizes& sizes)
 
 void run(Backend& be, rwkv::Arena ws, const rwkv::ModelSizes& sizes) {
   instantiate_all<RWKV_SCALARS>(be, ws, sizes);
-  rwkv::CudaSampler<Backend>(be, 1, 1)(rwkv::Mat<float>{}, nullptr);
+  rwkv::CudaSampler<Backend>(be, 1, 1)(be, rwkv::Mat<float>{}, nullptr);
 }
 
 }  // namespace decode_kernels

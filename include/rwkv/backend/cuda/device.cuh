@@ -55,12 +55,14 @@ class CudaStream {
     const gpu::CurrentDevice current(device);
     RWKV_CUDA_TRY(cudaGetDeviceProperties(&properties_, device));
     cudaFuncAttributes attributes;
-    if (cudaFuncGetAttributes(&attributes, gpu::probe_kernel<>) != cudaSuccess) {
+    const cudaError_t probed = cudaFuncGetAttributes(&attributes, gpu::probe_kernel<>);
+    if (probed == cudaErrorNoKernelImageForDevice || probed == cudaErrorInvalidDeviceFunction) {
       static_cast<void>(cudaGetLastError());
       fail("rwkv: the program has no code for CUDA device ", device, ", ", static_cast<const char*>(properties_.name),
            ", of compute capability ", properties_.major, ".", properties_.minor,
            "; compile it for that architecture (CMAKE_CUDA_ARCHITECTURES)");
     }
+    gpu::check_cuda(probed, "cudaFuncGetAttributes");
     // Code for an older architecture is translated for the device, but has not become newer.
     const int own = 10 * properties_.major + properties_.minor;
     architecture_ = attributes.ptxVersion < own ? attributes.ptxVersion : own;

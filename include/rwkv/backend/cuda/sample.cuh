@@ -1,19 +1,23 @@
 #pragma once
 /// From logits on the device to the next tokens, without the host: the choice of text/sampler.hpp, one block for each
 /// sequence. Random numbers are those of the host; sums do not depend on the order of threads.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <type_traits>
 #include <utility>
 
 #include "rwkv/backend/cuda/device.cuh"
 #include "rwkv/backend/cuda/reduce.cuh"
+#include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/core/random.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 
@@ -365,36 +369,29 @@ RWKV_KERNEL void __launch_bounds__(sample_threads, 1)
 template <class B>
 class CudaSampler {
  public:
-  CudaSampler(const B& be, Index rows, Index vocab) : be_(be), rows_(rows), vocab_(vocab) {
+  /// For up to `rows` sequences; `be` is the backend of the calls.
+  CudaSampler(const B& be, Index rows, Index vocab) : rows_(rows), vocab_(vocab) {
     expects(rows > 0 && rows < (Index{1} << 31), "rwkv: sampler: there are ", rows, " sequences");
     expects(vocab > 0 && vocab <= (Index{1} << 30), "rwkv: sampler: there are ", vocab, " logits");
+    held_ = std::make_shared<Held>(be, rows, vocab);
     int bits = 62;
     for (Index tokens = 1; tokens < vocab; tokens *= 2) --bits;
-    memory_.mass_of = std::uint64_t{1} << (bits < 46 ? bits : 46);
-    try {
-      memory_.counts = be_.template allocate<double>(rows * vocab);
-      memory_.draws = be_.template allocate<std::uint64_t>(rows);
-      memory_.faults = faults_ = be_.template allocate_host<Index>(rows);
-      options_ = be_.template allocate_host<CudaSampling>(rows);
-    } catch (...) {
-      free();
-      throw;
-    }
-    for (Index r = 0; r < rows; ++r) {
-      faults_[r] = 0;
-      options_[r] = {};
-    }
-    be_.fill(matrix(memory_.draws, 1, rows), std::uint64_t{0});
+    memory_ = {.counts = held_->counts,
+               .draws = held_->draws,
+               .faults = held_->faults.numbers().data(),
+               .mass_of = std::uint64_t{1} << (bits < 46 ? bits : 46)};
+    held_->be.fill(matrix(memory_.draws, 1, rows), std::uint64_t{0});
     reset();
   }
-  CudaSampler(const CudaSampler&) = delete;
-  CudaSampler& operator=(const CudaSampler&) = delete;
-  ~CudaSampler() { free(); }
+  /// For the sequences of a context.
+  template <class M>
+  explicit CudaSampler(const Context<M>& context)
+      : CudaSampler(context.runs_on(), context.capacity(), context.vocab()) {}
 
-  /// The options of a sequence; they hold for what is queued and has not run, and for what is queued later.
+  /// The options of a sequence, from the next call on.
   /// Errors: options out of range; they are left as they were.
   void set(Index row, const CudaSampling& options) {
-    expects(row >= 0 && row < rows_, "rwkv: sampler: there is no sequence ", row, " among ", rows_);
+    check_row(row);
     expects(std::isfinite(options.temperature) && options.temperature >= 0,
             "rwkv: sampler: the temperature must be finite and at least 0, not ", options.temperature);
     expects(options.top_k >= 0, "rwkv: sampler: top_k must be at least 0, not ", options.top_k);
@@ -406,33 +403,38 @@ class CudaSampler {
             options.frequency_penalty);
     expects(options.penalty_decay >= 0 && options.penalty_decay <= 1,
             "rwkv: sampler: the penalty decay must be between 0 and 1, not ", options.penalty_decay);
-    options_[row] = options;
+    held_->be.sync();  // a kernel may be reading them
+    options_of(row) = options;
   }
 
   /// Queues one token of every sequence. A sequence whose logits hold a NaN or +inf, or only -inf, keeps its token and
   /// its memory, and `check` says so.
-  /// Shapes    logits: [rows, vocab]   tokens: [rows], memory from allocate or allocate_host
+  /// Shapes    logits: [rows or fewer, vocab]   tokens: [rows of logits], memory from allocate or allocate_host
   template <class T, Index N>
-  void operator()(Mat<T, N> logits, Token* tokens) {
+  void operator()(const B& be, Mat<T, N> logits, Token* tokens) {
     const Index got[] = {logits.rows, logits.cols}, want[] = {rows_, vocab_};
-    expects(got[0] == want[0] && got[1] == want[1], "rwkv: sampler: logits have shape ", std::span(got), ", not ",
-            std::span(want));
+    expects(got[0] <= want[0] && got[1] == want[1], "rwkv: sampler: logits have shape ", std::span(got),
+            ", which does not fit a sampler of ", std::span(want));
+    expects(be.stream().handle() == held_->be.stream().handle(),
+            "rwkv: sampler: it was made for another backend or context");
     using Number = std::remove_const_t<T>;
     const Mat<const Number> from{logits.data, logits.rows, vocab_, logits.stride};
-    be_.stream().launch({.grid = dim3(static_cast<unsigned>(rows_)),
-                         .block = dim3(gpu::sample_threads),
-                         .shared_bytes = 0,
-                         .early = true},
-                        gpu::sample_kernel<Number>, from, static_cast<const CudaSampling*>(options_), memory_, tokens);
+    be.stream().launch({.grid = dim3(static_cast<unsigned>(logits.rows)),
+                        .block = dim3(gpu::sample_threads),
+                        .shared_bytes = 0,
+                        .early = true},
+                       gpu::sample_kernel<Number>, from, static_cast<const CudaSampling*>(&options_of(0)), memory_,
+                       tokens);
   }
 
   /// Waits, and throws an Error for the first sequence that had no token to pick since the last call.
   void check() {
-    be_.sync();
-    for (Index r = 0; r < rows_; ++r) {
-      const Index fault = std::exchange(faults_[r], 0);
+    held_->be.sync();
+    const std::span<Index> faults = held_->faults.numbers();
+    for (std::size_t r = 0; r < faults.size(); ++r) {
+      const Index fault = std::exchange(faults[r], 0);
       if (fault == 0) continue;
-      for (Index rest = r; rest < rows_; ++rest) faults_[rest] = 0;
+      std::fill(faults.begin(), faults.end(), Index{0});
       expects(fault <= vocab_, "rwkv: sampler: all ", vocab_, " logits of sequence ", r,
               " are -inf, so no token is possible");
       fail("rwkv: sampler: logit ", fault - 1, " of sequence ", r,
@@ -441,21 +443,57 @@ class CudaSampler {
   }
 
   /// Forgets the tokens picked so far, for new texts. The random sequences go on.
-  void reset() { be_.fill(matrix(memory_.counts, rows_, vocab_), gpu::SampleMemory::never); }
-
- private:
-  void free() {
-    be_.free(memory_.counts);
-    be_.free(memory_.draws);
-    be_.free_host(faults_);
-    be_.free_host(options_);
+  void reset() { held_->be.fill(matrix(memory_.counts, rows_, vocab_), gpu::SampleMemory::never); }
+  /// The same for one sequence.
+  void reset(Index row) {
+    check_row(row);
+    held_->be.fill(counts_of(row), gpu::SampleMemory::never);
   }
 
-  B be_;
+  /// Sequence `to` goes on as `from` does: with its options, its tokens and its random sequence. To follow
+  /// Context::remove(to), `from` is the last sequence of the context before.
+  void copy(Index from, Index to) {
+    check_row(from);
+    check_row(to);
+    if (from == to) return;
+    held_->be.copy(counts_of(from), counts_of(to));
+    held_->be.copy(matrix(memory_.draws + from, 1, 1), matrix(memory_.draws + to, 1, 1));
+    held_->be.sync();
+    options_of(to) = options_of(from);
+  }
+
+  /// What queued calls refer to; recordings of them must keep it.
+  std::shared_ptr<const void> owner() const { return held_; }
+
+ private:
+  struct Held {
+    B be;
+    Exchange<Index, B> faults;
+    Exchange<CudaSampling, B> options;
+    double* counts;        // [rows, vocab]
+    std::uint64_t* draws;  // [rows], in the same block
+
+    Held(const B& backend, Index rows, Index vocab)
+        : be(backend), faults(be, static_cast<std::size_t>(rows)), options(be, static_cast<std::size_t>(rows)),
+          counts(be.template allocate<double>(rows * vocab + rows)),
+          draws(reinterpret_cast<std::uint64_t*>(counts + rows * vocab)) {}
+    Held(const Held&) = delete;
+    Held& operator=(const Held&) = delete;
+    ~Held() { be.free(counts); }
+  };
+
+  void check_row(Index row) const {
+    expects(row >= 0 && row < rows_, "rwkv: sampler: there is no sequence ", row, " among ", rows_);
+  }
+  CudaSampling& options_of(Index row) { return held_->options.numbers()[static_cast<std::size_t>(row)]; }
+  Mat<double> counts_of(Index row) const { return matrix(memory_.counts + row * vocab_, 1, vocab_); }
+
   Index rows_, vocab_;
+  std::shared_ptr<Held> held_;
   gpu::SampleMemory memory_{};
-  Index* faults_ = nullptr;
-  CudaSampling* options_ = nullptr;
 };
+
+template <class M>
+CudaSampler(const Context<M>&) -> CudaSampler<typename M::backend>;
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI
