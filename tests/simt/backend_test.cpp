@@ -200,7 +200,7 @@ TEST_CASE("simt: two streams do not disturb each other") {
   Work alone = make(Cuda());
   queue(alone);
   const auto want = result(alone);
-  for (const std::uint64_t seed : {1, 2, 3, 4}) {
+  for (const std::uint64_t seed : {1u, 2u, 3u, 4u}) {
     simt::seed = seed;
     Work one = make(Cuda()), two = make(one.be.independent());
     queue(one);

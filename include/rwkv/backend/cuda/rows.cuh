@@ -230,7 +230,8 @@ RWKV_KERNEL void add_tiles_kernel(const T* partial, Index tiles, Index stride, I
   shared[threadIdx.y * warp_size + threadIdx.x] = total;
   __syncthreads();
   if (threadIdx.y != 0 || c >= width) return;
-  for (int row = 1; row < add_tiles_rows; ++row) total += static_cast<T>(shared[row * warp_size + threadIdx.x]);
+  for (int row = 1; row < add_tiles_rows; ++row)
+    total += static_cast<T>(shared[row * warp_size + static_cast<int>(threadIdx.x)]);
   sum[c] = narrow<U>(widen<T>(sum[c]) + total);
 }
 
