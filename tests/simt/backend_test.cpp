@@ -4,9 +4,11 @@
 
 #include <rwkv/cuda.cuh>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../model/live.hpp"
@@ -133,17 +135,60 @@ TEST_CASE("simt: a model, its contexts and a training run give back all that the
 }
 
 TEST_CASE("simt: a step allocates nothing, and takes at most five kernels a layer and three more") {
+  const Machine restore;
   const auto net = live<Net>(sizes, Cuda());
-  for (const Index batch : {1, 3}) {
-    auto context = net.context({.batch = batch});
-    const auto tokens = some_tokens(batch, sizes.vocab);
-    context.step(tokens);
-    const Held before;
-    const long launches = simt::counts.launches;
-    context.step(tokens);
-    CHECK(Held() == before);
-    CHECK(simt::counts.launches - launches <= 5 * sizes.depth + 3);
+  for (const Index batch : {1, 3, 8}) {
+    for (const bool record : {true, false}) {
+      for (const char* allocates : {"cudaMalloc", "cudaHostAlloc"}) {
+        auto context = net.context({.batch = batch, .record = record});
+        const auto tokens = some_tokens(batch, sizes.vocab);
+        simt::fail_function(allocates, cudaErrorMemoryAllocation);
+        context.step(tokens);
+        const Held before;
+        const long launches = simt::counts.launches;
+        context.step(tokens);
+        CHECK(Held() == before);
+        CHECK(simt::counts.launches - launches <= 5 * sizes.depth + 3);
+        simt::fail_nothing();
+      }
+    }
   }
+}
+
+TEST_CASE("simt: packed sequences are those of each by itself") {
+  const Index width = 5, lengths[] = {3, 0, 7, 1}, tokens = 11, sequences = 4;
+  Cuda be;
+  Exchange<float, Cuda> numbers(be, 2000);
+  for (std::size_t i = 0; i < numbers.numbers().size(); ++i) {
+    numbers.numbers()[i] = static_cast<float>(Philox{.key = 9}.block(i).uniform_double(0));
+  }
+  float* next = numbers.numbers().data();
+  const auto take = [&](Index count) { return std::exchange(next, next + count); };
+  float* const log_decay = take(width);
+  for (Index c = 0; c < width; ++c) log_decay[c] = -0.1f * static_cast<float>(c + 1);
+  const auto decay = arg::chan(Vec<float>{log_decay, width}), bonus = arg::chan(Vec<float>{take(width), width});
+  const Seq<float> key{take(tokens * width), 1, tokens, width}, value{take(tokens * width), 1, tokens, width};
+  const Mat<float> packed = matrix(take(sequences * 3 * width), sequences, 3 * width);
+  const Mat<float> apart = matrix(take(sequences * 3 * width), sequences, 3 * width);
+  const Seq<float> got{take(tokens * width), 1, tokens, width}, want{take(tokens * width), 1, tokens, width};
+  Exchange<int, Cuda> starts(be, static_cast<std::size_t>(sequences) + 1);
+  be.copy(Mat<const float>(packed), apart);
+  const Arena none(nullptr, 0);
+  int begin = 0;
+  for (Index s = 0; s < sequences; ++s) {
+    const Index length = lengths[s];
+    const auto part = [&](const Seq<float>& x) { return Seq<float>{x.row(0, begin), 1, length, width}; };
+    be.recur(none, Sequential{}, WKV4{}, Extent<1>{}, Mat<float>{apart.row(s), 1, 3 * width, 3 * width}, decay, bonus,
+             arg::in(part(key)), arg::in(part(value)), arg::out(part(want)));
+    begin += static_cast<int>(length);
+    starts.numbers()[static_cast<std::size_t>(s) + 1] = begin;
+  }
+  be.recur_packed(none, Sequential{}, WKV4{}, Extent<1>{}, packed, static_cast<const int*>(starts.numbers().data()),
+                  decay, bonus, arg::in(key), arg::in(value), arg::out(got));
+  be.sync();
+  CHECK(std::equal(got.data, got.data + tokens * width, want.data));
+  CHECK(std::equal(packed.data, packed.data + sequences * 3 * width, apart.data));
+  CHECK(std::isfinite(got.data[0]));
 }
 
 TEST_CASE_TEMPLATE("simt: a recorded step has the bits of an eager one", S, float, bf16, f16) {

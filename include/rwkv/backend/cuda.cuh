@@ -41,7 +41,9 @@ class BasicCuda {
   /// The same device with a stream of its own, which does not wait for this one.
   BasicCuda independent() const {
     sync();
-    return BasicCuda(stream_->device(), gemm_);
+    // What a gemm keeps for a stream must not outlive it.
+    if constexpr (requires { gemm_.independent(); }) return BasicCuda(stream_->device(), gemm_.independent());
+    else return BasicCuda(stream_->device(), gemm_);
   }
 
   const CudaStream& stream() const { return *stream_; }
@@ -174,6 +176,21 @@ class BasicCuda {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
     if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
     gpu::recur_back(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, ops...);
+  }
+
+  /// `recur` and `recur_back` over sequences of different lengths in one row, as training on packed texts has them.
+  /// starts    [sequences + 1], int or Index, in memory that the device reaches: ascending from 0 to the tokens
+  /// Shapes    operands: [1, tokens, width], of which sequence s has the tokens [starts[s], starts[s + 1]), none if they
+  ///           are equal; states: [sequences, numbers]
+  template <class Schedule, class C, Index N, class T, Index M, class I, class... Op>
+  void recur_packed(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const I* starts,
+                    const Op&... ops) {
+    gpu::recur_packed(*stream_, dry, scratch, schedule, cell, length, state, starts, ops...);
+  }
+  template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class I, class... Op>
+  void recur_back_packed(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<const T, F> first,
+                         Mat<const T, L> dlast, Mat<T, M> dfirst, const I* starts, const Op&... ops) {
+    gpu::recur_back_packed(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, starts, ops...);
   }
 
   /// What blocks and models do at one token, as few kernels; false for what is not fused. Called by Layer, Embedding

@@ -48,7 +48,7 @@ struct recording_of<B> {
 }  // namespace detail
 
 /// Runs a model on some sequences side by side: their states, and scratch. One allocation each, made here; `step`
-/// allocates nothing. Contexts of one model are independent and may run on different threads.
+/// allocates nothing, and what it records is recorded here, in `add` and in `remove`. Contexts of one model are independent and may run on different threads.
 template <class M>
 class Context {
  public:

@@ -46,7 +46,8 @@ class Layer {
   Layer(const ModelSizes& sizes, Index layer)
       : index(layer), ln1(sizes, layer), ln2(sizes, layer), att(sizes, layer), ffn(sizes, layer) {}
 
-  /// A backend that has the verb layer_step may take a single token as a whole.
+  /// A backend that has the verb layer_step may take a single token as a whole. It may then read weights ahead of what
+  /// is queued: who writes them by verbs and runs a layer by itself waits in between (`sync`).
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {

@@ -16,6 +16,7 @@
 #include "rwkv/core/glob.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/train/adamw.hpp"
+#include "rwkv/train/average.hpp"
 #include "rwkv/train/gradient.hpp"
 #include "rwkv/train/lora.hpp"
 #include "rwkv/train/run_file.hpp"
@@ -38,28 +39,6 @@ struct TrainerOptions {
   Seed seed{};              ///< of the factors' start
   Index head_chunk = 256;   ///< see GradientOptions
 };
-
-namespace detail {
-
-/// Each takes the other's place. A row program.
-struct Exchanged {
-  template <class R>
-  RWKV_HD void map(R a, R b, R& a_after, R& b_after) const {
-    a_after = b;
-    b_after = a;
-  }
-};
-
-/// average = decay average + (1 - decay) p. A row program.
-struct Averaged {
-  double decay;
-  template <class R>
-  RWKV_HD void map(R p, R before, R& after) const {
-    after = R(decay) * before + R(1 - decay) * p;
-  }
-};
-
-}  // namespace detail
 
 /// Trains a model in place, one step at a time. Steps are pure functions of the weights, the options and the batches,
 /// on any number of threads, so equal runs give equal bits.
@@ -151,7 +130,7 @@ class Trainer {
     expects(options_.average > 0, "rwkv: this run keeps no moving average");
     for (const Tuned& tuned : tuned_) {
       const auto value = tuned.tokens(tuned.value), average = tuned.tokens(tuned.average);
-      backend_.rows(detail::Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
+      backend_.rows(Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
     }
     merge();
     backend_.sync();  // contexts that read the weights have streams of their own
@@ -417,7 +396,7 @@ class Trainer {
   Gradient<Net, P> gradient_;
   BodyState<decltype(Net::Parts::body)> initial_, before_;
   using Update = FlatRows<AdamWUpdate, scalar, 4, 3>;
-  using Average = FlatRows<detail::Averaged, scalar, 2, 1>;
+  using Average = FlatRows<Averaged, scalar, 2, 1>;
 
   std::vector<Tuned> tuned_;
   std::vector<Mat<const scalar>> gradients_;  // of all that is tuned

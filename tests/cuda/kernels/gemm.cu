@@ -10,7 +10,13 @@ template void gpu::gemm(const CudaStream&, const Product<float, bf16, SquaredRel
 template void gpu::gemm(const CudaStream&, const Product<float, f16>&, const PlainProduct<float, f16>&);
 template void gpu::gemm(const CudaStream&, const Product<bf16, bf16>&, const PlainProduct<bf16, bf16>&);
 template void gpu::gemm(const CudaStream&, const Product<f16, f16>&, const PlainProduct<f16, f16>&);
-template void gpu::gemm(const CudaStream&, const Product<float, bf16, SquaredRelu>&, const Product<float, bf16>&,
-                        const Product<float, bf16>&, const Product<float, bf16>&);
+// The products of a time mix and of a channel mix, which share their launches where rows are few.
+template void gpu::gemm(const CudaStream&, const Product<float, float>&, const Product<float, float>&,
+                        const Product<float, float>&);
+template void gpu::gemm(const CudaStream&, const Product<float, bf16>&, const Product<float, bf16>&,
+                        const Product<float, bf16>&);
+template void gpu::gemm(const CudaStream&, const Product<float, f16>&, const Product<float, f16>&,
+                        const Product<float, f16>&);
+template void gpu::gemm(const CudaStream&, const Product<float, bf16, SquaredRelu>&, const Product<float, bf16>&);
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI

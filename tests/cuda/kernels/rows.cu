@@ -4,10 +4,14 @@
 #include "rwkv/backend/cuda/loss.cuh"
 #include "rwkv/backend/cuda/memory.cuh"
 #include "rwkv/backend/cuda/rows.cuh"
+#include "rwkv/cell/wkv4.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/mix.hpp"
 #include "rwkv/op/norm.hpp"
+#include "rwkv/op/recurrence.hpp"
 #include "rwkv/train/adamw.hpp"
+#include "rwkv/train/average.hpp"
+#include "rwkv/train/lora.hpp"
 
 namespace rows_kernels {
 
@@ -21,7 +25,10 @@ void instantiate(const CudaStream& stream, Arena ws, Seq<T> x, Mat<T> shift, Vec
   const auto c = arg::chan(p);
   run(Normalise{}, in, c, c, out);
   run(NormaliseBack{}, in, c, in, arg::add(x), arg::sum(p), arg::sum(p));
+  run(Mix<MixCurrent>{}, in, arg::prev(x, shift), c, c, out, out);
   run(Mix<MixCurrent>{}, in, arg::prev(x, shift), c, c, c, out, out, out);
+  run(RowsBack<Mix<MixCurrent>>{}, in, arg::prev(x, shift), c, c, arg::cot(x), arg::cot(x), out,
+      arg::back(x, shift, shift), arg::sum(p), arg::sum(p));
   run(RowsBack<Mix<MixCurrent>>{}, in, arg::prev(x, shift), c, c, c, arg::cot(x), arg::cot(x), arg::cot(x), out,
       arg::back(x, shift, shift), arg::sum(p), arg::sum(p), arg::sum(p));
   run(SigmoidGate{}, in, in, out);
@@ -30,10 +37,26 @@ void instantiate(const CudaStream& stream, Arena ws, Seq<T> x, Mat<T> shift, Vec
   run(NegativeExp{}, c, out);
   run(RowsBack<NegativeExp>{}, c, arg::cot(x), arg::sum(p));
   run(Sum{}, in, in, out);
+  run(Copy{}, in, arg::add(x));
+  run(Copy{}, arg::prev(x, shift), out);
   gpu::fill(stream, shift, T{});
   gpu::gather_rows<T, W>(stream, Mat<const W>{}, nullptr, shift);
   gpu::scatter_add_rows<T, W>(stream, shift, nullptr, Mat<W>{});
   gpu::sum_of_squares<T>(stream, {}, nullptr, nullptr);
+}
+
+/// Of training alone, where weights are float.
+void instantiate_training(const CudaStream& stream, Arena ws, Seq<float> x) {
+  const auto run = [&](const auto& program, const auto&... ops) { gpu::rows(stream, false, ws, program, ops...); };
+  const auto in = arg::in(x);
+  const auto out = arg::out(x);
+  run(Exchanged{}, in, in, out, out);
+  run(AddScaled{}, in, in, out);
+  run(Scaled{}, in, out);
+  run(MakeValid<WKV4>{}, in, in, in, out, out, out);
+  gpu::cross_entropy<float>(stream, {}, nullptr, {}, nullptr);
+  gpu::rows_each<AdamWUpdate, float, 4, 3>(stream, {});
+  gpu::rows_each<Averaged, float, 2, 1>(stream, {});
 }
 
 void run(const CudaStream& stream, Arena ws) {
@@ -42,8 +65,7 @@ void run(const CudaStream& stream, Arena ws) {
   instantiate<float, f16>(stream, ws, {}, {}, {});
   instantiate<bf16, bf16>(stream, ws, {}, {}, {});
   instantiate<f16, f16>(stream, ws, {}, {}, {});
-  gpu::cross_entropy<float>(stream, {}, nullptr, {}, nullptr);
-  gpu::rows_each<AdamWUpdate, float, 4, 3>(stream, {});
+  instantiate_training(stream, ws, {});
 }
 
 }  // namespace rows_kernels

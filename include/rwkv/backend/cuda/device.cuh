@@ -102,8 +102,8 @@ class CudaStream {
   void launch(const Shape& shape, void (*kernel)(Parameters...), const Arguments&... arguments) const {
     if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
     const gpu::CurrentDevice current(device_);
-    // The limit of 48 KB counts static shared memory as well, of which every kernel has less than 8 KB. All launches of
-    // a kernel ask for the same, as several threads may launch it.
+    // The limit of 48 KB counts static shared memory as well, of which every kernel with dynamic shared memory has less
+    // than 8 KB. All launches of a kernel ask for the same, as several threads may launch it.
     constexpr std::size_t most_static = 8 * 1024;
     if (shape.shared_bytes > 32 * 1024) {
       RWKV_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -266,11 +266,15 @@ RWKV_KERNEL void __launch_bounds__(256) epilogue_kernel(Output<T, Epilogue> y) {
 inline namespace RWKV_CUBLASLT_ABI {
 
 /// The part of a backend that multiplies, by cuBLASLt: products of many rows whose factors have one type. Others, and
-/// those that it has no algorithm for, are left to our kernels. Copies share what they have found.
+/// those that it has no algorithm for, are left to our kernels. Copies share what they have found and, for each stream,
+/// a workspace of 32 MiB; the first product of a stream or shape allocates.
 class CublasLtGemm {
  public:
   /// Errors    the library cannot be loaded
   CublasLtGemm() : shared_(std::make_shared<Shared>()) { static_cast<void>(gpu::CublasLt::instance()); }
+
+  /// One for streams that come and go: it shares nothing with this.
+  CublasLtGemm independent() const { return {}; }
 
   template <class... P>
   void operator()(const CudaStream& stream, const P&... products) const {

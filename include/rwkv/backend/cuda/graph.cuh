@@ -7,7 +7,7 @@
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
 
 /// Work recorded from a stream. It keeps the addresses that it was recorded with: the memory behind them must live as
-/// long as it is launched. Moves, does not copy.
+/// long as it is launched, and is in use while it runs, whatever the stream. Moves, does not copy.
 class CudaGraph {
  public:
   /// Nothing.

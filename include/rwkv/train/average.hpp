@@ -1,0 +1,25 @@
+#pragma once
+/// An exponential moving average of what is trained.
+#include "rwkv/config.hpp"
+
+namespace rwkv::inline RWKV_ABI {
+
+/// average = decay average + (1 - decay) p. A row program.
+struct Averaged {
+  double decay;
+  template <class R>
+  RWKV_HD void map(R p, R before, R& after) const {
+    after = R(decay) * before + R(1 - decay) * p;
+  }
+};
+
+/// Each takes the other's place. A row program.
+struct Exchanged {
+  template <class R>
+  RWKV_HD void map(R a, R b, R& a_after, R& b_after) const {
+    a_after = b;
+    b_after = a;
+  }
+};
+
+}  // namespace rwkv::inline RWKV_ABI
