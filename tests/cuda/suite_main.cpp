@@ -1,5 +1,5 @@
-/// The typed test cases on a device. What they allocate themselves must be memory that both the host and the device
-/// reach, so in this program everything is: operator new hands out managed memory.
+/// The typed test cases and those of the kernels on a device. What they allocate themselves must be memory that both
+/// the host and the device reach, so in this program everything is: operator new hands out managed memory.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <cuda_runtime.h>
 #include <doctest/doctest.h>

@@ -1,5 +1,5 @@
 /// Oracle: the Reference backend in double on the same numbers. The kernels are those that nvcc compiles for the GPU,
-/// run on the emulator.
+/// run on the emulator; the CUDA suite runs the same cases on a device.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../cuda/order.hpp"
 #include "../gates.hpp"
 #include "../numbers.hpp"
 #include "rwkv/backend/cuda/recur.cuh"
@@ -89,12 +90,14 @@ class Device {
     const auto size = numbers.size() * sizeof(I);
     auto* piece = reinterpret_cast<I*>(bytes(static_cast<Index>(size), 0xff));
     RWKV_CUDA_TRY(cudaMemcpy(piece, numbers.data(), size, cudaMemcpyHostToDevice));
+    RWKV_CUDA_TRY(cudaDeviceSynchronize());  // the stream waits for no copy
     return piece;
   }
   template <class U>
   Numbers get(const U* at, Index count) const {
     std::vector<U> copied(static_cast<std::size_t>(count));
     RWKV_CUDA_TRY(cudaMemcpy(copied.data(), at, copied.size() * sizeof(U), cudaMemcpyDeviceToHost));
+    RWKV_CUDA_TRY(cudaDeviceSynchronize());
     Numbers numbers(copied.size());
     for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = widen<double>(copied[i]);
     return numbers;
