@@ -3,6 +3,7 @@
 
 #include <rwkv/rwkv.hpp>
 
+#include <algorithm>
 #include <optional>
 #include <thread>
 
@@ -35,6 +36,38 @@ TEST_CASE("a fork goes on from the same state, and neither disturbs the other") 
   CHECK(copy(context.step(3)) == expected);
   fork.step(5);
   CHECK(copy(context.step(4)) == copy(alone.step(4)));
+}
+
+TEST_CASE("a context lets a sampler draw where the logits are") {
+  const auto net = live<Net>(sizes, Cpu());
+  auto context = net.context({.batch = 2}), plain = net.context({.batch = 2});
+  const auto most_likely = [](Cpu&, Mat<const float> logits, Token* tokens) {
+    for (Index r = 0; r < logits.rows; ++r) {
+      tokens[r] = argmax(std::span(logits.row(r), static_cast<std::size_t>(logits.cols)));
+    }
+  };
+  const auto chosen = [](std::span<const float> logits) {
+    return std::vector<Token>{argmax(logits.first(40)), argmax(logits.last(40))};
+  };
+  const auto none = "rwkv: there are no logits to draw a token from; run a prompt or a step first";
+  CHECK_THROWS_WITH_AS(context.draw(most_likely), none, Error);
+  auto want = chosen(plain.prefill(some_tokens(6, 40)));
+  context.prefill(some_tokens(6, 40));
+  auto fork = context.fork();
+  auto got = context.draw(most_likely);
+  CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+  got = fork.draw(most_likely);
+  CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+  for (int i = 0; i < 3; ++i) {
+    got = context.step(want, most_likely);
+    want = chosen(plain.step(want));
+    CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+  }
+  CHECK_THROWS_AS(context.step(std::vector<Token>{1}, most_likely), Error);
+  CHECK_THROWS_AS(context.step(std::vector<Token>{1, 40}, most_likely), Error);
+  CHECK(context.state() == plain.state());
+  context.restore(plain.state());
+  CHECK_THROWS_WITH_AS(context.draw(most_likely), none, Error);
 }
 
 TEST_CASE("a state can be taken and put back") {

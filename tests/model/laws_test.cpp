@@ -147,7 +147,20 @@ TEST_CASE_TEMPLATE("a model behind a handle is the model", C, RWKV_TEST_CONFIGS)
   fork.step(next);
   CHECK(same(fork.step(next), after));
   CHECK(got.batch() == 2);
+  CHECK(got.capacity() == 2);
   CHECK(got.vocab() == 9);
+  std::vector<float> logits(8 * 9);
+  std::vector<typename Net::compute> wanted(logits.size());
+  fork.sequence(tokens, logits);
+  want.step(next);
+  want.sequence(tokens, wanted);
+  CHECK(same(logits, wanted));
+  const auto second = got.state(1);
+  got.remove(0);
+  CHECK(got.state(0) == second);
+  CHECK(got.add() == 1);
+  got.restore(1, second);
+  CHECK(got.state(1) == second);
 }
 
 TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {

@@ -24,14 +24,18 @@ class AnyContext {
   std::span<const float> step(std::span<const Token> tokens) & { return held_->step(tokens); }
   std::span<const float> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
   std::span<const float> prefill(std::span<const Token> tokens) & { return held_->prefill(tokens); }
+  void sequence(std::span<const Token> tokens, std::span<float> logits) { held_->sequence(tokens, logits); }
 
   Index batch() const { return held_->batch(); }
+  Index capacity() const { return held_->capacity(); }
   Index vocab() const { return held_->vocab(); }
   Index add() { return held_->add(); }
   void remove(Index sequence) { held_->remove(sequence); }
   void reset() { held_->reset(); }
   std::vector<float> state() const { return held_->state(); }
+  std::vector<float> state(Index sequence) const { return held_->state(sequence); }
   void restore(std::span<const float> numbers) { held_->restore(numbers); }
+  void restore(Index sequence, std::span<const float> numbers) { held_->restore(sequence, numbers); }
   AnyContext fork() const { return AnyContext(held_->fork()); }
 
  private:
@@ -39,13 +43,17 @@ class AnyContext {
     virtual ~Interface() = default;
     virtual std::span<const float> step(std::span<const Token> tokens) = 0;
     virtual std::span<const float> prefill(std::span<const Token> tokens) = 0;
+    virtual void sequence(std::span<const Token> tokens, std::span<float> logits) = 0;
     virtual Index batch() const = 0;
+    virtual Index capacity() const = 0;
     virtual Index vocab() const = 0;
     virtual Index add() = 0;
     virtual void remove(Index sequence) = 0;
     virtual void reset() = 0;
     virtual std::vector<float> state() const = 0;
+    virtual std::vector<float> state(Index sequence) const = 0;
     virtual void restore(std::span<const float> numbers) = 0;
+    virtual void restore(Index sequence, std::span<const float> numbers) = 0;
     virtual std::unique_ptr<Interface> fork() const = 0;
   };
 
@@ -61,29 +69,42 @@ class AnyContext {
       if constexpr (std::is_same_v<compute, float>) {
         return numbers;
       } else {
-        logits.resize(numbers.size());
-        std::transform(numbers.begin(), numbers.end(), logits.begin(), [](compute x) { return static_cast<float>(x); });
+        logits = floats(numbers);
         return logits;
       }
+    }
+    static std::vector<float> floats(std::span<const compute> numbers) {
+      std::vector<float> converted(numbers.size());
+      std::transform(numbers.begin(), numbers.end(), converted.begin(),
+                     [](compute x) { return static_cast<float>(x); });
+      return converted;
     }
     std::span<const float> step(std::span<const Token> tokens) override { return as_floats(context.step(tokens)); }
     std::span<const float> prefill(std::span<const Token> tokens) override {
       return as_floats(context.prefill(tokens));
     }
+    void sequence(std::span<const Token> tokens, std::span<float> to) override {
+      if constexpr (std::is_same_v<compute, float>) {
+        context.sequence(tokens, to);
+      } else {
+        std::vector<compute> numbers(to.size());
+        context.sequence(tokens, numbers);
+        std::transform(numbers.begin(), numbers.end(), to.begin(), [](compute x) { return static_cast<float>(x); });
+      }
+    }
     Index batch() const override { return context.batch(); }
+    Index capacity() const override { return context.capacity(); }
     Index vocab() const override { return context.vocab(); }
     Index add() override { return context.add(); }
     void remove(Index sequence) override { context.remove(sequence); }
     void reset() override { context.reset(); }
-    std::vector<float> state() const override {
-      const auto numbers = context.state();
-      std::vector<float> floats(numbers.size());
-      std::transform(numbers.begin(), numbers.end(), floats.begin(), [](compute x) { return static_cast<float>(x); });
-      return floats;
-    }
+    std::vector<float> state() const override { return floats(context.state()); }
+    std::vector<float> state(Index sequence) const override { return floats(context.state(sequence)); }
     void restore(std::span<const float> numbers) override {
-      const std::vector<compute> state(numbers.begin(), numbers.end());
-      context.restore(state);
+      context.restore(std::vector<compute>(numbers.begin(), numbers.end()));
+    }
+    void restore(Index sequence, std::span<const float> numbers) override {
+      context.restore(sequence, std::vector<compute>(numbers.begin(), numbers.end()));
     }
     std::unique_ptr<Interface> fork() const override { return std::make_unique<Held>(context.fork()); }
   };
