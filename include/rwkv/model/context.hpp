@@ -2,6 +2,7 @@
 /// What runs a model: the states of a batch of sequences, and scratch.
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,8 +27,8 @@ struct ContextOptions {
   bool record = true;  ///< whether step replays what it recorded once, on backends that can
 };
 
-/// A sampler that draws where the logits are, such as CudaSampler: it queues in `be` the choice of a token for every row
-/// of logits [batch, vocab]. If it has `check()`, that throws an Error for what a choice that was made has met; if it has
+/// A sampler that draws where the logits are, such as CudaSampler: it queues in `be` the choice of a token for every
+/// row of logits [batch, vocab]. If it has `check()`, that throws an Error where no choice could be made; if it has
 /// `owner()`, a shared pointer to all that its calls refer to, they can be recorded.
 template <class S, class B, class T>
 concept DrawsInPlace = requires(S& sampler, B& be, Mat<const T> logits, Token* tokens) {
@@ -48,7 +49,8 @@ struct recording_of<B> {
 }  // namespace detail
 
 /// Runs a model on some sequences side by side: their states, and scratch. One allocation each, made here; `step`
-/// allocates nothing, and what it records is recorded here, in `add` and in `remove`. Contexts of one model are independent and may run on different threads.
+/// allocates nothing, and what it replays is recorded here, in `add` and in `remove`. Contexts of one model are
+/// independent and may run on different threads.
 template <class M>
 class Context {
  public:
@@ -127,8 +129,8 @@ class Context {
     backend_.sync();
     return drawn(sampler);
   }
-  /// Advances every sequence by one token and draws the next. Logits do not travel to the host, and what records does
-  /// all of it in one piece.
+  /// Advances every sequence by one token and draws the next. Logits do not travel to the host, and a choice that can
+  /// be recorded is one piece with the step.
   /// Errors: those of `step`; those of the sampler, after which the sequences have advanced
   template <DrawsInPlace<backend, compute> S>
   std::span<const Token> step(std::span<const Token> tokens, S& sampler) & {
@@ -150,7 +152,7 @@ class Context {
         return drawn(sampler);
       }
     }
-    std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
+    take_tokens(0, tokens);
     queue_step();
     has_logits_ = true;
     return draw(sampler);
@@ -196,7 +198,8 @@ class Context {
     });
   }
 
-  /// The state of all sequences as plain numbers; `restore` of a context of the same model and capacity takes them back.
+  /// The state of all sequences as plain numbers; `restore` of a context of the same model and capacity takes them
+  /// back.
   /// Errors: `restore` refuses another number of numbers and leaves the state as it was.
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
@@ -318,11 +321,15 @@ class Context {
   }
   template <class R>
   void replay(const R& recording, std::span<const Token> tokens) {
-    std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
+    take_tokens(0, tokens);
     backend_.replay(recording);
     backend_.sync();
   }
 
+  /// Puts tokens where steps find them; they may be those that were drawn, which lie there.
+  void take_tokens(Index at, std::span<const Token> tokens) {
+    std::memmove(tokens_.numbers().data() + at, tokens.data(), tokens.size_bytes());
+  }
   /// A step by the tokens in tokens_, with the logits left where they are.
   void queue_step() {
     Arena ws = scratch_memory_.arena();
@@ -399,7 +406,8 @@ class Context {
     for (Index begin = 0; begin < time; begin += options_.chunk) {
       const Index length = std::min(options_.chunk, time - begin);
       for (Index b = 0; b < batch(); ++b) {
-        std::copy_n(tokens.begin() + b * time + begin, length, tokens_.numbers().begin() + b * length);
+        take_tokens(b * length,
+                    tokens.subspan(static_cast<std::size_t>(b * time + begin), static_cast<std::size_t>(length)));
       }
       Arena ws = scratch_memory_.arena();
       const auto x = advance(ws, length);
