@@ -78,7 +78,6 @@ __global__ void mma_kernel(const unsigned* numbers, float* to, int steps) {
 }
 
 /// Every lane of a warp loads the same 16 bytes.
-
 __global__ void broadcast_kernel(unsigned* to, int steps) {
   constexpr int words = 256;
   __shared__ uint4 shared[words];

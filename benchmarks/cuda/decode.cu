@@ -1,6 +1,5 @@
 /// Tokens of RWKV-4 in official sizes, random weights in bf16: what a program sees, with the logits on the host, kernel
 /// by kernel and replayed from a recording. And the prompt.
-#include <chrono>
 #include <optional>
 
 #include "rwkv/block/channel_mix_v4.hpp"
@@ -18,11 +17,14 @@ using Net = rwkv::LanguageModel<rwkv::V4, rwkv::bf16, Cuda>;
 struct Official {
   const char* name;
   rwkv::ModelSizes sizes;
-  double one, many;  ///< goals for a sequence alone and for 64, as shares of the floor; 0: none
+  double one, many, most;  ///< goals for a sequence alone, for 64 and for 960, as shares of the floor; 0: none
 };
-constexpr Official official[] = {{"169M", {.vocab = 50277, .width = 768, .depth = 12}, 0.38, 0},
-                                 {"1B5", {.vocab = 50277, .width = 2048, .depth = 24}, 0.78, 0},
-                                 {"7B", {.vocab = 50277, .width = 4096, .depth = 32}, 0.88, 0.70}};
+constexpr Official official[] = {{"169M", {.vocab = 50277, .width = 768, .depth = 12}, 0.38, 0, 0},
+                                 {"1B5", {.vocab = 50277, .width = 2048, .depth = 24}, 0.78, 0, 0},
+                                 {"7B", {.vocab = 50277, .width = 4096, .depth = 32}, 0.88, 0.70, 0.85}};
+
+/// Sequences side by side: one, the most that the fused kernels take, many, and the most, of the largest model alone.
+constexpr Index fused_batch = rwkv::gpu::most_decoded, many_batch = 64, most_batch = 960;
 
 /// What a step of `batch` sequences takes: all weights but the embedding once, the state read and written.
 Work work_of_step(const Net& net, Index batch, double state_bytes) {
@@ -38,13 +40,32 @@ Work work_of_step(const Net& net, Index batch, double state_bytes) {
           .unit = Work::mma};
 }
 
-/// Kernels of one step, counted in a recording of the same calls that a context makes.
-Index kernels_of_step(const Net& net, Index batch) {
+/// The most times the floor that a step may take; 0: no goal.
+double goal_of_step(const Suite& suite, const Official& size, const Work& work, Index batch) {
+  if (batch == 1 && size.one > 0) return share(size.one);
+  if (batch == many_batch && size.many > 0) return share(size.many);
+  if (batch != most_batch || size.most == 0) return 0;
+  // The goal for most sequences is a share of the serial floor: what moves, then what is computed.
+  const double moving = suite.floor_of({.read = work.read, .written = work.written}),
+               computing = suite.floor_of({.flops = work.flops, .unit = work.unit});
+  return share(size.most) * (moving + computing) / suite.floor_of(work);
+}
+
+struct StepKernels {
+  Index count;
+  double seconds;  ///< from the first to the last
+};
+
+/// Kernels of one step, counted and timed in a recording of the same calls that a context makes.
+StepKernels kernels_of_step(const Net& net, Index batch) {
   Cuda be = net.device().independent();
   auto parts = net.parts;
   rwkv::BodyState<decltype(parts.body)> state(be, parts.body, batch);
   parts.body.reset(be, state.views);
   rwkv::Exchange<Token, Cuda> tokens(be, static_cast<std::size_t>(batch));
+  for (std::size_t b = 0; b < tokens.numbers().size(); ++b) {
+    tokens.numbers()[b] = static_cast<Token>(static_cast<Index>(b) * 7919 % net.sizes().vocab);
+  }
   const auto step = [&](rwkv::Arena ws) {
     const rwkv::Seq<float> x{ws.take<float>(batch * net.sizes().width), batch, 1, net.sizes().width};
     const rwkv::Seq<float> logits{ws.take<float>(batch * net.sizes().vocab), batch, 1, net.sizes().vocab};
@@ -53,23 +74,15 @@ Index kernels_of_step(const Net& net, Index batch) {
     parts.head.forward(be, ws, x, logits);
   };
   const auto scratch = scratch_for(be, step);
-  return Graph(be.stream(), [&] { step(scratch.arena()); }).kernels();
-}
-
-/// Seconds of advance() on the host's clock, by the median of repetitions that each take some milliseconds.
-template <class Advance>
-std::vector<double> host_seconds_of(const Advance& advance) {
-  using Clock = std::chrono::steady_clock;
-  const auto time = [&](Index rounds) {
-    const auto begin = Clock::now();
-    for (Index i = 0; i < rounds; ++i) advance();
-    return std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(rounds);
-  };
-  time(3);
-  const auto rounds = std::clamp<Index>(static_cast<Index>(5e-3 / time(2)), 1, 50);
+  const Graph graph(be.stream(), [&] { step(scratch.arena()); });
+  const StreamClock clock(be.stream());
   std::vector<double> seconds;
-  for (int r = 0; r < Suite::repeats; ++r) seconds.push_back(time(rounds));
-  return seconds;
+  constexpr int replays = 10;
+  for (int r = -2; r < replays; ++r) {
+    const double once = clock([&] { graph.replay(); });
+    if (r >= 0) seconds.push_back(once);
+  }
+  return {graph.kernels(), median(seconds)};
 }
 
 std::string rate(double tokens, const std::vector<double>& seconds) {
@@ -88,6 +101,25 @@ class Lazy {
     return *net_;
   }
 
+  /// Why rows of `tokens` at a time of `batch` sequences do not fit into the memory that is free; empty if they do.
+  std::string lack_of_memory(Index batch, Index tokens) const {
+    const auto numbers = [](Index count, std::size_t size) {
+      return static_cast<double>(count) * static_cast<double>(size);
+    };
+    const double weights = net_ ? 0 : numbers(Net::unbound(sizes_, backend_).parameter_count(), sizeof(Net::storage));
+    // A context and the recording that is counted each have a state, activations and logits.
+    const double state = numbers(batch * sizes_.depth * 5 * sizes_.width, sizeof(float)),
+                 activations = numbers(tokens * 24 * sizes_.width + 2 * batch * sizes_.vocab, sizeof(float));
+    const double needed = weights + 2 * (state + activations);
+    std::size_t left = 0, all = 0;
+    RWKV_CUDA_TRY(cudaMemGetInfo(&left, &all));
+    if (needed <= static_cast<double>(left)) return "";
+    char text[96];
+    std::snprintf(text, sizeof text, "takes about %.1f GB, %.1f GB are free", needed / 1e9,
+                  static_cast<double>(left) / 1e9);
+    return text;
+  }
+
  private:
   Cuda backend_;
   rwkv::ModelSizes sizes_;
@@ -98,11 +130,12 @@ void decode(Suite& suite, Lazy& model, const Official& size, Index batch, bool r
   Case what{record ? "decode, recorded" : "decode, eager", std::string(size.name) + " B" + std::to_string(batch),
             "bf16"};
   suite.run(what, [&] {
+    const std::string lack = model.lack_of_memory(batch, batch);
+    if (!lack.empty()) return suite.skip(what, lack);
     const Net& net = model();
     auto context = net.context({.batch = batch, .chunk = 1, .record = record});
     what.work = work_of_step(net, batch, static_cast<double>(context.state_bytes()));
-    const double part = batch == 1 ? size.one : size.many;
-    if (record && part > 0) what.goal = share(part);
+    if (record) what.goal = goal_of_step(suite, size, what.work, batch);
     std::vector<Token> tokens(static_cast<std::size_t>(batch));
     const auto seconds = host_seconds_of([&] {
       for (std::size_t b = 0; b < tokens.size(); ++b) {
@@ -110,15 +143,21 @@ void decode(Suite& suite, Lazy& model, const Official& size, Index batch, bool r
       }
       static_cast<void>(context.step(tokens));
     });
-    const Index kernels = kernels_of_step(net, batch), most = 5 * size.sizes.depth + 3;
-    suite.report(what, seconds,
-                 rwkv::join(rate(static_cast<double>(batch), seconds), "; ", kernels, " kernels of at most ", most));
+    const StepKernels kernels = kernels_of_step(net, batch);
+    const Index most = 5 * size.sizes.depth + 3;
+    std::string remark =
+        rwkv::join(rate(static_cast<double>(batch), seconds), "; ", kernels.count, " kernels of at most ", most);
+    // The rest is the host's part and the way of the logits to it.
+    if (record) remark += rwkv::join("; kernels alone ", std::lround(kernels.seconds * 1e6), " us");
+    suite.report(what, seconds, remark);
   });
 }
 
 void prefill(Suite& suite, Lazy& model, const Official& size, Index time) {
   Case what{"prefill", std::string(size.name) + " T" + std::to_string(time), "bf16"};
   suite.run(what, [&] {
+    const std::string lack = model.lack_of_memory(1, time);
+    if (!lack.empty()) return suite.skip(what, lack);
     const Net& net = model();
     auto context = net.context({.chunk = time});
     what.work = work_of_step(net, time, static_cast<double>(context.state_bytes()));
@@ -138,7 +177,8 @@ void add_decode(Suite& suite) {
   for (const Official& size : official) {
     if (suite.quick() && size.sizes.width > 2048) continue;
     Lazy model(suite.backend(), size.sizes);
-    for (const Index batch : {1, 64}) {
+    for (const Index batch : {Index{1}, fused_batch, many_batch, most_batch}) {
+      if (batch == most_batch && size.most == 0) continue;
       for (const bool record : {false, true}) decode(suite, model, size, batch, record);
     }
     prefill(suite, model, size, 1024);

@@ -1,7 +1,9 @@
 /// The rest of what is bound by memory: gates, sums, the optimiser, the loss, gathering and scattering.
 #include "rows.cuh"
 
+#include "rwkv/backend/flat_rows.hpp"
 #include "rwkv/backend/transfer.hpp"
+#include "rwkv/model/model.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/train/adamw.hpp"
 
@@ -32,20 +34,72 @@ void pointwise(Suite& suite, Index width) {
   });
 }
 
-/// Gradient, parameter and both moments, of which the last three are replaced.
-void optimiser(Suite& suite, Index width) {
-  Cuda& be = suite.backend();
-  const rwkv::AdamWUpdate update(rwkv::AdamW{}, rwkv::Role::matrix, 1e-5, 10, 1);
-  passes<float>(
-      suite, "AdamW", Shape::with<float>(width, 1), 4, 3, forward_goal,
-      [&](rwkv::Arena, const Arrays<float>& all, Index set) {
-        const auto g = all(0, set), p = all(1, set), m = all(2, set), v = all(3, set);
-        be.rows(update, arg::in(g), arg::in(p), arg::in(m), arg::in(v), arg::out(p), arg::out(m), arg::out(v));
-      },
-      4);
+constexpr Index vocab = 50277;
+
+/// A tensor as the optimiser sees it.
+struct Tensor {
+  rwkv::Role role;
+  Index rows, width;
+};
+
+/// All tensors of the 169M model.
+std::vector<Tensor> tensors_of_169m(const Cuda& be) {
+  using Net = rwkv::LanguageModel<rwkv::V4, float, Cuda>;
+  Net net = Net::unbound({.vocab = vocab, .width = 768, .depth = 12}, be);
+  std::vector<Tensor> tensors;
+  for (const auto& parameter : net.parameters()) {
+    const Index width = parameter.shape.sizes[parameter.shape.rank - 1];
+    tensors.push_back({parameter.role, parameter.shape.count() / width, width});
+  }
+  return tensors;
 }
 
-constexpr Index vocab = 50277;
+/// What a step of training does once all gradients are there, over the tensors of a whole model, small and large: one
+/// set of them is larger than any cache.
+void optimiser(Suite& suite) {
+  Cuda& be = suite.backend();
+  const auto tensors = tensors_of_169m(be);
+  Index count = 0;
+  for (const Tensor& tensor : tensors) count += tensor.rows * tensor.width;
+  const std::string shape = rwkv::join("169M in ", tensors.size(), " tensors");
+  const double bytes = static_cast<double>(count) * sizeof(float);
+
+  // Gradient, parameter and both moments, of which the last three are replaced.
+  const Case adamw{"AdamW", shape, "fp32", {.read = 4 * bytes, .written = 3 * bytes}, forward_goal};
+  suite.run(adamw, [&] {
+    const Numbers<float> g(be, count, -1, 1, 1), p(be, count, -1, 1, 2), m(be, count, -1, 1, 3), v(be, count, 0, 1, 4);
+    using Update = rwkv::FlatRows<rwkv::AdamWUpdate, float, 4, 3>;
+    std::vector<Update> updates;
+    Index begin = 0;
+    for (const auto& [role, rows, width] : tensors) {
+      float *const p_own = p.data() + begin, *const m_own = m.data() + begin, *const v_own = v.data() + begin;
+      updates.push_back({rwkv::AdamWUpdate(rwkv::AdamW{}, role, 1e-5, 10, 1),
+                         rows,
+                         width,
+                         {g.data() + begin, p_own, m_own, v_own},
+                         {p_own, m_own, v_own}});
+      begin += rows * width;
+    }
+    suite.measure(adamw, 1, [&](Index) { be.rows_each(std::span<const Update>(updates)); });
+  });
+
+  // What clipping waits for, so it is timed with the launches by the host and the way back to it.
+  const Case squares{"sum of squares", shape, "fp32", {.read = bytes}};
+  suite.run(squares, [&] {
+    const Numbers<float> g(be, count, -1, 1, 1);
+    std::vector<rwkv::Mat<const float>> gradients;
+    Index begin = 0;
+    for (const auto& [role, rows, width] : tensors) {
+      gradients.push_back(rwkv::matrix(static_cast<const float*>(g.data() + begin), rows, width));
+      begin += rows * width;
+    }
+    const auto call = [&](rwkv::Arena ws) {
+      static_cast<void>(be.sum_of_squares(ws, std::span<const rwkv::Mat<const float>>(gradients)));
+    };
+    const auto scratch = scratch_for(be, call);
+    suite.report(squares, host_seconds_of([&] { call(scratch.arena()); }), "with the sum on the host");
+  });
+}
 
 /// Random tokens where the device reaches them, and how many different ones there are.
 class Tokens {
@@ -137,7 +191,7 @@ void scatter(Suite& suite, Index width) {
 void add_rows(Suite& suite) {
   pointwise<rwkv::bf16>(suite, 4096);
   pointwise<float>(suite, 4096);
-  optimiser(suite, 4096);
+  optimiser(suite);
   loss(suite);
   gather<rwkv::bf16>(suite, 4096);
   gather<float>(suite, 4096);

@@ -73,11 +73,14 @@ void Suite::run(const Case& what, const std::function<void()>& run) {
     backend_.sync();
   } catch (const std::exception& error) {
     failed_ = true;
-    head();
-    std::printf("| %s | %s | %s | failed: %s |\n", what.kernel.c_str(), what.shape.c_str(), what.number.c_str(),
-                error.what());
-    std::fflush(stdout);
+    say(what, std::string("failed: ") + error.what());
   }
+}
+
+void Suite::say(const Case& what, const std::string& text) {
+  head();
+  std::printf("| %s | %s | %s | %s |\n", what.kernel.c_str(), what.shape.c_str(), what.number.c_str(), text.c_str());
+  std::fflush(stdout);
 }
 
 std::vector<double> Suite::seconds_of(Index sets, const std::function<void(Index)>& call) {

@@ -1,5 +1,6 @@
 #pragma once
 /// Times cases on the device and prints each beside its floor and its goal, as Markdown and as CSV.
+#include <chrono>
 #include <cstdio>
 #include <functional>
 #include <regex>
@@ -63,6 +64,8 @@ class Suite {
 
   /// Runs run() if the case is wanted; its error is a row of its own.
   void run(const Case& what, const std::function<void()>& run);
+  /// Prints a row that says why there is no number for a case; for run().
+  void skip(const Case& what, const std::string& reason) { say(what, "skipped: " + reason); }
 
   /// Seconds of call(set) on the device, one number for each repetition, each the mean over many calls that use the
   /// sets in turn.
@@ -82,6 +85,7 @@ class Suite {
   const char* limit_of(const Work& work) const;
   double memory_seconds(const Work& work) const;
   void head();
+  void say(const Case& what, const std::string& text);
 
   Cuda backend_;
   Options options_;
@@ -91,6 +95,23 @@ class Suite {
   std::FILE* csv_ = nullptr;
   bool head_due_ = false, failed_ = false;
 };
+
+/// Seconds of call() on the host's clock, by the median of repetitions that each take some milliseconds. For what ends
+/// with its result on the host.
+template <class Call>
+std::vector<double> host_seconds_of(const Call& call) {
+  using Clock = std::chrono::steady_clock;
+  const auto time = [&](Index rounds) {
+    const auto begin = Clock::now();
+    for (Index i = 0; i < rounds; ++i) call();
+    return std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(rounds);
+  };
+  time(3);
+  const auto rounds = std::clamp<Index>(static_cast<Index>(5e-3 / time(2)), 1, 50);
+  std::vector<double> seconds;
+  for (int r = 0; r < Suite::repeats; ++r) seconds.push_back(time(rounds));
+  return seconds;
+}
 
 /// The parts of the program.
 void add_recurrences(Suite& suite);

@@ -1,4 +1,6 @@
-/// A step of training of the 169M shape: gradient, clipping and AdamW.
+/// A step of training of the 169M shape: gradient, clipping and AdamW. The model computes in float, so its products are
+/// sums of multiply-adds: the FMA peak is its ceiling, and the goal for a step, a share of the bf16 matrix peak, waits
+/// for training that multiplies in bf16.
 #include <chrono>
 
 #include "rwkv/block/channel_mix_v4.hpp"
@@ -34,8 +36,7 @@ template <class P>
 void step(Suite& suite, const char* policy, const rwkv::BatchShape& shape) {
   const rwkv::ModelSizes sizes{.vocab = 50277, .width = 768, .depth = 12};
   Case what{std::string("training step, ") + policy, "169M " + by(shape.batch, shape.length), "fp32"};
-  what.goal = share(0.45);
-  what.work.unit = Work::mma;
+  what.work.unit = Work::fma;
   suite.run(what, [&] {
     Net net(sizes, suite.backend());
     fill_parameters(net);
@@ -68,8 +69,8 @@ void step(Suite& suite, const char* policy, const rwkv::BatchShape& shape) {
       if (r >= 0) seconds.push_back(once);
     }
     char remark[96];
-    std::snprintf(remark, sizeof remark, "%.0f tokens/s; %.1f %% of the matrix peak", tokens / median(seconds),
-                  what.work.flops / median(seconds) / suite.ceilings().mma * 100);
+    std::snprintf(remark, sizeof remark, "%.0f tokens/s; %.1f %% of the FMA peak", tokens / median(seconds),
+                  what.work.flops / median(seconds) / suite.ceilings().fma * 100);
     suite.report(what, seconds, remark);
   });
 }
