@@ -1,7 +1,9 @@
-/// Tokens of RWKV-4 in official sizes, random weights in bf16: what a program sees, with the logits on the host, kernel
-/// by kernel and replayed from a recording. And the prompt.
+/// Tokens of RWKV-4 in official sizes, random weights in bf16, as a program sees them. And the prompt.
+#include <cstdint>
 #include <optional>
+#include <span>
 
+#include "rwkv/backend/cuda/sample.cuh"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/model/model.hpp"
@@ -126,17 +128,29 @@ class Lazy {
   std::optional<Net> net_;
 };
 
-void decode(Suite& suite, Lazy& model, const Official& size, Index batch, bool record) {
-  Case what{record ? "decode, recorded" : "decode, eager", std::string(size.name) + " B" + std::to_string(batch),
-            "bf16"};
+/// How steps run: kernel by kernel or replayed, with the logits on the host; or replayed with the choice of the tokens,
+/// so that only these travel.
+enum class Steps { eager, recorded, drawn };
+constexpr const char* names_of_steps[] = {"decode, eager", "decode, recorded", "decode, drawn on the device"};
+
+void decode(Suite& suite, Lazy& model, const Official& size, Index batch, Steps steps) {
+  const bool record = steps != Steps::eager;
+  Case what{names_of_steps[static_cast<int>(steps)], std::string(size.name) + " B" + std::to_string(batch), "bf16"};
   suite.run(what, [&] {
     const std::string lack = model.lack_of_memory(batch, batch);
     if (!lack.empty()) return suite.skip(what, lack);
     const Net& net = model();
     auto context = net.context({.batch = batch, .chunk = 1, .record = record});
     what.work = work_of_step(net, batch, static_cast<double>(context.state_bytes()));
-    if (record) what.goal = goal_of_step(suite, size, what.work, batch);
     std::vector<Token> tokens(static_cast<std::size_t>(batch));
+    if (steps == Steps::drawn) {
+      what.goal = goal_of_step(suite, size, what.work, batch);
+      rwkv::CudaSampler sampler(context);
+      for (Index b = 0; b < batch; ++b) sampler.set(b, {.top_p = 0.7, .seed = static_cast<std::uint64_t>(b)});
+      std::span<const Token> drawn(tokens);
+      const auto seconds = host_seconds_of([&] { drawn = context.step(drawn, sampler); });
+      return suite.report(what, seconds, rate(static_cast<double>(batch), seconds));
+    }
     const auto seconds = host_seconds_of([&] {
       for (std::size_t b = 0; b < tokens.size(); ++b) {
         tokens[b] = static_cast<Token>((tokens[b] + 7919 + static_cast<Token>(b)) % size.sizes.vocab);
@@ -179,7 +193,7 @@ void add_decode(Suite& suite) {
     Lazy model(suite.backend(), size.sizes);
     for (const Index batch : {Index{1}, fused_batch, many_batch, most_batch}) {
       if (batch == most_batch && size.most == 0) continue;
-      for (const bool record : {false, true}) decode(suite, model, size, batch, record);
+      for (const Steps steps : {Steps::eager, Steps::recorded, Steps::drawn}) decode(suite, model, size, batch, steps);
     }
     prefill(suite, model, size, 1024);
   }
