@@ -180,8 +180,8 @@ class BasicCuda {
 
   /// `recur` and `recur_back` over sequences of different lengths in one row, as training on packed texts has them.
   /// starts    [sequences + 1], int or Index, in memory that the device reaches: ascending from 0 to the tokens
-  /// Shapes    operands: [1, tokens, width], of which sequence s has the tokens [starts[s], starts[s + 1]), none if they
-  ///           are equal; states: [sequences, numbers]
+  /// Shapes    operands: [1, tokens, width], of which sequence s has the tokens [starts[s], starts[s + 1]), perhaps
+  ///           none; states: [sequences, numbers]
   template <class Schedule, class C, Index N, class T, Index M, class I, class... Op>
   void recur_packed(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const I* starts,
                     const Op&... ops) {
