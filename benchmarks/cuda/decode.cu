@@ -104,7 +104,7 @@ class Lazy {
   }
 
   /// Why rows of `tokens` at a time of `batch` sequences do not fit into the memory that is free; empty if they do.
-  std::string lack_of_memory(Index batch, Index tokens) const {
+  std::string lack_of_memory(Index batch, Index tokens, bool draws = false) const {
     const auto numbers = [](Index count, std::size_t size) {
       return static_cast<double>(count) * static_cast<double>(size);
     };
@@ -112,7 +112,8 @@ class Lazy {
     // A context and the recording that is counted each have a state, activations and logits.
     const double state = numbers(batch * sizes_.depth * 5 * sizes_.width, sizeof(float)),
                  activations = numbers(tokens * 24 * sizes_.width + 2 * batch * sizes_.vocab, sizeof(float));
-    const double needed = weights + 2 * (state + activations);
+    const double sampler = draws ? numbers(batch * sizes_.vocab, sizeof(double)) : 0;
+    const double needed = weights + 2 * (state + activations) + sampler;
     std::size_t left = 0, all = 0;
     RWKV_CUDA_TRY(cudaMemGetInfo(&left, &all));
     if (needed <= static_cast<double>(left)) return "";
@@ -137,7 +138,7 @@ void decode(Suite& suite, Lazy& model, const Official& size, Index batch, Steps 
   const bool record = steps != Steps::eager;
   Case what{names_of_steps[static_cast<int>(steps)], std::string(size.name) + " B" + std::to_string(batch), "bf16"};
   suite.run(what, [&] {
-    const std::string lack = model.lack_of_memory(batch, batch);
+    const std::string lack = model.lack_of_memory(batch, batch, steps == Steps::drawn);
     if (!lack.empty()) return suite.skip(what, lack);
     const Net& net = model();
     auto context = net.context({.batch = batch, .chunk = 1, .record = record});
@@ -158,9 +159,9 @@ void decode(Suite& suite, Lazy& model, const Official& size, Index batch, Steps 
       static_cast<void>(context.step(tokens));
     });
     const StepKernels kernels = kernels_of_step(net, batch);
-    const Index most = 5 * size.sizes.depth + 3;
-    std::string remark =
-        rwkv::join(rate(static_cast<double>(batch), seconds), "; ", kernels.count, " kernels of at most ", most);
+    const Index most = 5 * size.sizes.depth + 2;
+    std::string remark = rwkv::join(rate(static_cast<double>(batch), seconds), "; ", kernels.count, " kernels");
+    if (batch <= fused_batch) remark += rwkv::join(" of at most ", most);
     // The rest is the host's part and the way of the logits to it.
     if (record) remark += rwkv::join("; kernels alone ", std::lround(kernels.seconds * 1e6), " us");
     suite.report(what, seconds, remark);

@@ -22,7 +22,7 @@ void few_rows(Suite& suite) {
     if (suite.quick() && weights.out != 4096) continue;
     product<X, W>(suite, suite.backend(), "gemv", {1, weights.out, weights.in}, share(weights.goal));
   }
-  for (const Index rows : {2, 4, 8, 16, 32}) {
+  for (const Index rows : {2, 4, 8, 16, 32, 64, 128, 160}) {
     product<X, W>(suite, suite.backend(), "skinny product", {rows, 16384, 4096}, 0);
   }
 }

@@ -281,6 +281,10 @@ TEST_CASE("simt: a context draws its tokens on the device, while sequences come 
     }
     // What was recorded keeps the memory of a sampler that has gone.
     go_on(2);
+    rwkv::CudaSampler moved = std::move(sampler);
+    CHECK_THROWS_WITH_AS(context.step(got, sampler), doctest::Contains("it was moved from"), rwkv::Error);
+    sampler = std::move(moved);
+    context.restore(host.context.state());  // kernel by kernel it has advanced
     CHECK_THROWS_WITH_AS(context.step(std::vector<rwkv::Token>{1, 2, 40}, sampler), doctest::Contains("token 40"),
                          rwkv::Error);
     go_on(1);

@@ -69,7 +69,8 @@ class AnyContext {
       if constexpr (std::is_same_v<compute, float>) {
         return numbers;
       } else {
-        logits = floats(numbers);
+        logits.resize(numbers.size());
+        std::transform(numbers.begin(), numbers.end(), logits.begin(), [](compute x) { return static_cast<float>(x); });
         return logits;
       }
     }

@@ -49,8 +49,8 @@ struct recording_of<B> {
 }  // namespace detail
 
 /// Runs a model on some sequences side by side: their states, and scratch. One allocation each, made here; `step`
-/// allocates nothing, and what it replays is recorded here, in `add` and in `remove`. Contexts of one model are
-/// independent and may run on different threads.
+/// allocates nothing, and what it replays is recorded here, in `add` and in `remove`; with a sampler, in the first step
+/// after that with this sampler. Contexts of one model are independent and may run on different threads.
 template <class M>
 class Context {
  public:
@@ -120,18 +120,20 @@ class Context {
 
   /// Draws the token that follows in every sequence from the logits of the call before, where they lie; [batch], valid
   /// until the next call.
-  /// Errors: no prompt or step ran since the context was made, reset, restored or had sequences added or removed; those
-  /// of the sampler
+  /// Errors: no prompt or step ran last, or the state was changed since; those of the sampler, after which `drawn()` has
+  /// the tokens of all sequences that it does not name
   template <DrawsInPlace<backend, compute> S>
   std::span<const Token> draw(S& sampler) & {
     expects(has_logits_, "rwkv: there are no logits to draw a token from; run a prompt or a step first");
     queue_draw(sampler);
     backend_.sync();
-    return drawn(sampler);
+    check_draw(sampler);
+    return drawn();
   }
   /// Advances every sequence by one token and draws the next. Logits do not travel to the host, and a choice that can
   /// be recorded is one piece with the step.
-  /// Errors: those of `step`; those of the sampler, after which the sequences have advanced
+  /// Errors: those of `step`; those of the sampler. Where only its `check()` throws, the sequences have advanced, and
+  /// `drawn()` has the tokens of all that it does not name
   template <DrawsInPlace<backend, compute> S>
   std::span<const Token> step(std::span<const Token> tokens, S& sampler) & {
     expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
@@ -149,13 +151,19 @@ class Context {
         }
         replay(*drawing_, tokens);
         has_logits_ = true;
-        return drawn(sampler);
+        check_draw(sampler);
+        return drawn();
       }
     }
     take_tokens(0, tokens);
     queue_step();
+    backend_.sync();
     has_logits_ = true;
     return draw(sampler);
+  }
+  /// The tokens that were drawn last, [batch], if nothing ran since.
+  std::span<const Token> drawn() & {
+    return std::span<const Token>(tokens_.numbers()).first(static_cast<std::size_t>(batch_));
   }
 
   /// Advances every sequence by the same number of tokens, chunks of them in parallel over time, and returns the logits
@@ -299,6 +307,7 @@ class Context {
     const Index before = batch_;
     recording_.reset();
     drawing_.reset();
+    drawing_owner_.reset();
     show(batch);
     try {
       record();
@@ -341,9 +350,8 @@ class Context {
     sampler(backend_, matrix(static_cast<const compute*>(logits_), batch_, vocab_), tokens_.numbers().data());
   }
   template <class S>
-  std::span<const Token> drawn(S& sampler) {
+  void check_draw(S& sampler) {
     if constexpr (requires { sampler.check(); }) sampler.check();
-    return std::span<const Token>(tokens_.numbers()).first(static_cast<std::size_t>(batch_));
   }
 
   std::span<const compute> logits() {

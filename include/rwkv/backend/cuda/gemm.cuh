@@ -21,7 +21,7 @@ Route route_of(const Product<T, W, Epilogue>& p, bool tensor_cores) {
   if (p.y.rows == 1) return Route::gemv_1;
   if (p.y.rows <= 4) return Route::gemv_4;
   if (on_tensor_cores<T, W> && tensor_cores) {
-    // So few rows give fewer tiles than a large device has multiprocessors.
+    // More than one pass takes, but too few to fill a large device with tiles of most matrices.
     if (p.y.rows > 128) return Route::tiles;
     return p.y.rows <= 8 ? Route::skinny_8 : Route::skinny_32;
   }

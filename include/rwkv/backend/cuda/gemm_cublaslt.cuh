@@ -300,7 +300,8 @@ class CublasLtGemm {
   bool multiply(const CudaStream& stream, const Product<T, W, Epilogue>& p) const {
     constexpr bool plain = std::is_same_v<Epilogue, Identity>;
     if constexpr (std::is_same_v<T, W> && (plain || std::is_same_v<T, accumulator_t<T>>)) {
-      if (p.x.cols == 0 || gpu::route_of(p, true) != gpu::Route::tiles) return false;
+      constexpr Index few = 32;  // rows, which are bound by the weights that they read
+      if (p.x.cols == 0 || p.y.cols == 0 || p.y.rows <= few) return false;
       using M = gpu::CublasLtMatrix;
       if (!run<accumulator_t<T>>(stream, {M::of(p.w, true), M::of(p.x, false), M::of(p.y, false), gpu::cublas_type<T>},
                                  false)) {

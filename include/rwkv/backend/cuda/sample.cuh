@@ -369,6 +369,9 @@ RWKV_KERNEL void __launch_bounds__(sample_threads, 1)
 template <class B>
 class CudaSampler {
  public:
+  CudaSampler(CudaSampler&&) = default;
+  CudaSampler& operator=(CudaSampler&&) = default;
+
   /// For up to `rows` sequences; `be` is the backend of the calls.
   CudaSampler(const B& be, Index rows, Index vocab) : rows_(rows), vocab_(vocab) {
     expects(rows > 0 && rows < (Index{1} << 31), "rwkv: sampler: there are ", rows, " sequences");
@@ -403,7 +406,7 @@ class CudaSampler {
             options.frequency_penalty);
     expects(options.penalty_decay >= 0 && options.penalty_decay <= 1,
             "rwkv: sampler: the penalty decay must be between 0 and 1, not ", options.penalty_decay);
-    held_->be.sync();  // a kernel may be reading them
+    held().be.sync();  // a kernel may be reading them
     options_of(row) = options;
   }
 
@@ -415,7 +418,7 @@ class CudaSampler {
     const Index got[] = {logits.rows, logits.cols}, want[] = {rows_, vocab_};
     expects(got[0] <= want[0] && got[1] == want[1], "rwkv: sampler: logits have shape ", std::span(got),
             ", which does not fit a sampler of ", std::span(want));
-    expects(be.stream().handle() == held_->be.stream().handle(),
+    expects(be.stream().handle() == held().be.stream().handle(),
             "rwkv: sampler: it was made for another backend or context");
     using Number = std::remove_const_t<T>;
     const Mat<const Number> from{logits.data, logits.rows, vocab_, logits.stride};
@@ -429,8 +432,8 @@ class CudaSampler {
 
   /// Waits, and throws an Error for the first sequence that had no token to pick since the last call.
   void check() {
-    held_->be.sync();
-    const std::span<Index> faults = held_->faults.numbers();
+    held().be.sync();
+    const std::span<Index> faults = held().faults.numbers();
     for (std::size_t r = 0; r < faults.size(); ++r) {
       const Index fault = std::exchange(faults[r], 0);
       if (fault == 0) continue;
@@ -443,11 +446,11 @@ class CudaSampler {
   }
 
   /// Forgets the tokens picked so far, for new texts. The random sequences go on.
-  void reset() { held_->be.fill(matrix(memory_.counts, rows_, vocab_), gpu::SampleMemory::never); }
+  void reset() { held().be.fill(matrix(memory_.counts, rows_, vocab_), gpu::SampleMemory::never); }
   /// The same for one sequence.
   void reset(Index row) {
     check_row(row);
-    held_->be.fill(counts_of(row), gpu::SampleMemory::never);
+    held().be.fill(counts_of(row), gpu::SampleMemory::never);
   }
 
   /// Sequence `to` goes on as `from` does: with its options, its tokens and its random sequence. To follow
@@ -456,9 +459,9 @@ class CudaSampler {
     check_row(from);
     check_row(to);
     if (from == to) return;
-    held_->be.copy(counts_of(from), counts_of(to));
-    held_->be.copy(matrix(memory_.draws + from, 1, 1), matrix(memory_.draws + to, 1, 1));
-    held_->be.sync();
+    held().be.copy(counts_of(from), counts_of(to));
+    held().be.copy(matrix(memory_.draws + from, 1, 1), matrix(memory_.draws + to, 1, 1));
+    held().be.sync();
     options_of(to) = options_of(from);
   }
 
@@ -482,10 +485,14 @@ class CudaSampler {
     ~Held() { be.free(counts); }
   };
 
+  Held& held() const {
+    expects(held_ != nullptr, "rwkv: sampler: it was moved from");
+    return *held_;
+  }
   void check_row(Index row) const {
     expects(row >= 0 && row < rows_, "rwkv: sampler: there is no sequence ", row, " among ", rows_);
   }
-  CudaSampling& options_of(Index row) { return held_->options.numbers()[static_cast<std::size_t>(row)]; }
+  CudaSampling& options_of(Index row) { return held().options.numbers()[static_cast<std::size_t>(row)]; }
   Mat<double> counts_of(Index row) const { return matrix(memory_.counts + row * vocab_, 1, vocab_); }
 
   Index rows_, vocab_;
