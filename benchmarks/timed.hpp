@@ -148,8 +148,8 @@ class Timed : public rwkv::Cpu {
     timed("cross_entropy", 0, 2 * bytes_of(logits),
           [&] { rwkv::Cpu::cross_entropy(logits, targets, weights, losses); });
   }
-  template <class X>
-  double sum_of_squares(rwkv::Arena scratch, const X& x) {
+  template <class T, Index C>
+  double sum_of_squares(rwkv::Arena scratch, rwkv::Mat<T, C> x) {
     double sum = 0;
     timed("sum_of_squares", 0, bytes_of(x), [&] { sum = rwkv::Cpu::sum_of_squares(scratch, x); });
     return sum;
