@@ -65,20 +65,22 @@ class AnyContext {
 
     explicit Held(Context<M> made) : context(std::move(made)) {}
 
+    static void convert(std::span<const compute> numbers, std::span<float> to) {
+      std::transform(numbers.begin(), numbers.end(), to.begin(), [](compute x) { return static_cast<float>(x); });
+    }
+    static std::vector<float> floats(std::span<const compute> numbers) {
+      std::vector<float> converted(numbers.size());
+      convert(numbers, converted);
+      return converted;
+    }
     std::span<const float> as_floats(std::span<const compute> numbers) {
       if constexpr (std::is_same_v<compute, float>) {
         return numbers;
       } else {
         logits.resize(numbers.size());
-        std::transform(numbers.begin(), numbers.end(), logits.begin(), [](compute x) { return static_cast<float>(x); });
+        convert(numbers, logits);
         return logits;
       }
-    }
-    static std::vector<float> floats(std::span<const compute> numbers) {
-      std::vector<float> converted(numbers.size());
-      std::transform(numbers.begin(), numbers.end(), converted.begin(),
-                     [](compute x) { return static_cast<float>(x); });
-      return converted;
     }
     std::span<const float> step(std::span<const Token> tokens) override { return as_floats(context.step(tokens)); }
     std::span<const float> prefill(std::span<const Token> tokens) override {
@@ -90,7 +92,7 @@ class AnyContext {
       } else {
         std::vector<compute> numbers(to.size());
         context.sequence(tokens, numbers);
-        std::transform(numbers.begin(), numbers.end(), to.begin(), [](compute x) { return static_cast<float>(x); });
+        convert(numbers, to);
       }
     }
     Index batch() const override { return context.batch(); }
