@@ -25,8 +25,9 @@ constexpr Official official[] = {{"169M", {.vocab = 50277, .width = 768, .depth 
                                  {"1B5", {.vocab = 50277, .width = 2048, .depth = 24}, 0.78, 0, 0},
                                  {"7B", {.vocab = 50277, .width = 4096, .depth = 32}, 0.88, 0.70, 0.85}};
 
-/// Sequences side by side: one, the most that the fused kernels take, many, and the most, of the largest model alone.
-constexpr Index fused_batch = rwkv::gpu::most_decoded, many_batch = 64, most_batch = 960;
+/// Sequences side by side: one, the most that products normalise their tokens for, many, and the most, of the largest
+/// model alone.
+constexpr Index few_batch = rwkv::gpu::most_decoded, many_batch = 64, most_batch = 960;
 
 /// What a step of `batch` sequences takes: all weights but the embedding once, the state read and written.
 Work work_of_step(const Net& net, Index batch, double state_bytes) {
@@ -159,9 +160,10 @@ void decode(Suite& suite, Lazy& model, const Official& size, Index batch, Steps 
       static_cast<void>(context.step(tokens));
     });
     const StepKernels kernels = kernels_of_step(net, batch);
-    const Index most = 5 * size.sizes.depth + 2;
-    std::string remark = rwkv::join(rate(static_cast<double>(batch), seconds), "; ", kernels.count, " kernels");
-    if (batch <= fused_batch) remark += rwkv::join(" of at most ", most);
+    // The embedding, the layers, and the head, whose norm is a kernel of its own where the products are.
+    const Index most = 1 + 5 * size.sizes.depth + (batch <= few_batch ? 1 : 2);
+    std::string remark =
+        rwkv::join(rate(static_cast<double>(batch), seconds), "; ", kernels.count, " kernels of at most ", most);
     // The rest is the host's part and the way of the logits to it.
     if (record) remark += rwkv::join("; kernels alone ", std::lround(kernels.seconds * 1e6), " us");
     suite.report(what, seconds, remark);
@@ -192,7 +194,7 @@ void add_decode(Suite& suite) {
   for (const Official& size : official) {
     if (suite.quick() && size.sizes.width > 2048) continue;
     Lazy model(suite.backend(), size.sizes);
-    for (const Index batch : {Index{1}, fused_batch, many_batch, most_batch}) {
+    for (const Index batch : {Index{1}, few_batch, many_batch, most_batch}) {
       if (batch == most_batch && size.most == 0) continue;
       for (const Steps steps : {Steps::eager, Steps::recorded, Steps::drawn}) decode(suite, model, size, batch, steps);
     }

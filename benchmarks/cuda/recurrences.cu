@@ -1,5 +1,6 @@
-/// WKV4 by every schedule, both ways, and a step of many sequences; a cell of one's own on the same layout.
+/// WKV4 by every schedule, both ways, and WKV7 token by token; steps of many sequences; a cell of one's own.
 #include "rwkv/cell/wkv4.hpp"
+#include "rwkv/cell/wkv7.hpp"
 #include "rwkv/op/recurrence.hpp"
 #include "suite.cuh"
 
@@ -139,6 +140,35 @@ void wkv4(Suite& suite, const Shape& shape, double forward_goal, double backward
   backward<T, rwkv::Sequential>(suite, shape, "Sequential", 0);
 }
 
+/// WKV7 with heads of 64, the state read and written.
+template <class T>
+void wkv7(Suite& suite, const Shape& shape, const char* name, double goal) {
+  constexpr Index head = 64;
+  const Index states = shape.batch * shape.width * head;
+  const double state_bytes = static_cast<double>(states) * sizeof(float);
+  const Case what{name,
+                  shape.name(),
+                  number_name<T>(),
+                  {.read = bytes_of(shape, 6, sizeof(T)) + state_bytes,
+                   .written = bytes_of(shape, 1, sizeof(T)) + state_bytes,
+                   .flops = 2 * 5 * head * bytes_of(shape, 1, 1)},
+                  goal};
+  suite.run(what, [&] {
+    Cuda& be = suite.backend();
+    const Index sets = suite.sets(what.work.read + what.work.written), count = shape.count();
+    const Numbers<float> state(be, states, -1, 1, 1, sets);
+    const Numbers<T> v(be, count, -1, 1, 2, sets), r(be, count, -1, 1, 3, sets), w(be, count, 0.55f, 0.99f, 4, sets),
+        k(be, count, -0.2f, 0.2f, 5, sets), a(be, count, -0.1f, 0.1f, 6, sets), b(be, count, -0.1f, 0.1f, 7, sets),
+        y(be, count, -1, 1, 8, sets);
+    suite.measure(what, sets, [&](Index set) {
+      const auto shared = [&](const Numbers<T>& numbers) { return arg::shared(arg::in(shape.of(numbers.data(set)))); };
+      be.recur(rwkv::Arena(nullptr, 0), rwkv::Sequential{}, rwkv::WKV7{}, Extent<head>{},
+               rwkv::matrix(state.data(set), shape.batch, shape.width * head), arg::in(shape.of(v.data(set))),
+               shared(r), shared(w), shared(k), shared(a), shared(b), arg::out(shape.of(y.data(set))));
+    });
+  });
+}
+
 template <class Schedule>
 void own_cell(Suite& suite, const Shape& shape, const char* schedule) {
   const Case what{
@@ -170,12 +200,13 @@ void add_recurrences(Suite& suite) {
     wkv4<rwkv::bf16>(suite, prompt, 1.4, 1.55);
     wkv4<float>(suite, prompt, 1.4, 1.55);
   }
-  // One token of many sequences: k, v and y, and the state of WKV4, three numbers for a channel, read and written. That
-  // is a twentieth of what the matrices of WKV7 move, for which the goal of a step is set; so little is bound by its
-  // launch at 64 sequences, and there is no goal.
+  if (!suite.quick()) wkv7<rwkv::bf16>(suite, {8, 4096, 4096}, "wkv7", 4.6);
+  // One token of many sequences. The state of WKV4, three numbers for a channel, is a twentieth of WKV7's: so little is
+  // bound by its launch at 64 sequences, and there is no goal.
   for (const Index batch : {64, 960}) {
     const Shape step{batch, 1, 4096};
     forward<float, rwkv::Auto>(suite, step, "step", 0, bytes_of(step, 3, sizeof(float)));
+    wkv7<float>(suite, step, "wkv7, step", share(0.85));
   }
   own_cell<rwkv::Scan>(suite, training, "Scan");
   own_cell<rwkv::Sequential>(suite, training, "Sequential");

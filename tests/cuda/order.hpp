@@ -24,7 +24,7 @@ struct DeviceShape {
 };
 inline DeviceShape device;
 struct Counts {
-  long launches = 0;
+  long launches = 0, waits = 0;
   int graphs = 0, graph_execs = 0;
 };
 inline Counts counts;

@@ -134,10 +134,10 @@ TEST_CASE("simt: a model, its contexts and a training run give back all that the
   CHECK(Held() == before);
 }
 
-TEST_CASE("simt: a step allocates nothing, and takes at most five kernels a layer and three more") {
+TEST_CASE("simt: a step allocates nothing, and takes five kernels a layer and few more") {
   const Machine restore;
   const auto net = live<Net>(sizes, Cuda());
-  for (const Index batch : {1, 3, 8}) {
+  for (const Index batch : {1, 3, 8, 9}) {
     for (const bool record : {true, false}) {
       for (const char* allocates : {"cudaMalloc", "cudaHostAlloc"}) {
         auto context = net.context({.batch = batch, .record = record});
@@ -149,7 +149,7 @@ TEST_CASE("simt: a step allocates nothing, and takes at most five kernels a laye
         const Held before;
         const long launches = simt::counts.launches;
         context.step(tokens);
-        CHECK(simt::counts.launches - launches <= 5 * sizes.depth + 2);
+        CHECK(simt::counts.launches - launches <= 5 * sizes.depth + (batch <= 8 ? 2 : 3));
         context.step(tokens, sampler);
         CHECK(Held() == before);
         simt::fail_nothing();

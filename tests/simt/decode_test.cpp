@@ -96,6 +96,33 @@ struct Products {
 };
 using Gpu = rwkv::BasicCuda<Products>;
 
+/// Work that writes 1, 2, ..., a number for each thread, and work that sums them up.
+struct Numbered {
+  static constexpr int resident = 1;
+  static constexpr std::size_t shared_bytes = 0;
+  int* numbers;
+  unsigned blocks;
+
+  __device__ void run(unsigned block) const {
+    const int i = static_cast<int>(block) * rwkv::gpu::work_threads + static_cast<int>(threadIdx.x);
+    numbers[i] = i + 1;
+  }
+};
+struct Summed {
+  const int* numbers;
+  int count;
+  int* sums;
+  unsigned blocks;
+
+  template <class Wait>
+  __device__ void run(unsigned block, const Wait& wait) const {
+    wait();
+    int sum = 0;
+    for (int i = 0; i < count; ++i) sum += numbers[i];
+    if (threadIdx.x == 0) sums[block] = sum;
+  }
+};
+
 /// A number in [-1, 1) that its arguments choose.
 double number(std::uint64_t stream, std::uint64_t i) {
   return 2 * rwkv::Philox{.key = 7, .stream = stream}.block(i).uniform_double(0) - 1;
@@ -262,27 +289,33 @@ std::vector<T> part_of(const std::vector<T>& numbers, Index begin, Index count) 
 }
 
 /// Some tokens against the generic path in double, and the number of kernels.
-template <class V, class S>
+template <class V, class S, class B = Gpu>
 void check_layer(Index width, Index ffn, Index batch, bool in_place) {
   CAPTURE(width);
   CAPTURE(ffn);
   CAPTURE(batch);
   CAPTURE(in_place);
   const rwkv::ModelSizes sizes{.vocab = 1, .width = width, .depth = 1, .head_size = 0, .ffn = ffn};
-  LayerRunner<LayerOf<V, S, Gpu>> gpu(sizes, batch);
+  LayerRunner<LayerOf<V, S, B>> gpu(sizes, batch);
   LayerRunner<LayerOf<V, double, rwkv::Reference>> reference(sizes, batch);
   const double bound = std::is_same_v<rwkv::compute_t<S>, double> ? 1e-12 : 1e-5;
+  const bool apart = std::is_same_v<B, Gpu> && batch > 8;  // products are launches of their own
   for (std::uint64_t step = 0; step < 2; ++step) {
     const auto x = tokens(batch, width, step);
     const auto want = reference.step(x, false);
     gpu.set(x);
     gpu.be.sync();
-    const long before = simt::counts.launches, products = Products::count, calls = Products::calls;
+    const long waits = simt::counts.waits, before = simt::counts.launches, products = Products::count,
+               calls = Products::calls;
     gpu.forward(in_place);
     gpu.be.sync();
     const long kernels = simt::counts.launches - before;
-    CHECK(Products::calls - calls == (batch > 8 ? 4 : 0));
-    if constexpr (simt::emulated) CHECK(kernels - (Products::count - products) == (batch > 8 ? 4 : 5));
+    CHECK(Products::calls - calls == (apart ? 4 : 0));
+    if constexpr (simt::emulated) CHECK(kernels - (Products::count - products) == (apart ? 4 : 5));
+    if (simt::emulated && batch > 8) {
+      const long blocks = 2 * batch * ((width + 255) / 256) + batch;  // of the cell and the gate, and of the norm
+      CHECK(simt::counts.waits - waits == (apart ? 0 : blocks));
+    }
     const auto got = gpu.output(in_place);
     CHECK(distance(got, want) < bound);
     if (!in_place) CHECK(distance(gpu.output(true), std::vector<rwkv::compute_t<S>>(x.begin(), x.end())) == 0);
@@ -307,10 +340,44 @@ TEST_CASE("simt: a layer at one token of every number of sequences") {
   for (Index batch = 1; batch <= 9; ++batch) check_layer<rwkv::V4, float>(40, 56, batch, batch % 2 == 1);
 }
 
+TEST_CASE("simt: the second work of a launch waits for all of the first") {
+  constexpr int blocks = 5, count = blocks * rwkv::gpu::work_threads;
+  rwkv::Cuda be;
+  Memory<rwkv::Cuda> memory(be);
+  const rwkv::CudaStream& stream = be.stream();
+  simt::shuffle_blocks = true;
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    simt::seed = seed;
+    int* const numbers = memory.take(std::vector<int>(count));
+    int* const sums = memory.take(std::vector<int>(7));
+    auto* const turn = reinterpret_cast<rwkv::gpu::Turn*>(memory.take(std::vector<unsigned>{0, 0}));
+    rwkv::gpu::launch_in_turn(stream, Numbered{numbers, blocks}, Summed{numbers, count, sums, 7}, turn);
+    const rwkv::OnHost host(be, std::span<const int>(sums, 7));
+    for (const int sum : host) CHECK(sum == count * (count + 1) / 2);
+#if RWKV_SIMT
+    // As if another block had the ticket of the first and did not come to its end.
+    auto* const late = reinterpret_cast<rwkv::gpu::Turn*>(memory.take(std::vector<unsigned>{1, 0}));
+    const auto run = [&] {
+      rwkv::gpu::launch_in_turn(stream, Numbered{numbers, 1}, Summed{numbers, count, sums, 1}, late);
+      stream.sync();
+    };
+    CHECK_THROWS_WITH_AS(run(), doctest::Contains("spin without end"), simt::Error);
+#endif
+  }
+  simt::shuffle_blocks = false;
+}
+
+TEST_CASE_TEMPLATE("simt: a layer at one token of many sequences is five kernels", S, float, double, rwkv::bf16,
+                   rwkv::f16, rwkv::Numerics<rwkv::bf16, double>) {
+  const Index sizes[][3] = {{9, 1, 3}, {17, 40, 56}, {33, 33, 70}, {129, 72, 130}};
+  for (const auto& [batch, width, ffn] : sizes) check_layer<rwkv::V4, S, rwkv::Cuda>(width, ffn, batch, batch == 17);
+}
+
 TEST_CASE("simt: a layer at one token is that of the version") {
   for (const Index batch : {1, 3, 10}) {
     check_layer<Own, float>(40, 72, batch, batch == 3);
   }
+  check_layer<Own, float, rwkv::Cuda>(40, 72, 10, false);
 }
 
 TEST_CASE("simt: a layer at one token of 16-bit weights in double") {
@@ -322,6 +389,8 @@ TEST_CASE("simt: a layer at one token in any order of threads and blocks") {
   for (std::uint64_t seed = 1; seed <= 3; ++seed) {
     simt::seed = seed;
     check_layer<rwkv::V4, rwkv::bf16>(72, 136, static_cast<Index>(seed), true);
+    check_layer<rwkv::V4, rwkv::bf16, rwkv::Cuda>(72, 136, 9, true);
+    check_layer<rwkv::V4, float, rwkv::Cuda>(40, 70, 34, false);
   }
   simt::shuffle_blocks = false;
 }

@@ -160,12 +160,11 @@ void check_large(Form form, Index rows, Index cols, Index depth, Layout layout, 
   Problem<T, W> problem(form, rows, cols, depth, layout, added);
   const CudaStream stream(0);
   const auto launch = [&](const auto& x, const auto& w, const auto& y) {
-    if constexpr (gpu::on_tensor_cores<T, W>) {
-      using Terms = gpu::MmaTerms<T, W>;
-      gpu::launch_mma<gpu::MmaTileFor<(Terms::x > 1), true>, Terms>(stream, x, w, y);
-    } else {
-      gpu::launch_fma<gpu::FmaTileFor<sizeof(accumulator_t<T>), true>>(stream, x, w, y);
-    }
+    using X = std::remove_cvref_t<decltype(x)>;
+    using M = std::remove_cvref_t<decltype(w)>;
+    using Y = std::remove_cvref_t<decltype(y)>;
+    if constexpr (gpu::on_tensor_cores<T, W>) gpu::launch_tiles(stream, gpu::MmaProduct<true, X, M, Y>{x, w, y});
+    else gpu::launch_tiles(stream, gpu::FmaProduct<true, X, M, Y>{x, w, y});
   };
   if (form == Form::linear) {
     const auto p = problem.linear();

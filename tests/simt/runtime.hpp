@@ -61,6 +61,7 @@ struct Counts {
   long device_allocations = 0, host_allocations = 0, streams = 0, events = 0, graphs = 0, graph_execs = 0;
   std::size_t device_bytes = 0, host_bytes = 0;
   long launches = 0;  ///< kernels that ran
+  long waits = 0;     ///< of blocks for others of their launch
   long copies = 0;    ///< copies and fills that ran
   long calls = 0;     ///< of the runtime, other than for errors, their names and versions
   long failures = 0;  ///< that fail_call() and fail_function() made

@@ -147,6 +147,19 @@ class BasicCuda {
     gemm_(*stream_, products...);
   }
 
+  /// Products of more than 8 rows as `gemm` computes them, with the epilogue or none, and work
+  /// (backend/cuda/work.cuh) that waits for them: in one launch where the part that multiplies has it.
+  template <class Epilogue, class Work, class... P>
+  void gemm_then(gpu::Turn* turn, const Work& work, const P&... products) {
+    if (dry) return;
+    if constexpr (requires { gemm_.template then<Epilogue>(*stream_, turn, work, products...); }) {
+      gemm_.template then<Epilogue>(*stream_, turn, work, products...);
+    } else {
+      gemm_(*stream_, products...);
+      gpu::launch_work(*stream_, true, work);
+    }
+  }
+
   template <class P, class... Op>
   void rows(const P& program, const Op&... ops) {
     static_assert(detail::explain_rows_without_scratch<Op...>());

@@ -15,7 +15,7 @@ namespace rwkv::inline RWKV_ABI {
 /// Whether the host reads and writes the memory of a backend itself. A backend with memory of its own has
 /// `allocate_host<T>(count)` and `free_host(block)` for memory that both reach.
 template <class B>
-inline constexpr bool host_reaches = !requires(B & be) {
+inline constexpr bool host_reaches = !requires(std::remove_const_t<B> & be) {
   be.template allocate_host<std::byte>(Index{1});
 };
 

@@ -1,5 +1,6 @@
 // Every kernel of a decoding step, for nvcc: a layer, an embedding and a head of each type of weights, and the sampler.
 #include "rwkv/backend/cuda/decode.cuh"
+#include "rwkv/backend/cuda/gemm.cuh"
 #include "rwkv/backend/cuda/sample.cuh"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
@@ -34,6 +35,10 @@ struct Backend {
   void fill(auto&&...) {}
   void gather_rows(auto&&...) {}
   void gemm(auto&&...) {}
+  template <class Epilogue, class Work, class... P>
+  void gemm_then(rwkv::gpu::Turn* turn, const Work& work, const P&... products) {
+    rwkv::gpu::gemm_then<Epilogue>(*own, turn, work, products...);
+  }
   void rows(auto&&...) {}
   void recur(auto&&...) {}
 };

@@ -1,6 +1,6 @@
 #pragma once
-/// Layers, embeddings and heads at one token of a few sequences; what must wait for all rows of a product is the next
-/// kernel.
+/// Layers, embeddings and heads at one token of each sequence. For a few sequences, what must wait for all rows of a
+/// product is the next kernel; for many, the blocks behind those of the product.
 ///
 /// Weights are read before a kernel waits: what writes them is not among the kernels right in front. In a model that
 /// holds, because the embedding is launched whole and stands between the work before and the first layer.
@@ -49,6 +49,36 @@ auto normed_rows(const Norm& norm, const T* x, const Mat<T>& before, T* normed) 
       norm.program(), x, static_cast<int>(width), norm.params.scale.data, norm.params.shift.data, before, normed};
 }
 
+/// What follows the products of a layer in their launches, as one type, so that these have one kernel.
+template <class Cell, class Norm, class Gate>
+struct LayerWork {
+  enum class Part { none, cell, norm, gate };
+  Cell cell;
+  Norm norm;
+  Gate gate;
+  Part part = Part::none;
+  unsigned blocks = 0;
+
+  LayerWork only(Part wanted) const {
+    LayerWork work = *this;
+    work.part = wanted;
+    work.blocks = wanted == Part::cell   ? cell.blocks
+                  : wanted == Part::norm ? norm.blocks
+                  : wanted == Part::gate ? gate.blocks
+                                         : 0;
+    return work;
+  }
+  template <class Wait>
+  __device__ __forceinline__ void run(unsigned block, const Wait& wait) const {
+    if (part == Part::cell) cell.run(block, wait);
+    else if (part == Part::norm) norm.run(block, wait);
+    else if (part == Part::gate) gate.run(block, wait);
+  }
+};
+
+template <class Cell, class Norm, class Gate>
+LayerWork(Cell, Norm, Gate) -> LayerWork<Cell, Norm, Gate>;
+
 /// A layer of RWKV-4 or of a version derived from it at one token of each sequence, see Layer::forward.
 template <class B, class L, class State, class V, class VF, class T>
 class LayerStep {
@@ -63,6 +93,7 @@ class LayerStep {
     k_ = take(width_ > ffn_ ? width_ : ffn_);
     if (many()) {
       for (T*& rows : mixed_) rows = take(width_);
+      turns_ = ws.take<Turn>(turns);
     }
   }
 
@@ -73,6 +104,7 @@ class LayerStep {
 
  private:
   static constexpr const P* none = nullptr;  ///< the mix of what is not mixed
+  static constexpr int turns = 4;            ///< launches of products
 
   bool many() const { return batch_ > most_decoded; }
   const CudaStream& stream() const { return be_.stream(); }
@@ -102,7 +134,7 @@ class LayerStep {
     multiply(att_rows(), decode_product(att.key, att.mix_k.data, Plain{k_, width}),
              decode_product(att.value, att.mix_v.data, Plain{v_, width}),
              decode_product(att.receptance, att.mix_r.data, Plain{r_, width}));
-    step_cell();
+    launch_work(stream(), true, cell_work());
     multiply(PlainRows<T>{gated_, width}, decode_product(att.output, none, AddSums<T>{x_, y_, width}));
     multiply(ffn_rows(), decode_product(ffn.key, ffn.mix_k.data, Activated{k_, hidden, true}),
              decode_product(ffn.receptance, ffn.mix_r.data, Activated{r_, width}));
@@ -113,26 +145,41 @@ class LayerStep {
   void run_many() const {
     const auto& att = layer_.att.params;
     const auto& ffn = layer_.ffn.params;
-    norm_rows(stream(), true, batch_, RowsAsTheyAre{}, true, att_rows(),
-              RowMixes<T, P, 3>{{att.mix_k.data, att.mix_v.data, att.mix_r.data}, {mixed_[0], mixed_[1], mixed_[2]}});
-    be_.gemm(product(mixed_[0], att.key, k_), product(mixed_[1], att.value, v_),
-             product(mixed_[2], att.receptance, r_));
-    step_cell();
-    be_.gemm(product(gated_, att.output, v_));
     const bool aligned = has_pieces<16 / sizeof(T)>(x_, width_) && has_pieces<16 / sizeof(T)>(v_, width_);
-    norm_rows(stream(), true, batch_, SummedRows<T>{x_, v_, y_, width_}, aligned, ffn_rows(),
-              RowMixes<T, P, 2>{{ffn.mix_k.data, ffn.mix_r.data}, {mixed_[0], mixed_[1]}});
-    be_.gemm(product(mixed_[0], ffn.key, k_, typename VF::Activation{}), product(mixed_[1], ffn.receptance, r_));
-    be_.gemm(product(k_, ffn.value, v_));
-    stream().launch(channel_shape(batch_, width_), gate_kernel<typename VF::Gate, T>, r_, v_, y_, normed_,
-                    state_.ffn.shift);
+    const LayerWork work{
+        cell_work(),
+        norm_work(batch_, SummedRows<T>{x_, v_, y_, width_}, aligned, ffn_rows(),
+                  RowMixes<T, P, 2>{{ffn.mix_k.data, ffn.mix_r.data}, {mixed_[0], mixed_[1]}}),
+        GateWork<typename VF::Gate, T>{r_, v_, y_, normed_, state_.ffn.shift, channel_blocks(batch_, width_)}};
+    using Part = typename decltype(work)::Part;
+
+    launch_work(stream(), true,
+                norm_work(batch_, FirstRows{turns_, turns}, true, att_rows(),
+                          RowMixes<T, P, 3>{{att.mix_k.data, att.mix_v.data, att.mix_r.data},
+                                            {mixed_[0], mixed_[1], mixed_[2]}}));
+    multiply_then(turns_, work.only(Part::cell), product(mixed_[0], att.key, k_), product(mixed_[1], att.value, v_),
+                  product(mixed_[2], att.receptance, r_));
+    multiply_then(turns_ + 1, work.only(Part::norm), product(gated_, att.output, v_));
+    multiply_then(turns_ + 2, work.only(Part::none), product(mixed_[0], ffn.key, k_, typename VF::Activation{}),
+                  product(mixed_[1], ffn.receptance, r_));
+    multiply_then(turns_ + 3, work.only(Part::gate), product(k_, ffn.value, v_));
+  }
+  template <class Work, class... Product>
+  void multiply_then(Turn* turn, const Work& work, const Product&... products) const {
+    be_.template gemm_then<typename VF::Activation>(turn, work, products...);
   }
 
-  void step_cell() const {
-    const auto& att = layer_.att.params;
-    stream().launch(channel_shape(batch_, width_), cell_kernel<V, T, P>,
-                    CellStep<T, P>{att.decay.data, att.first.data, k_, v_, r_, state_.att.wkv.numbers, gated_, normed_,
-                                   state_.att.shift});
+  CellWork<V, T, P> cell_work() const {
+    return {.decay = layer_.att.params.decay.data,
+            .bonus = layer_.att.params.first.data,
+            .key = k_,
+            .value = v_,
+            .receptance = r_,
+            .state = state_.att.wkv.numbers,
+            .gated = gated_,
+            .normed = normed_,
+            .shift = state_.att.shift,
+            .blocks = channel_blocks(batch_, width_)};
   }
 
   template <Index N, class Epilogue = Identity>
@@ -148,9 +195,11 @@ class LayerStep {
   Index batch_, width_, ffn_;
   T *normed_ = nullptr, *r_ = nullptr, *v_ = nullptr, *gated_ = nullptr, *k_ = nullptr;  // [batch, width]; k: or ffn
   T* mixed_[3] = {};                                                                     // [batch, width]
+  Turn* turns_ = nullptr;                                                                // [turns]
 };
 
-/// Five kernels for up to most_decoded sequences; for more of them, four beside the matrix products.
+/// Five kernels. For more than most_decoded sequences that holds of backends that have products and what waits for them
+/// in one launch, as the library's own; others take four kernels beside the products.
 template <class B, class V, class VF, class S, class D, class T, Index N, Index M, class State>
 requires ByChannel<V> && ByChannel<VF> && Decodes<compute_t<S>, storage_t<S>>
 bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, B, D>, ChannelMix<VF, S, B, D>>& layer, Seq<const T, N> x,
@@ -171,8 +220,9 @@ bool embedding_step(const CudaStream& stream, const Embedding<S, B, D>& embeddin
   using P = storage_t<S>;
   const Mat<const P> table = embedding.params.table;
   const auto rows = normed_rows<NoMix>(embedding.ln0, static_cast<const T*>(y.data), Mat<T>{}, y.data);
-  norm_rows(stream, false, y.batch * y.time, GatheredRows<T, P>{table, tokens, y.data},
-            has_pieces<16 / sizeof(T)>(table.data, table.stride), rows, RowMixes<T, P, 0>{});
+  launch_work(stream, false,
+              norm_work(y.batch * y.time, GatheredRows<T, P>{table, tokens, y.data},
+                        has_pieces<16 / sizeof(T)>(table.data, table.stride), rows, RowMixes<T, P, 0>{}));
   return true;
 }
 

@@ -9,12 +9,13 @@
 #include "rwkv/backend/cuda/device.cuh"
 #include "rwkv/backend/cuda/reduce.cuh"
 #include "rwkv/backend/cuda/several.cuh"
+#include "rwkv/backend/cuda/work.cuh"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/backend/rows.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
-inline constexpr int decode_threads = 256;
+inline constexpr int decode_threads = work_threads;
 inline constexpr int decode_warps = decode_threads / warp_size;
 /// Sequences that a block multiplies at most, and warps that share a row at most.
 inline constexpr Index most_decoded = 8;
@@ -445,11 +446,6 @@ RWKV_KERNEL void __launch_bounds__(decode_threads, D::blocks)
   }
 }
 
-/// Whether N neighbours of every row are one aligned piece of memory.
-template <int N, class T>
-bool has_pieces(const T* data, Index stride) {
-  return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * N) == 0 && stride % N == 0;
-}
 template <class R, class T>
 bool is_aligned_source(const PlainRows<T>& rows) {
   return has_pieces<R::size>(rows.x, rows.width);
@@ -458,8 +454,8 @@ template <class R, class Program, class Rule, class T, class W>
 bool is_aligned_source(const NormedRows<Program, Rule, T, W>& rows) {
   constexpr int N = R::size;
   return has_pieces<N>(rows.x, rows.width) && has_pieces<N>(rows.normed, rows.width) &&
-         has_pieces<N>(rows.before.data, rows.before.stride) && has_pieces<N>(rows.scale, 0) &&
-         has_pieces<N>(rows.bias, 0) && has_pieces<N>(rows.mix, 0);
+         has_pieces<N>(rows.before.data, rows.before.stride) && has_pieces<N>(rows.scale) && has_pieces<N>(rows.bias) &&
+         has_pieces<N>(rows.mix);
 }
 
 template <class D, class Source, class Out, int Count>
@@ -496,8 +492,7 @@ void decode(const CudaStream& stream, const Source& source, const DecodeProducts
   using Whole = DecodeTile<T, W, 1, true>;
   bool aligned = products.depth % Whole::piece == 0 && is_aligned_source<typename Whole::Numbers>(source);
   for (const auto& product : products.each) {
-    aligned =
-        aligned && has_pieces<Whole::piece>(product.w, product.stride) && has_pieces<Whole::lanes>(product.mix, 0);
+    aligned = aligned && has_pieces<Whole::piece>(product.w, product.stride) && has_pieces<Whole::lanes>(product.mix);
   }
   if (!aligned) return launch_decode<DecodeTile<T, W, most_decoded, false>>(stream, source, products, shift);
   if (products.batch == 1) return launch_decode<DecodeTile<T, W, 1, true>>(stream, source, products, shift);

@@ -1,16 +1,23 @@
 #pragma once
-/// What a step of a layer does between its matrix products, each in one kernel: a norm with its mixes, the recurrence
-/// with its gate, and the last gate.
+/// What a step of a layer does between its matrix products: a norm with its mixes, the recurrence with its gate, and
+/// the last gate; see work.cuh.
 #include "rwkv/backend/cuda/decode_product.cuh"
+#include "rwkv/backend/cuda/work.cuh"
 #include "rwkv/cell/concept.hpp"
 #include "rwkv/core/token.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
 
-/// The rows to normalise are there already.
-struct RowsAsTheyAre {
+/// The rows to normalise are there already. The turns of the launches that follow become zeros.
+struct FirstRows {
+  Turn* turns;
+  int count;
+
   template <class R>
-  __device__ void make(Index, Index) const {}
+  __device__ void make(Index row, Index c) const {
+    if (row > 0 || c > 0) return;
+    for (int i = 0; i < count; ++i) turns[i] = {};
+  }
 };
 /// They are rows of a table.
 template <class T, class W>
@@ -45,114 +52,133 @@ struct RowMixes {
   T* to[Count + 1];
 };
 
-/// A block makes a row, normalises it and mixes it in every way.
-template <class R, class Begin, class Program, class Rule, class T, class W, int Count>
-RWKV_KERNEL void __launch_bounds__(decode_threads)
-    norm_rows_kernel(Begin begin, NormedRows<Program, Rule, T, W> rows, RowMixes<T, W, Count> mixes) {
-  using Norm = DecodeTotals<R, 1, Program, T, detail::Shared<T>>;
-  __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::partial_numbers];
-  detail::let_successor_begin();
-  detail::wait_for_predecessor();
-  const Index row = blockIdx.x;
-  const int first = static_cast<int>(threadIdx.x) * R::size;
-  // Each thread reads what it wrote itself.
-  for (int c = first; c < rows.width; c += decode_threads * R::size) begin.template make<R>(row, c);
-  rows.x += row * rows.width;
-  Norm::run(rows.program, rows.x, rows.width, 1, partial, totals);
-  for (int c = first; c < rows.width; c += decode_threads * R::size) {
-    typename decltype(rows)::template Channels<R> channels;
-    channels.scale = R::load(rows.scale + c);
-    channels.bias = R::load(rows.bias + c);
-    const R y = rows.normalise(channels, static_cast<const detail::Shared<T>*>(totals), 0, c);
-    if constexpr (Count > 0) {
-      const R before = R::load(rows.before.row(row) + c);
-      RWKV_KERNEL_UNROLL for (int i = 0; i < Count; ++i) {
-        Rule::mix(y, before, R::load(mixes.mix[i] + c)).store(mixes.to[i] + row * rows.width + c);
-      }
-    }
-    y.store(rows.normed + row * rows.width + c);
-  }
-}
-
-/// `early`: see CudaStream::Shape.
+/// A block makes a row, normalises it and mixes it in every way; 16 bytes at a time when all is `aligned` for it.
 template <class Begin, class Program, class Rule, class T, class W, int Count>
-void norm_rows(const CudaStream& stream, bool early, Index count, const Begin& begin, bool aligned,
-               const NormedRows<Program, Rule, T, W>& rows, const RowMixes<T, W, Count>& mixes) {
+struct NormWork {
+  Begin begin;
+  NormedRows<Program, Rule, T, W> rows;
+  RowMixes<T, W, Count> mixes;
+  unsigned blocks;
+  bool aligned;
+
+  template <class Wait>
+  __device__ void run(unsigned row, const Wait& wait) const {
+    using Norm = DecodeTotals<One<T>, 1, Program, T, detail::Shared<T>>;
+    __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::partial_numbers];
+    wait();
+    if (aligned) run_in<Several<T, 16 / sizeof(T)>>(row, totals, partial);
+    else run_in<Several<T, 1>>(row, totals, partial);
+  }
+
+ private:
+  template <class R>
+  __device__ void run_in(Index row, detail::Shared<T>* totals, detail::Shared<T>* partial) const {
+    using Norm = DecodeTotals<R, 1, Program, T, detail::Shared<T>>;
+    const int first = static_cast<int>(threadIdx.x) * R::size;
+    // Each thread reads what it wrote itself.
+    for (int c = first; c < rows.width; c += work_threads * R::size) begin.template make<R>(row, c);
+    auto own = rows;
+    own.x += row * rows.width;
+    Norm::run(own.program, own.x, own.width, 1, partial, totals);
+    for (int c = first; c < own.width; c += work_threads * R::size) {
+      typename NormedRows<Program, Rule, T, W>::template Channels<R> channels;
+      channels.scale = R::load(own.scale + c);
+      channels.bias = R::load(own.bias + c);
+      const R y = own.normalise(channels, static_cast<const detail::Shared<T>*>(totals), 0, c);
+      if constexpr (Count > 0) {
+        const R before = R::load(own.before.row(row) + c);
+        RWKV_KERNEL_UNROLL for (int i = 0; i < Count; ++i) {
+          Rule::mix(y, before, R::load(mixes.mix[i] + c)).store(mixes.to[i] + row * own.width + c);
+        }
+      }
+      y.store(own.normed + row * own.width + c);
+    }
+  }
+};
+
+/// `aligned`: of what `begin` reads and writes.
+template <class Begin, class Program, class Rule, class T, class W, int Count>
+NormWork<Begin, Program, Rule, T, W, Count> norm_work(Index count, const Begin& begin, bool aligned,
+                                                      const NormedRows<Program, Rule, T, W>& rows,
+                                                      const RowMixes<T, W, Count>& mixes) {
   using R = Several<T, 16 / sizeof(T)>;
   aligned = aligned && is_aligned_source<R>(rows);
-  for (int i = 0; i < Count; ++i) aligned = aligned && has_pieces<R::size>(mixes.mix[i], 0);
-  const CudaStream::Shape shape{
-      .grid = dim3(static_cast<unsigned>(count)), .block = dim3(decode_threads), .shared_bytes = 0, .early = early};
-  if (aligned) {
-    stream.launch(shape, norm_rows_kernel<R, Begin, Program, Rule, T, W, Count>, begin, rows, mixes);
-  } else {
-    stream.launch(shape, norm_rows_kernel<Several<T, 1>, Begin, Program, Rule, T, W, Count>, begin, rows, mixes);
-  }
+  for (int i = 0; i < Count; ++i) aligned = aligned && has_pieces<R::size>(mixes.mix[i]);
+  return {begin, rows, mixes, static_cast<unsigned>(count), aligned};
 }
 
+/// Blocks that each take work_threads channels of a sequence.
+inline unsigned channel_blocks(Index batch, Index width) {
+  return static_cast<unsigned>(Index{blocks_for(width, work_threads)} * batch);
+}
+/// A thread's channel, perhaps behind the last, of its sequence.
+struct ChannelPlace {
+  Index b, c;
+
+  __device__ ChannelPlace(unsigned block, Index width) {
+    const auto across = static_cast<unsigned>((width + work_threads - 1) / work_threads);
+    b = block / across;
+    c = Index{block % across} * work_threads + threadIdx.x;
+  }
+};
+
 /// One step of the recurrence of a time mix and its gate, and the token becomes the one before.
-template <class T, class W>
-struct CellStep {
+template <class V, class T, class W>
+struct CellWork {
   const W *decay, *bonus;
   const T *key, *value, *receptance;  // [batch, width]
   Mat<T> state;                       // [batch, components * width]
   T* gated;                           // [batch, width]
   const T* normed;                    // [batch, width]
   Mat<T> shift;
+  unsigned blocks;
+
+  template <class Wait>
+  __device__ void run(unsigned block, const Wait& wait) const {
+    using R = One<T>;
+    using Cell = typename V::Cell;
+    const Index width = shift.cols;
+    const auto [b, c] = ChannelPlace(block, width);
+    R log_decay(0), own_bonus(0);
+    if (c < width) {
+      typename V::Decay{}.map(R::load(decay + c), log_decay);
+      own_bonus = R::load(bonus + c);
+    }
+    wait();
+    if (c >= width) return;
+    const Index at = b * width + c;
+    T* const numbers = state.row(b) + c;
+    R now[Cell::state_size], y;
+    RWKV_KERNEL_UNROLL for (int n = 0; n < Cell::state_size; ++n) now[n] = R(numbers[n * width]);
+    const R x[] = {log_decay, own_bonus, R(key[at]), R(value[at])};
+    typename V::Gate{}.map(R(receptance[at]), Cell::step(now, x), y);
+    RWKV_KERNEL_UNROLL for (int n = 0; n < Cell::state_size; ++n) numbers[n * width] = now[n].v;
+    gated[at] = y.v;
+    shift(b, c) = normed[at];
+  }
 };
 
-inline constexpr int channel_threads = 64;
-
-/// Threads are channels, blocks are (channels, sequences).
-template <class V, class T, class W>
-RWKV_KERNEL void __launch_bounds__(channel_threads) cell_kernel(CellStep<T, W> step) {
-  using R = One<T>;
-  using Cell = typename V::Cell;
-  detail::let_successor_begin();
-  const Index width = step.shift.cols, c = Index{blockIdx.x} * channel_threads + threadIdx.x;
-  R log_decay(0), bonus(0);
-  if (c < width) {
-    typename V::Decay{}.map(R::load(step.decay + c), log_decay);
-    bonus = R::load(step.bonus + c);
-  }
-  detail::wait_for_predecessor();
-  if (c >= width) return;
-  for (Index b = blockIdx.y; b < step.shift.rows; b += gridDim.y) {
-    const Index at = b * width + c;
-    T* const numbers = step.state.row(b) + c;
-    R state[Cell::state_size], gated;
-    RWKV_KERNEL_UNROLL for (int n = 0; n < Cell::state_size; ++n) state[n] = R(numbers[n * width]);
-    const R x[] = {log_decay, bonus, R(step.key[at]), R(step.value[at])};
-    typename V::Gate{}.map(R(step.receptance[at]), Cell::step(state, x), gated);
-    RWKV_KERNEL_UNROLL for (int n = 0; n < Cell::state_size; ++n) numbers[n * width] = state[n].v;
-    step.gated[at] = gated.v;
-    step.shift(b, c) = step.normed[at];
-  }
-}
-
-/// y += gate(r, x), and the token becomes the one before; threads and blocks as above.
+/// y += gate(r, x), and the token becomes the one before.
 template <class Gate, class T>
-RWKV_KERNEL void __launch_bounds__(channel_threads)
-    gate_kernel(const T* r, const T* x, T* y, const T* normed, Mat<T> shift) {
-  detail::let_successor_begin();
-  detail::wait_for_predecessor();
-  const Index width = shift.cols, c = Index{blockIdx.x} * channel_threads + threadIdx.x;
-  if (c >= width) return;
-  for (Index b = blockIdx.y; b < shift.rows; b += gridDim.y) {
+struct GateWork {
+  const T *r, *x;  // [batch, width]
+  T* y;            // [batch, width]
+  const T* normed;
+  Mat<T> shift;
+  unsigned blocks;
+
+  template <class Wait>
+  __device__ void run(unsigned block, const Wait& wait) const {
+    wait();
+    const Index width = shift.cols;
+    const auto [b, c] = ChannelPlace(block, width);
+    if (c >= width) return;
     const Index at = b * width + c;
     One<T> gated;
     Gate{}.map(One<T>(r[at]), One<T>(x[at]), gated);
     y[at] += gated.v;
     shift(b, c) = normed[at];
   }
-}
-
-inline CudaStream::Shape channel_shape(Index batch, Index width) {
-  constexpr Index most = 65535;
-  return {.grid = dim3(blocks_for(width, channel_threads), static_cast<unsigned>(batch < most ? batch : most)),
-          .block = dim3(channel_threads),
-          .shared_bytes = 0,
-          .early = true};
-}
+};
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu

@@ -1,7 +1,6 @@
 #pragma once
 /// Row programs over many arrays in one launch.
 #include <algorithm>
-#include <cstdint>
 #include <span>
 #include <utility>
 
@@ -49,8 +48,8 @@ void rows_each(const CudaStream& stream, std::span<const FlatRows<P, T, Inputs, 
   constexpr int channels = static_cast<int>(16 / sizeof(T));
   const auto aligned = [](const Task& task) {
     bool all = task.size() % channels == 0;
-    for (const T* pointer : task.in) all = all && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
-    for (const T* pointer : task.out) all = all && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
+    for (const T* pointer : task.in) all = all && has_pieces<channels>(pointer);
+    for (const T* pointer : task.out) all = all && has_pieces<channels>(pointer);
     return all;
   };
   const auto run = [&](auto number, bool wanted) {

@@ -49,11 +49,23 @@ class FmaStage {
 };
 
 /// y = x w^T in the output's accumulator type. The tile of block b is the b-th; sums run in the order of k.
-template <class Tile, class X, class W, class Y>
-RWKV_KERNEL void __launch_bounds__(Tile::value.threads(), 2) gemm_fma_kernel(X x, W w, Y y) {
+template <bool large, class X, class W, class Y>
+struct FmaProduct {
   using A = typename Y::scalar;
-  constexpr FmaTile tile = Tile::value;
-  constexpr int threads = tile.threads(), depth = tile.depth;
+  static constexpr FmaTile tile = fma_tile(sizeof(A), large);
+  static constexpr int threads = tile.threads(), resident = 2;
+  static constexpr std::size_t shared_bytes = 0;
+
+  X x;
+  W w;
+  Y y;
+
+  __device__ __forceinline__ void run(unsigned block) const;
+};
+
+template <bool large, class X, class W, class Y>
+__device__ __forceinline__ void FmaProduct<large, X, W, Y>::run(unsigned block) const {
+  constexpr int depth = tile.depth;
   constexpr int high = tile.thread_rows / 4, wide = tile.thread_cols / 4;
   constexpr int down = tile.rows / high, across = tile.cols / wide;  // between the pieces of 4 that a thread has
   FmaStage<A, X, tile.rows, depth, threads> x_stage;
@@ -64,7 +76,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads(), 2) gemm_fma_kernel(X x
   const int thread = static_cast<int>(threadIdx.x);
   const int first_row = thread / (across / 4) * 4, first_col = thread % (across / 4) * 4;
   const TilePlace place =
-      TilePlace::of(blockIdx.x, (y.rows + tile.rows - 1) / tile.rows, (y.cols + tile.cols - 1) / tile.cols);
+      TilePlace::of(block, (y.rows + tile.rows - 1) / tile.rows, (y.cols + tile.cols - 1) / tile.cols);
   const int row = place.row * tile.rows, col = place.col * tile.cols;
 
   A sums[tile.thread_rows][tile.thread_cols] = {};
@@ -108,15 +120,6 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads(), 2) gemm_fma_kernel(X x
       y.store(row + i / 4 * down + first_row + i % 4, col + j * across + first_col, four);
     }
   }
-}
-
-/// Launches the kernel for an output that is not empty.
-template <class Tile, class X, class W, class Y>
-void launch_fma(const CudaStream& stream, const X& x, const W& w, const Y& y) {
-  constexpr FmaTile tile = Tile::value;
-  const unsigned blocks = blocks_for(y.rows, tile.rows) * blocks_for(y.cols, tile.cols);
-  stream.launch({.grid = {blocks}, .block = {static_cast<unsigned>(tile.threads())}}, gemm_fma_kernel<Tile, X, W, Y>, x,
-                w, y);
 }
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu

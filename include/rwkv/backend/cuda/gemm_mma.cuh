@@ -75,13 +75,27 @@ class MmaStage {
 
 /// y = x w^T. The tile of block b is the b-th; sums run in the order of k, 32 of it at a time. Tensor cores truncate
 /// their sums: where digits count, those of a stretch are added up by themselves.
-template <class Tile, class Terms, class X, class W, class Y>
-RWKV_KERNEL void __launch_bounds__(Tile::value.threads()) gemm_mma_kernel(X x, W w, Y y) {
+template <bool large, class X, class W, class Y>
+struct MmaProduct {
+  using Terms = MmaTerms<typename X::element, typename W::element>;
+  static constexpr bool split = Terms::x > 1;
+  static constexpr MmaTile tile = mma_tile(split, large);
+  static constexpr int threads = tile.threads(), resident = 0;  // as many as the compiler likes
+  static constexpr std::size_t shared_bytes =
+      2 * sizeof(unsigned) * MmaRows::words * (tile.rows * Terms::x + tile.cols * Terms::w);
+
+  X x;
+  W w;
+  Y y;
+
+  __device__ __forceinline__ void run(unsigned block) const;
+};
+
+template <bool large, class X, class W, class Y>
+__device__ __forceinline__ void MmaProduct<large, X, W, Y>::run(unsigned block) const {
   using T = typename Terms::number;
-  constexpr MmaTile tile = Tile::value;
-  constexpr int threads = tile.threads(), depth = MmaRows::depth;
+  constexpr int depth = MmaRows::depth;
   constexpr int high = tile.warp_rows / 16, wide = tile.warp_cols / 8;
-  constexpr bool split = Terms::x > 1;
   MmaStage<T, Terms::x, X, tile.rows, threads> x_stage;
   MmaStage<T, Terms::w, W, tile.cols, threads> w_stage;
   constexpr int x_words = Terms::x * x_stage.words, words = x_words + Terms::w * w_stage.words;
@@ -91,7 +105,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads()) gemm_mma_kernel(X x, W
   const int warp_row = warp / (tile.cols / tile.warp_cols) * tile.warp_rows;
   const int warp_col = warp % (tile.cols / tile.warp_cols) * tile.warp_cols;
   const TilePlace place =
-      TilePlace::of(blockIdx.x, (y.rows + tile.rows - 1) / tile.rows, (y.cols + tile.cols - 1) / tile.cols);
+      TilePlace::of(block, (y.rows + tile.rows - 1) / tile.rows, (y.cols + tile.cols - 1) / tile.cols);
   const int row = place.row * tile.rows, col = place.col * tile.cols;
 
   float sums[high][wide][4] = {};
@@ -158,18 +172,6 @@ RWKV_KERNEL void __launch_bounds__(Tile::value.threads()) gemm_mma_kernel(X x, W
       }
     }
   }
-}
-
-/// Launches the kernel for an output that is not empty.
-template <class Tile, class Terms, class X, class W, class Y>
-void launch_mma(const CudaStream& stream, const X& x, const W& w, const Y& y) {
-  constexpr MmaTile tile = Tile::value;
-  constexpr std::size_t words = std::size_t{MmaRows::words} * (tile.rows * Terms::x + tile.cols * Terms::w);
-  const unsigned blocks = blocks_for(y.rows, tile.rows) * blocks_for(y.cols, tile.cols);
-  stream.launch({.grid = {blocks},
-                 .block = {static_cast<unsigned>(tile.threads())},
-                 .shared_bytes = 2 * words * sizeof(unsigned)},
-                gemm_mma_kernel<Tile, Terms, X, W, Y>, x, w, y);
 }
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu

@@ -1,8 +1,7 @@
 #pragma once
 /// The factors and outputs of matrix products as tile kernels see them: y[row, col] from x[row, k] and w[col, k].
-#include <cstdint>
-
 #include "rwkv/backend/cuda/device.cuh"
+#include "rwkv/backend/cuda/several.cuh"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/core/number.hpp"
 
@@ -13,8 +12,7 @@ using detail::load_piece, detail::load_shared, detail::Piece, detail::Shared, de
 /// Whether every row of a matrix begins at a multiple of 16 bytes.
 template <class T>
 bool is_aligned(const T* data, Index rows, Index stride) {
-  constexpr Index per = 16 / Index{sizeof(T)};
-  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && (rows <= 1 || stride % per == 0);
+  return has_pieces<16 / int{sizeof(T)}>(data, rows <= 1 ? 0 : stride);
 }
 
 /// The length of an axis as kernels count it.

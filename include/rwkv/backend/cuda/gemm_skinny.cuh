@@ -28,13 +28,13 @@ __device__ __forceinline__ void split_eight(const Piece<E, 8>& piece, unsigned (
   }
 }
 
-/// Products of up to 8 * eights rows; more are computed 8 * eights at a time, in blocks that follow each other so that
-/// the weights are in the cache. A block computes SkinnySizes::outs outputs of its rows; its warps share the depth, 32
-/// numbers at a time, and their sums are added in the order of the warps. Which k a matrix instruction sums over is as
-/// in MmaRows: a lane's 8 neighbours serve two of them.
-template <int eights, class T, class W, class... Epilogue>
-RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
-    gemm_skinny_kernel(FewRowsOf<T, W, sizeof...(Epilogue)> products, Epilogue... epilogues) {
+/// A block of products of up to 8 * eights rows; more are computed 8 * eights at a time, in blocks that follow each
+/// other so that the weights are in the cache. A block computes SkinnySizes::outs outputs of its rows; its warps share
+/// the depth, 32 numbers at a time, and their sums are added in the order of the warps. Which k a matrix instruction
+/// sums over is as in MmaRows: a lane's 8 neighbours serve two of them.
+template <int eights, class T, class W, int count, class... Epilogue>
+__device__ __forceinline__ void skinny_block(const FewRowsOf<T, W, count>& products, int block,
+                                             const Epilogue&... epilogues) {
   using Terms = MmaTerms<T, W>;
   using Number = typename Terms::number;
   constexpr int outs = SkinnySizes::outs, high = outs / 16, warps = SkinnySizes::threads / 32;
@@ -42,7 +42,7 @@ RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
   Shared<float>* const partial = detail::dynamic_shared<float>();
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  int block = static_cast<int>(blockIdx.x), which = 0;
+  int which = 0;
   const FewRows<T, W> p = products.of(block, which);
   const int groups = (p.rows + 8 * eights - 1) / (8 * eights);
   const int row = block % groups * (8 * eights), out = block / groups * outs;
@@ -104,19 +104,30 @@ RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
   }
 }
 
-/// Launches those products that have blocks.
 template <int eights, class T, class W, class... Epilogue>
-void launch_skinny(const CudaStream& stream, FewRowsOf<T, W, sizeof...(Epilogue)> products,
-                   const Epilogue&... epilogues) {
-  unsigned blocks = 0;
-  for (FewRows<T, W>& p : products.products) {
+RWKV_KERNEL void __launch_bounds__(SkinnySizes::threads)
+    gemm_skinny_kernel(FewRowsOf<T, W, sizeof...(Epilogue)> products, Epilogue... epilogues) {
+  skinny_block<eights>(products, static_cast<int>(blockIdx.x), epilogues...);
+}
+
+template <int eights, class T, class W, int count>
+FewRowsPlan<T, W, count> plan_skinny(const FewRowsOf<T, W, count>& products) {
+  FewRowsPlan<T, W, count> plan{products};
+  for (FewRows<T, W>& p : plan.products.products) {
     if (p.blocks == 0) continue;
     p.blocks = static_cast<int>(blocks_for(p.rows, 8 * eights) * blocks_for(p.outputs, SkinnySizes::outs));
-    blocks += static_cast<unsigned>(p.blocks);
+    plan.blocks += static_cast<unsigned>(p.blocks);
   }
-  constexpr std::size_t numbers = std::size_t{SkinnySizes::threads / 32 * 8} * eights * (SkinnySizes::outs + 1);
-  stream.launch({.grid = {blocks}, .block = {SkinnySizes::threads}, .shared_bytes = numbers * sizeof(float)},
-                gemm_skinny_kernel<eights, T, W, Epilogue...>, products, epilogues...);
+  plan.shared_bytes = sizeof(float) * (SkinnySizes::threads / 32 * 8) * eights * (SkinnySizes::outs + 1);
+  return plan;
+}
+
+template <int eights, class T, class W, class... Epilogue>
+void launch_skinny(const CudaStream& stream, const FewRowsOf<T, W, sizeof...(Epilogue)>& products,
+                   const Epilogue&... epilogues) {
+  const auto plan = plan_skinny<eights>(products);
+  stream.launch({.grid = {plan.blocks}, .block = {SkinnySizes::threads}, .shared_bytes = plan.shared_bytes},
+                gemm_skinny_kernel<eights, T, W, Epilogue...>, plan.products, epilogues...);
 }
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu

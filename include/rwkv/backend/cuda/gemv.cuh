@@ -117,11 +117,11 @@ __device__ __forceinline__ A apply_at(int which, A sum, const Epilogue&... epilo
   return result;
 }
 
-/// Products of up to `rows` rows; more are computed `rows` at a time, in blocks that follow each other so that the
-/// weights are in the cache. A block computes `outs` rows of w for every `split` of its warps.
-template <int rows, class T, class W, class... Epilogue>
-RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
-    gemv_kernel(FewRowsOf<T, W, sizeof...(Epilogue)> products, Epilogue... epilogues) {
+/// A block of products of up to `rows` rows; more are computed `rows` at a time, in blocks that follow each other so
+/// that the weights are in the cache. A block computes `outs` rows of w for every `split` of its warps.
+template <int rows, class T, class W, int count, class... Epilogue>
+__device__ __forceinline__ void gemv_block(const FewRowsOf<T, W, count>& products, int block,
+                                           const Epilogue&... epilogues) {
   using A = accumulator_t<T>;
   using Staged = StagedRows<A, W>;
   constexpr GemvSizes sizes = gemv_sizes(rows, sizeof(A));
@@ -130,7 +130,7 @@ RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
   Shared<A>* const staged = detail::dynamic_shared<A>();
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  int block = static_cast<int>(blockIdx.x), which = 0;
+  int which = 0;
   const FewRows<T, W> p = products.of(block, which);
   const int groups = (p.rows + rows - 1) / rows;
   const int row = block % groups * rows, outs_of_block = warps / p.split * outs;
@@ -174,6 +174,12 @@ RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
   }
 }
 
+template <int rows, class T, class W, class... Epilogue>
+RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
+    gemv_kernel(FewRowsOf<T, W, sizeof...(Epilogue)> products, Epilogue... epilogues) {
+  gemv_block<rows>(products, static_cast<int>(blockIdx.x), epilogues...);
+}
+
 /// The product as the kernels of few rows take it; the launch knows how many blocks it has and how they share it.
 template <class T, class W, class Epilogue>
 FewRows<T, W> few_rows(const Product<T, W, Epilogue>& p) {
@@ -192,27 +198,40 @@ FewRows<T, W> few_rows(const Product<T, W, Epilogue>& p) {
           .x_aligned = is_aligned(p.x.data, p.x.rows, p.x.stride)};
 }
 
-/// Launches those products that have blocks.
-template <int rows, class T, class W, class... Epilogue>
-void launch_gemv(const CudaStream& stream, FewRowsOf<T, W, sizeof...(Epilogue)> products,
-                 const Epilogue&... epilogues) {
+/// How those products of few rows that have blocks are launched.
+template <class T, class W, int count>
+struct FewRowsPlan {
+  FewRowsOf<T, W, count> products;
+  unsigned blocks = 0;
+  std::size_t shared_bytes = 0;
+};
+
+template <int rows, class T, class W, int count>
+FewRowsPlan<T, W, count> plan_gemv(const FewRowsOf<T, W, count>& products) {
   using A = accumulator_t<T>;
   constexpr GemvSizes sizes = gemv_sizes(rows, sizeof(A));
   constexpr int warps = GemvSizes::threads / 32;
-  int blocks = 0, staged = 0;
-  for (FewRows<T, W>& p : products.products) {
+  FewRowsPlan<T, W, count> plan{products};
+  int staged = 0;
+  for (FewRows<T, W>& p : plan.products.products) {
     if (p.blocks == 0) continue;
     p.split = gemv_split(p.outputs, p.depth);
     const int outs_of_block = warps / p.split * sizes.outs;
     p.blocks = (p.rows + rows - 1) / rows * ((p.outputs + outs_of_block - 1) / outs_of_block);
-    blocks += p.blocks;
+    plan.blocks += static_cast<unsigned>(p.blocks);
     const int depth = StagedRows<A, W>::size(p.depth) * rows;
     staged = std::max(staged, std::min(depth, sizes.staged));
   }
-  stream.launch({.grid = {static_cast<unsigned>(blocks)},
-                 .block = {GemvSizes::threads},
-                 .shared_bytes = static_cast<std::size_t>(staged) * sizeof(A)},
-                gemv_kernel<rows, T, W, Epilogue...>, products, epilogues...);
+  plan.shared_bytes = static_cast<std::size_t>(staged) * sizeof(A);
+  return plan;
+}
+
+template <int rows, class T, class W, class... Epilogue>
+void launch_gemv(const CudaStream& stream, const FewRowsOf<T, W, sizeof...(Epilogue)>& products,
+                 const Epilogue&... epilogues) {
+  const auto plan = plan_gemv<rows>(products);
+  stream.launch({.grid = {plan.blocks}, .block = {GemvSizes::threads}, .shared_bytes = plan.shared_bytes},
+                gemv_kernel<rows, T, W, Epilogue...>, plan.products, epilogues...);
 }
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu

@@ -1,6 +1,5 @@
 #pragma once
 /// Which tokens belong to which sequence, and operands of a recurrence held in registers.
-#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -119,21 +118,17 @@ template <class R, int Tokens, std::size_t Read, class... Op>
 using run_t = Run<R, Tokens, Read, std::index_sequence_for<Op...>, Op...>;
 
 /// Whether N neighbouring elements of an operand may be loaded as one.
-template <int N, class T>
-bool aligned_to(const T* data) {
-  return reinterpret_cast<std::uintptr_t>(data) % (N * sizeof(T)) == 0;
-}
 template <int N, class Op>
 bool operand_aligned(const Op& op) {
-  if constexpr (requires { op.p; }) return aligned_to<N>(op.p.data);
+  if constexpr (requires { op.p; }) return has_pieces<N>(op.p.data);
   else if constexpr (requires { op.before; }) {
-    return aligned_to<N>(op.x.data) && aligned_to<N>(op.before.data) && op.before.stride % N == 0;
-  } else if constexpr (requires { op.x; }) return aligned_to<N>(op.x.data);
-  else return aligned_to<N>(op.y.data);
+    return has_pieces<N>(op.x.data) && has_pieces<N>(op.before.data, op.before.stride);
+  } else if constexpr (requires { op.x; }) return has_pieces<N>(op.x.data);
+  else return has_pieces<N>(op.y.data);
 }
 template <int N, class T, Index M>
 bool operand_aligned(const Mat<T, M>& state) {
-  return aligned_to<N>(state.data) && state.stride % N == 0;
+  return has_pieces<N>(state.data, state.stride);
 }
 
 /// Whether each thread may take N neighbouring channels.

@@ -64,6 +64,17 @@ __device__ __forceinline__ Word128 load_relaxed(const Word128* from) {
   return word;
 }
 
+/// Waits until a counter that other blocks raise has reached `count`, and sees what they wrote before they raised it.
+__device__ __forceinline__ void wait_for_count(const unsigned* counter, unsigned count) {
+  unsigned now;
+  while (true) {
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+    if (now >= count) break;
+    __nanosleep(32);  // others use the same cache
+  }
+  __threadfence();
+}
+
 /// Two numbers rounded to 16 bits, the first in the lower half.
 template <class T>
 __device__ __forceinline__ unsigned narrow_pair(float first, float second) {

@@ -255,25 +255,23 @@ void add_tiles(const CudaStream& stream, const T* partial, Index tiles, Index wi
 /// Whether `channels` neighbouring numbers of every operand are one aligned piece of memory wherever a row is read.
 template <int Channels, class Op>
 bool is_aligned(const Op& op) {
-  const auto aligned = [](const auto* data, Index stride) {
-    return reinterpret_cast<std::uintptr_t>(data) % (sizeof(*data) * Channels) == 0 && stride % Channels == 0;
-  };
   if constexpr (detail::is_sum<Op>) {
     return true;  // written by add_tiles
   } else if constexpr (requires { op.operand; }) {
     return is_aligned<Channels>(op.operand);
   } else if constexpr (requires { op.p; }) {
-    return aligned(op.p.data, 0);
+    return has_pieces<Channels>(op.p.data);
   } else {
     const auto& view = [&]() -> const auto& {
       if constexpr (detail::is_output<Op>) return op.y;
       else return op.x;
     }
     ();
-    bool all = aligned(view.data, view.width);
-    if constexpr (requires { op.before; }) all = all && aligned(op.before.data, op.before.stride);
+    bool all = has_pieces<Channels>(view.data, view.width);
+    if constexpr (requires { op.before; }) all = all && has_pieces<Channels>(op.before.data, op.before.stride);
     if constexpr (requires { op.dlast; }) {
-      all = all && aligned(op.dlast.data, op.dlast.stride) && aligned(op.dfirst.data, op.dfirst.stride);
+      all = all && has_pieces<Channels>(op.dlast.data, op.dlast.stride) &&
+            has_pieces<Channels>(op.dfirst.data, op.dfirst.stride);
     }
     return all;
   }

@@ -73,8 +73,8 @@ struct SampleRow {
   }
 };
 
-/// A bucket of tokens, found digit by digit: first the distance from the largest logit in steps of 1/64, then the digits
-/// of the key.
+/// A bucket of tokens, found digit by digit: first the distance from the largest logit in steps of 1/64, then the
+/// digits of the key.
 struct SampleBucket {
   static constexpr int digits = 7, digit_bits = 11;
 
@@ -116,8 +116,8 @@ struct SampleShared {
   detail::Shared<unsigned long long> mass_before, key;
 };
 
-/// The first i for which weight(0) + ... + weight(i) is above target(all), else the last whose weight is not zero. Warps
-/// take neighbouring stretches.
+/// The first i for which weight(0) + ... + weight(i) is above target(all), else the last whose weight is not zero.
+/// Warps take neighbouring stretches.
 template <class Weight, class Target>
 __device__ Index find_weight(SampleShared& shared, Index vocab, const Weight& weight, const Target& target_of) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;

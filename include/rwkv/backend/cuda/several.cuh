@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "rwkv/backend/cuda/platform.cuh"
+#include "rwkv/core/extent.hpp"
 #include "rwkv/core/math.hpp"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
@@ -113,5 +114,13 @@ RWKV_HD T sum_lanes(const Several<T, N>& x) {
   RWKV_UNROLL for (int i = 1; i < N; ++i) sum += x.v[i];
   return sum;
 }
+
+namespace gpu {
+/// Whether N neighbours of every row are one aligned piece of memory.
+template <int N, class T>
+bool has_pieces(const T* data, Index stride = 0) {
+  return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * N) == 0 && stride % N == 0;
+}
+}  // namespace gpu
 
 }  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI

@@ -19,12 +19,6 @@ constexpr FmaTile fma_tile(int bytes, bool large) {
   return {.rows = 64, .cols = 64, .depth = 16, .thread_rows = 4, .thread_cols = 4};
 }
 
-/// The same as a type, as kernels name it.
-template <int bytes, bool large>
-struct FmaTileFor {
-  static constexpr FmaTile value = fma_tile(bytes, large);
-};
-
 /// A product on tensor cores: a block of 8 warps computes a tile [rows, cols] of the output, 32 of the depth at a time,
 /// a warp [warp_rows, warp_cols] of it.
 struct MmaTile {
@@ -39,10 +33,6 @@ constexpr MmaTile mma_tile(bool split, bool large) {
   if (large) return {.rows = 128, .cols = 128, .warp_rows = 64, .warp_cols = 32};
   return {.rows = 64, .cols = 64, .warp_rows = 32, .warp_cols = 16};
 }
-template <bool split, bool large>
-struct MmaTileFor {
-  static constexpr MmaTile value = mma_tile(split, large);
-};
 
 /// A product of few rows: a block of 8 warps, each with `outs` rows of w at once and `deep` loads of 16 bytes of each
 /// on their way, and `staged` numbers of x in shared memory.

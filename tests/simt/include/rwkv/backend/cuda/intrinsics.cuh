@@ -68,6 +68,12 @@ inline Word128 load_relaxed(const Word128* from) {
   return *from;
 }
 
+inline void wait_for_count(const unsigned* counter, unsigned count) {
+  ++simt::counts.waits;
+  do simt::detail::Machine::running->yield();
+  while (*counter < count);
+}
+
 template <class T>
 unsigned narrow_pair(float first, float second) {
   return narrow<T>(first).bits | unsigned{narrow<T>(second).bits} << 16;
