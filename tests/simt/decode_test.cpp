@@ -98,7 +98,7 @@ using Gpu = rwkv::BasicCuda<Products>;
 
 /// Work that writes 1, 2, ..., a number for each thread, and work that sums them up.
 struct Numbered {
-  static constexpr int resident = 1;
+  [[maybe_unused]] static constexpr int resident = 1;
   static constexpr std::size_t shared_bytes = 0;
   int* numbers;
   unsigned blocks;
@@ -372,6 +372,22 @@ TEST_CASE_TEMPLATE("simt: a layer at one token of many sequences is five kernels
   const Index sizes[][3] = {{9, 1, 3}, {17, 40, 56}, {33, 33, 70}, {129, 72, 130}};
   for (const auto& [batch, width, ffn] : sizes) check_layer<rwkv::V4, S, rwkv::Cuda>(width, ffn, batch, batch == 17);
 }
+
+#if RWKV_SIMT
+TEST_CASE_TEMPLATE("simt: and on a device without tensor cores", S, float, rwkv::bf16, rwkv::f16) {
+  const int major = std::exchange(simt::device.major, 7);
+  for (const Index batch : {33, 70}) check_layer<rwkv::V4, S, rwkv::Cuda>(40, 56, batch, batch == 33);
+  // Few rows of 16-bit weights are launches of their own.
+  const rwkv::ModelSizes sizes{.vocab = 1, .width = 40, .depth = 1, .head_size = 0, .ffn = 56};
+  LayerRunner<LayerOf<rwkv::V4, S, rwkv::Cuda>> gpu(sizes, 9);
+  LayerRunner<LayerOf<rwkv::V4, double, rwkv::Reference>> reference(sizes, 9);
+  for (std::uint64_t step = 0; step < 2; ++step) {
+    const auto x = tokens(9, 40, step);
+    CHECK(distance(gpu.step(x, false), reference.step(x, false)) < 1e-5);
+  }
+  simt::device.major = major;
+}
+#endif
 
 TEST_CASE("simt: a layer at one token is that of the version") {
   for (const Index batch : {1, 3, 10}) {

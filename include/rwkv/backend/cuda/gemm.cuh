@@ -179,6 +179,7 @@ struct FewRowsWork : FewRowsPlan<T, W, most_products> {
 template <class Tiles>
 struct TilesWork {
   static_assert(Tiles::threads == work_threads);
+  // Left to itself, the compiler saves registers here until it spills.
   static constexpr int resident = Tiles::resident > 0 ? Tiles::resident : 1;
   static constexpr std::size_t shared_bytes = Tiles::shared_bytes;
 
@@ -200,7 +201,7 @@ struct TilesWork {
 };
 
 /// Computes products x w^T of more than 8 rows in one launch, and in it the work that waits for them. Their epilogues
-/// are `Epilogue` or Identity. On devices without tensor cores, products of 16-bit weights are launches of their own.
+/// are `Epilogue` or Identity. On devices without tensor cores, few rows and 16-bit weights take launches of their own.
 template <class Epilogue, class Work, class T, class W, class... E>
 void gemm_then(const CudaStream& stream, Turn* turn, const Work& work, const Product<T, W, E>&... products) {
   constexpr int count = int{sizeof...(E)};
@@ -209,11 +210,11 @@ void gemm_then(const CudaStream& stream, Turn* turn, const Work& work, const Pro
   using Last = Perhaps<Epilogue>;
   const Product<T, W, Last> list[] = {{products.y, products.x, products.w, Last{std::same_as<E, Epilogue>, {}}}...};
   const bool tensor_cores = has_tensor_cores(stream);
-  if (on_tensor_cores<T, W> && !tensor_cores) {
-    gemm(stream, products...);
-    return launch_work(stream, true, work);
-  }
   if (route_of(list[0], tensor_cores) != Route::tiles) {
+    if (on_tensor_cores<T, W> && !tensor_cores) {
+      gemm(stream, products...);
+      return launch_work(stream, true, work);
+    }
     FewRowsOf<T, W, most_products> few{};
     for (int i = 0; i < count; ++i) few.products[i] = few_rows(list[i]);
     const auto launch = [&](const FewRowsPlan<T, W, most_products>& plan) {

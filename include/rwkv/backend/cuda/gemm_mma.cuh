@@ -80,7 +80,7 @@ struct MmaProduct {
   using Terms = MmaTerms<typename X::element, typename W::element>;
   static constexpr bool split = Terms::x > 1;
   static constexpr MmaTile tile = mma_tile(split, large);
-  static constexpr int threads = tile.threads(), resident = 0;  // as many as the compiler likes
+  static constexpr int threads = tile.threads(), resident = 0;  // see work.cuh
   static constexpr std::size_t shared_bytes =
       2 * sizeof(unsigned) * MmaRows::words * (tile.rows * Terms::x + tile.cols * Terms::w);
 

@@ -4,7 +4,8 @@
 ///
 /// Work has the number of its `blocks`, each of work_threads threads, and run(block, wait), the part of a block, which
 /// calls wait() before it reads what was computed in front of it. The first of two waits for nothing, run(block), and
-/// has the `shared_bytes` of a block and the `resident` blocks of a multiprocessor that its registers leave room for.
+/// has the `shared_bytes` of a block and the `resident` blocks of a multiprocessor that its registers leave room for; 0
+/// lets the compiler choose.
 #include "rwkv/backend/cuda/device.cuh"
 
 namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI::gpu {
