@@ -9,7 +9,7 @@
 
 #include "device.cuh"
 #include "rwkv/cell/wkv4.hpp"
-#include "rwkv/op/recurrence.hpp"
+#include "rwkv/op/initial_state.hpp"
 
 namespace {
 

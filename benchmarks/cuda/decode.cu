@@ -3,7 +3,7 @@
 #include <optional>
 #include <span>
 
-#include "rwkv/backend/cuda/sample.cuh"
+#include "rwkv/backend/cuda/sample/sample.cuh"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/model/model.hpp"

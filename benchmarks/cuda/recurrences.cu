@@ -1,7 +1,7 @@
 /// WKV4 by every schedule, both ways, and WKV7 token by token; steps of many sequences; a cell of one's own.
 #include "rwkv/cell/wkv4.hpp"
 #include "rwkv/cell/wkv7.hpp"
-#include "rwkv/op/recurrence.hpp"
+#include "rwkv/op/initial_state.hpp"
 #include "suite.cuh"
 
 namespace bench {

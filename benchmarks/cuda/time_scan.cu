@@ -3,7 +3,7 @@
 #include <thrust/iterator/transform_iterator.h>
 #include <thrust/iterator/transform_output_iterator.h>
 
-#include "rwkv/backend/cuda/cub_scan.cuh"
+#include "rwkv/backend/cuda/recur/cub_scan.cuh"
 #include "suite.cuh"
 
 namespace bench {

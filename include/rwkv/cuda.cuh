@@ -4,5 +4,5 @@
 #error "rwkv: rwkv/cuda.cuh needs a CUDA compiler; a .cpp file holds a CUDA model behind rwkv::AnyModel"
 #endif
 #include "rwkv/backend/cuda.cuh"
-#include "rwkv/backend/cuda/sample.cuh"
+#include "rwkv/backend/cuda/sample/sample.cuh"
 #include "rwkv/rwkv.hpp"

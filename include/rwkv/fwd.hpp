@@ -3,7 +3,8 @@
 /// not among them: nvcc 13.0 repeats its default argument at the definition.
 #include "rwkv/core/extent.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 // Scalars and number types of functors.
 struct bf16;
@@ -94,4 +95,5 @@ class TensorFile;
 class Tokenizer;
 struct Sampler;
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "rwkv/core/byte_reader.hpp"
+#include "rwkv/system/byte_reader.hpp"
 
 using rwkv::Checked;
 

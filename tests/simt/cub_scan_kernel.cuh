@@ -1,6 +1,6 @@
 #pragma once
 /// A kernel as a user writes it on top of the library's block scan.
-#include "rwkv/backend/cuda/cub_scan.cuh"
+#include "rwkv/backend/cuda/recur/cub_scan.cuh"
 
 namespace simt {
 

@@ -11,7 +11,7 @@
 
 #include "../cuda/order.hpp"
 #include "../numbers.hpp"
-#include "rwkv/backend/cuda/gemm.cuh"
+#include "rwkv/backend/cuda/product/gemm.cuh"
 #include "rwkv/core/random.hpp"
 #include "rwkv/op/activation.hpp"
 

@@ -1,13 +1,14 @@
 # Holds the headers to the order of the layers: a header includes its own folder or a lower layer, never upwards and
 # never a sibling.
 #
-#   config < core < cell < backend < op < block < model < {io, text, check} < train < umbrellas
+#   config < core < {system, cell} < backend < op < block < model < {io, text, check} < train < umbrellas
 #
 #   cmake -DINCLUDE=include -P layers.cmake
 cmake_minimum_required(VERSION 3.24)
 
 set(layer_ 0)  # config.hpp
 set(layer_core 1)
+set(layer_system 2)
 set(layer_cell 2)
 set(layer_backend 3)
 set(layer_op 4)

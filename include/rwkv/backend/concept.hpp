@@ -10,7 +10,8 @@
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/token.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 
@@ -178,4 +179,5 @@ consteval bool explain_training_backend() {
   return TrainingBackend<B>;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

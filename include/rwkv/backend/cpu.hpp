@@ -18,7 +18,9 @@
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/token.hpp"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CPU_ABI {
 
 /// Several threads of this machine. Copies share their threads, also from several threads at a time.
 ///
@@ -352,4 +354,6 @@ class Cpu {
   Threads threads_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI
+}  // namespace RWKV_CPU_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -8,7 +8,8 @@
 #include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The target of a position that does not count.
 inline constexpr Token no_target = -1;
@@ -74,4 +75,5 @@ RWKV_INLINE T cross_entropy_row(T* logits, Index vocab, Token target, const Cros
   return log(sum) + (largest - wanted);
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

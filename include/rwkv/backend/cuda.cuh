@@ -6,17 +6,19 @@
 #include <utility>
 
 #include "rwkv/backend/concept.hpp"
-#include "rwkv/backend/cuda/decode.cuh"
-#include "rwkv/backend/cuda/flat_rows.cuh"
-#include "rwkv/backend/cuda/gemm.cuh"
-#include "rwkv/backend/cuda/graph.cuh"
-#include "rwkv/backend/cuda/loss.cuh"
-#include "rwkv/backend/cuda/memory.cuh"
-#include "rwkv/backend/cuda/recur.cuh"
-#include "rwkv/backend/cuda/recur_back.cuh"
-#include "rwkv/backend/cuda/rows.cuh"
+#include "rwkv/backend/cuda/product/gemm.cuh"
+#include "rwkv/backend/cuda/recur/recur.cuh"
+#include "rwkv/backend/cuda/recur/recur_back.cuh"
+#include "rwkv/backend/cuda/rows/flat_rows.cuh"
+#include "rwkv/backend/cuda/rows/loss.cuh"
+#include "rwkv/backend/cuda/rows/memory.cuh"
+#include "rwkv/backend/cuda/rows/rows.cuh"
+#include "rwkv/backend/cuda/runtime/graph.cuh"
+#include "rwkv/backend/cuda/step/decode.cuh"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CUDA_ABI {
 
 /// A CUDA device and a stream of it; copies share both. Verbs return when their kernels are queued: `sync` waits for
 /// them. Arithmetic is in float, or in double for operands in double; what is stored in 16 bits is widened when it is
@@ -148,7 +150,7 @@ class BasicCuda {
   }
 
   /// Products of more than 8 rows as `gemm` computes them, with the epilogue or none, and work
-  /// (backend/cuda/work.cuh) that waits for them: in one launch where the part that multiplies has it.
+  /// (backend/cuda/step/work.cuh) that waits for them: in one launch where the part that multiplies has it.
   template <class Epilogue, class Work, class... P>
   void gemm_then(gpu::Turn* turn, const Work& work, const P&... products) {
     if (dry) return;
@@ -271,4 +273,6 @@ class BasicCuda {
 /// The CUDA backend with the library's own matrix products, which need nothing but the CUDA runtime.
 using Cuda = BasicCuda<OwnGemm>;
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI
+}  // namespace RWKV_CUDA_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

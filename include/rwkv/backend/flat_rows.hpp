@@ -6,7 +6,8 @@
 
 #include "rwkv/backend/rows.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// A row program without stages over arrays of [rows, width] numbers: all its inputs, then all its outputs. An output
 /// may be an input.
@@ -42,4 +43,5 @@ void rows_each(B& be, std::span<const FlatRows<P, T, Inputs, Outputs>> tasks) {
   }
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -7,7 +7,8 @@
 #include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace arg {
 
@@ -317,4 +318,5 @@ void check_cross_entropy(const Mat<T>& logits, std::span<const Token> targets, s
 
 }  // namespace detail
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

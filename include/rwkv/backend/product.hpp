@@ -2,7 +2,8 @@
 /// Matrix products as the verb `gemm` takes them.
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The epilogue that leaves a product as it is.
 struct Identity {
@@ -108,4 +109,5 @@ constexpr PlainProduct<T, std::remove_const_t<X>> mul(Plus<T> dw, Transposed<Y> 
   return product;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

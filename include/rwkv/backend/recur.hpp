@@ -8,7 +8,8 @@
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/cell/concept.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// How a recurrence runs over time. `Auto` leaves it to the backend and may change between versions.
 struct Auto {};
@@ -195,4 +196,5 @@ RWKV_HD auto summarise_lanes(C, Index b, Index lane, Used used, Index begin, Ind
   return stretch;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -6,7 +6,8 @@
 #include "rwkv/backend/recur.hpp"
 #include "rwkv/cell/derive.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Tokens whose states are held at a time on the way back; in front of each such stretch a state is kept.
 inline constexpr Index back_stretch = 64;
@@ -196,4 +197,5 @@ RWKV_HD void extend_back(C, StretchBack<R, C::state_size>& back, Index b, Index 
   }
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

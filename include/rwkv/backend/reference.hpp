@@ -14,7 +14,8 @@
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/token.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Naive loops on the CPU, one scalar at a time, one thread. Meant for double.
 class Reference {
@@ -195,4 +196,5 @@ class Reference {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

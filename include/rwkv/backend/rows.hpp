@@ -18,7 +18,8 @@
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/core/math.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// How many numbers each stage of a row program reduces.
 template <int... Counts>
@@ -121,4 +122,5 @@ RWKV_HD void apply_row(const P& program, Index b, Index t, const Op&... ops) {
   }
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

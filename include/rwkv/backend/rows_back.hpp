@@ -7,7 +7,8 @@
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/dual.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The adjoint of a row program without stages, as a row program. Operands: the inputs of P, a `cot` for each of its
 /// outputs, then one output for each input: `out` or `add` for an `in`, `sum` for a `chan`, `back` for a `prev`, which
@@ -133,4 +134,5 @@ void rows_back(B& backend, Arena scratch, const P& program, const Op&... ops) {
   backend.rows(scratch, RowsBack<P>{program}, ops...);
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -10,7 +10,8 @@
 
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Whether the host reads and writes the memory of a backend itself. A backend with memory of its own has
 /// `allocate_host<T>(count)` and `free_host(block)` for memory that both reach.
@@ -105,4 +106,5 @@ class Exchange {
   T* block_ = nullptr;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

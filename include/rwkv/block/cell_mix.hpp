@@ -6,11 +6,12 @@
 #include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/concept.hpp"
 #include "rwkv/op/activation.hpp"
+#include "rwkv/op/initial_state.hpp"
 #include "rwkv/op/linear.hpp"
 #include "rwkv/op/mix.hpp"
-#include "rwkv/op/recurrence.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// A time mix around any channel recurrence: the author writes the cell, the block supplies token shift, one projection
 /// for each input the cell names, a receptance gate and the output projection:
@@ -113,7 +114,7 @@ class CellMix {
     reset_state<Cell>(be, state.cell);
   }
 
-  /// For training the initial state; see op/recurrence.hpp.
+  /// For training the initial state; see op/initial_state.hpp.
   void begin_tuning(B& be, State& state) const {
     reset(be, state);
     rwkv::begin_tuning<Cell>(be, state.cell);
@@ -150,4 +151,5 @@ class CellMix {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

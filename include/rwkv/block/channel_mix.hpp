@@ -3,7 +3,8 @@
 #include "rwkv/block/version.hpp"
 #include "rwkv/fwd.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default.
 /// Specialised for every version; see channel_mix_v4.hpp.
@@ -14,4 +15,5 @@ class ChannelMix {
                 "type derived from one");
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -3,7 +3,8 @@
 #include "rwkv/block/channel_mix.hpp"
 #include "rwkv/op/linear.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The channel mix of RWKV-4:
 ///
@@ -106,4 +107,5 @@ class ChannelMix<V, S, B, D> {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -6,7 +6,8 @@
 #include "rwkv/backend/concept.hpp"
 #include "rwkv/core/fields.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 /// Stands for a visitor of parameters or states.
@@ -50,4 +51,5 @@ consteval bool explain_block_parameters() {
   return explain_scalar<S>() && explain_backend<B>();
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -3,7 +3,8 @@
 #include "rwkv/fwd.hpp"
 #include "rwkv/op/norm.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Layer norm with scale and shift. Stateless.
 template <class S, class B, class D>
@@ -72,4 +73,5 @@ class LayerNorm {
   void visit_state(State&, const std::string&, Visitor&&) const {}
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -4,7 +4,8 @@
 #include "rwkv/block/wkv_state.hpp"
 #include "rwkv/op/linear.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The time mix of RWKV-4:
 ///
@@ -121,7 +122,7 @@ class TimeMix<V, S, B, D> {
     state.wkv.reset(be);
   }
 
-  /// For training the initial state; see op/recurrence.hpp.
+  /// For training the initial state; see op/initial_state.hpp.
   void begin_tuning(B& be, State& state) const {
     reset(be, state);
     rwkv::begin_tuning<typename V::Cell>(be, state.wkv.numbers);
@@ -143,4 +144,5 @@ class TimeMix<V, S, B, D> {
   Vec<const compute, Width> log_decay(const Tape& tape) const { return {tape.w.data, dims.width}; }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

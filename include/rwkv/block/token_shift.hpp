@@ -5,7 +5,8 @@
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/mix.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Shifts a sequence by one token: y[t] = x[t-1], and y[0] is the token the state remembers.
 template <class S, class B, class D>
@@ -61,4 +62,5 @@ class TokenShift {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -5,7 +5,8 @@
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/mix.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// RWKV-4 (Peng et al., "RWKV: Reinventing RNNs for the Transformer Era").
 struct V4 {
@@ -17,4 +18,5 @@ struct V4 {
   using Schedule = Auto;           ///< how the recurrence runs over time
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -1,9 +1,10 @@
 #pragma once
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/version.hpp"
-#include "rwkv/op/recurrence.hpp"
+#include "rwkv/op/initial_state.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// What the recurrence of a time mix remembers of a batch of sequences, component-major with the channel last. For
 /// RWKV-4 the components are numerator, denominator and exponent: the official aa, bb, pp.
@@ -26,4 +27,5 @@ struct WKVState {
   void reset(B& be) { reset_state<Cell>(be, numbers); }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -11,7 +11,8 @@
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/math.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The names of a recurrence's inputs, in the order of its arguments.
 template <std::size_t N>
@@ -115,4 +116,5 @@ consteval bool explain_recurrence() {
   return Recurrence<C>;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

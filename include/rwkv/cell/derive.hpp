@@ -3,7 +3,8 @@
 #include "rwkv/cell/concept.hpp"
 #include "rwkv/core/dual.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// A channel cell that brings the adjoint of its step:
 ///
@@ -64,4 +65,5 @@ RWKV_HD void advance(R (&state)[States], const R (&x)[Inputs]) {
   else static_cast<void>(C::step(state, x));
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -2,7 +2,8 @@
 /// The WKV recurrence of RWKV-4.
 #include "rwkv/cell/concept.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// An exponentially weighted average of the values seen, with a bonus for the current token:
 ///
@@ -120,4 +121,5 @@ struct WKV4 {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

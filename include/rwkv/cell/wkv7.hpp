@@ -2,7 +2,8 @@
 /// The WKV recurrence of RWKV-7.
 #include "rwkv/cell/concept.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The generalised delta rule, per head, read out after the update:
 ///
@@ -29,4 +30,5 @@ struct WKV7 {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -10,7 +10,8 @@
 #include "rwkv/check/block_run.hpp"
 #include "rwkv/core/dual.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Where a law is tried: made-up numbers from a seed, and how long the sequence is.
 struct LawTrial {
@@ -234,4 +235,5 @@ double cell_adjoint_defect(std::uint64_t seed = 1, double spread = 2) {
   return worst;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -11,9 +11,10 @@
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/random.hpp"
 #include "rwkv/model/memory.hpp"
-#include "rwkv/model/tape.hpp"
+#include "rwkv/model/tape_policy.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 
@@ -169,4 +170,5 @@ class BlockRun {
   Arena kept_{nullptr, 0};
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -8,7 +8,8 @@
 #include "rwkv/core/number.hpp"
 #include "rwkv/core/random.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Number i of a parameter: matrices uniform with unit gain, norms around one and zero, mixes in [0, 1), decays and
 /// bonuses over their useful ranges.
@@ -41,4 +42,5 @@ void live_weights(Net& net, std::uint64_t seed) {
   }
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

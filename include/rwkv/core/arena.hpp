@@ -5,7 +5,8 @@
 
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Every piece starts on a cache line.
 inline constexpr Index arena_alignment = 64;
@@ -52,4 +53,5 @@ class Arena {
   Index* peak_ = nullptr;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

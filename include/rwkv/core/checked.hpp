@@ -8,7 +8,8 @@
 #include "rwkv/config.hpp"
 #include "rwkv/core/error.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// An unsigned 64-bit integer that remembers overflow. A result that does not fit, a negative difference and everything
 /// computed from them is invalid; an invalid number compares false and refuses to be converted, so that no check of a
@@ -56,4 +57,5 @@ class Checked {
   bool valid_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

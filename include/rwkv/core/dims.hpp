@@ -6,7 +6,8 @@
 #include "rwkv/core/extent.hpp"
 #include "rwkv/fwd.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The names sizes have in parameter tables.
 enum class Axis : unsigned char { one, width, heads, head_size, ffn, vocab };
@@ -68,4 +69,5 @@ struct Dims {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -6,7 +6,8 @@
 #include "rwkv/core/math.hpp"
 #include "rwkv/fwd.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 template <class R>
@@ -119,4 +120,5 @@ RWKV_HD ExpPair<One<Dual<R, K>>> exp_pair(One<Dual<R, K>> a, One<Dual<R, K>> b) 
   return {exp(a - scale), exp(b - scale), scale};
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

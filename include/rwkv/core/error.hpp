@@ -9,7 +9,8 @@
 
 #include "rwkv/config.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// What the library throws for bad input. The text names the thing, and both shapes where shapes disagree.
 class Error : public std::runtime_error {
@@ -69,4 +70,5 @@ void asserts([[maybe_unused]] bool holds, [[maybe_unused]] const Parts&... parts
   if constexpr (RWKV_CHECKED != 0) expects(holds, parts...);
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -4,7 +4,8 @@
 
 #include "rwkv/config.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 using Index = std::ptrdiff_t;
 
@@ -28,4 +29,5 @@ struct Extent<dyn> {
   Index value = 0;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

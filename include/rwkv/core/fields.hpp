@@ -14,7 +14,8 @@
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// What a parameter is for. Initialisation, weight decay and learning rates follow from it.
 enum class Role : unsigned char { embedding, head, matrix, norm_scale, norm_shift, mix, decay, bonus };
@@ -156,4 +157,5 @@ struct ListParameters {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -6,7 +6,8 @@
 
 #include "rwkv/core/number.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The value of x with derivative zero; for quantities that only scale, such as a running maximum.
 template <std::floating_point T>
@@ -74,4 +75,5 @@ RWKV_HD ExpPair<R> exp_pair(R a, R b) {
   return {select(first_larger, R(1), fraction), select(first_larger, fraction, R(1)), larger};
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

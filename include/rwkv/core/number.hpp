@@ -7,7 +7,8 @@
 
 #include "rwkv/config.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 /// std::bit_cast, also callable on a device.
@@ -187,4 +188,5 @@ RWKV_HD One<T> first_lanes(One<T> x, int) {
   return x;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

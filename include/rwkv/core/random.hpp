@@ -6,7 +6,8 @@
 
 #include "rwkv/config.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The one number that decides everything random in what it is given to.
 struct Seed {
@@ -61,4 +62,5 @@ struct Philox {
   RWKV_HD static constexpr std::uint32_t high(std::uint64_t word) { return static_cast<std::uint32_t>(word >> 32); }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

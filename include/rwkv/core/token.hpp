@@ -4,9 +4,11 @@
 
 #include "rwkv/config.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// A row of the embedding.
 using Token = std::int32_t;
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -6,7 +6,8 @@
 #include "rwkv/core/extent.hpp"
 #include "rwkv/fwd.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 template <class From, class To, Index N, Index M>
@@ -76,4 +77,5 @@ constexpr Mat<T> matrix(T* data, Index rows, Index cols) {
   return {data, rows, cols, cols};
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -25,7 +25,8 @@
 #include "rwkv/io/tensor_file.hpp"
 #include "rwkv/model/memory.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// How a checkpoint is loaded.
 struct LoadOptions {
@@ -245,4 +246,5 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
   save_safetensors(path, tensors, metadata, files);
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -10,7 +10,8 @@
 #include "rwkv/core/dims.hpp"
 #include "rwkv/io/tensor_file.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The version that the tensor names of an official checkpoint imply, such as "RWKV-4"; empty when they imply none.
 inline std::string_view version_named_by(const TensorFile& file) {
@@ -71,4 +72,5 @@ inline ModelSizes sizes_of_model(const TensorFile& file) {
   return sizes;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -17,12 +17,13 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/byte_reader.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/io/tensor.hpp"
+#include "rwkv/system/byte_reader.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 namespace detail {
 
 /// A tensor as the pickle describes it: a strided view of a storage. Counts are elements. Texts are views of the
@@ -460,4 +461,5 @@ class StateDictPickle {
 };
 
 }  // namespace detail
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -11,15 +11,16 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/byte_reader.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/io/pickle.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/io/zip.hpp"
+#include "rwkv/system/byte_reader.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 namespace detail {
 
 /// True when the elements lie row-major without gaps; the strides of dimensions of size 1 mean nothing.
@@ -123,4 +124,5 @@ inline TensorTable read_pth(std::span<const std::byte> bytes, std::string_view f
 }
 
 }  // namespace detail
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

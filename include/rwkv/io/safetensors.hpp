@@ -18,14 +18,15 @@
 #include <nlohmann/json.hpp>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/byte_reader.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
-#include "rwkv/core/file.hpp"
 #include "rwkv/io/tensor.hpp"
+#include "rwkv/system/byte_reader.hpp"
+#include "rwkv/system/file.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 namespace detail {
 
 inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
@@ -376,4 +377,5 @@ inline void save_safetensors(const std::filesystem::path& path, std::span<const 
   });
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

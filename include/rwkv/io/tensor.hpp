@@ -14,12 +14,13 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/byte_reader.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/system/byte_reader.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The number types of stored tensors, little-endian.
 enum class DType : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
@@ -129,4 +130,5 @@ inline void check_names_differ(std::span<const TensorView> tensors, std::string_
 }
 
 }  // namespace detail
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

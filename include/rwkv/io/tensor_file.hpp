@@ -13,14 +13,15 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/byte_reader.hpp"
 #include "rwkv/core/error.hpp"
-#include "rwkv/core/file.hpp"
 #include "rwkv/io/pth.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor.hpp"
+#include "rwkv/system/byte_reader.hpp"
+#include "rwkv/system/file.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 struct OpenOptions {
   Access access = Access::automatic;
@@ -111,4 +112,5 @@ inline TensorFile open_tensors(std::span<const std::byte> memory, std::string na
 
 static_assert(TensorSource<TensorFile>);
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -15,11 +15,12 @@
 #include <vector>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/byte_reader.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/system/byte_reader.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 namespace detail {
 
 using Crc32Tables = std::array<std::array<std::uint32_t, 256>, 8>;
@@ -336,4 +337,5 @@ class ZipReader {
 };
 
 }  // namespace detail
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -12,7 +12,8 @@
 #include "rwkv/core/token.hpp"
 #include "rwkv/model/context.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Any model's Context; see there for what the members do. Logits and states are floats, whatever the model computes
 /// in.
@@ -144,4 +145,5 @@ class AnyModel {
   std::unique_ptr<const Interface> held_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

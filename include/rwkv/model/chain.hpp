@@ -4,7 +4,8 @@
 
 #include "rwkv/block/concept.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Layers of different types, one after the other; the pattern is part of the type.
 template <class First, class... Rest>
@@ -112,4 +113,5 @@ class Chain {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -18,7 +18,8 @@
 #include "rwkv/model/memory.hpp"
 #include "rwkv/model/state.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// How a context is made.
 struct ContextOptions {
@@ -471,4 +472,5 @@ class Context {
   std::optional<typename detail::recording_of<backend>::type> recording_, drawing_;  // a step; a step and a draw
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -6,7 +6,8 @@
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The row of each token in the embedding table, layer-normed by ln0, which official checkpoints store with block 0.
 template <class S, class B, class D>
@@ -69,4 +70,5 @@ class Embedding {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -7,7 +7,8 @@
 #include "rwkv/fwd.hpp"
 #include "rwkv/op/linear.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// From the residual stream to logits: ln_out, then one product with a table of its own (never tied to the embedding).
 template <class S, class B, class D>
@@ -78,4 +79,5 @@ class Head {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -3,10 +3,11 @@
 
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/layer_norm.hpp"
-#include "rwkv/model/tape.hpp"
+#include "rwkv/model/tape_policy.hpp"
 #include "rwkv/op/activation.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The pre-norm residual pair of every RWKV: x += time_mix(ln1(x)), then x += channel_mix(ln2(x)). Any two blocks of
 /// one scalar and backend fit.
@@ -164,4 +165,5 @@ class Layer {
   std::string name(const std::string& prefix) const { return join(prefix, "blocks.", index, "."); }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

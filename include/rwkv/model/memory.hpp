@@ -5,7 +5,8 @@
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/extent.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// One block of a backend's memory, freed with its owner.
 template <class B>
@@ -38,4 +39,5 @@ class Memory {
   Index bytes_ = 0;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

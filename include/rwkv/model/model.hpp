@@ -16,7 +16,8 @@
 #include "rwkv/model/memory.hpp"
 #include "rwkv/model/stack.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// An embedding, a body and a head. Weights live in one place, shared by the model and every context made from it; a
 /// context keeps them alive.
@@ -115,4 +116,5 @@ class Model {
   std::shared_ptr<const void> owner_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -7,7 +7,8 @@
 #include "rwkv/block/concept.hpp"
 #include "rwkv/fwd.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// One layer or chain repeated: N times, or as often as the model's depth asks for when N is dyn.
 template <class L, Index N>
@@ -115,4 +116,5 @@ class Stack {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -5,7 +5,8 @@
 #include "rwkv/core/view.hpp"
 #include "rwkv/model/memory.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The state of `batch` sequences in the body of a model, with memory of its own: one block without gaps, so that all
 /// of it is copied, kept and restored as plain numbers.
@@ -62,4 +63,5 @@ class BodyState {
   Memory<backend> memory_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -2,7 +2,8 @@
 /// Pointwise functions between matrix products.
 #include "rwkv/core/math.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// max(x, 0)^2, the activation of every channel mix. An epilogue of products; to be trained, an epilogue has a `slope`,
 /// its derivative as a function of its own value, so that what it was applied to need not be kept.
@@ -73,4 +74,5 @@ struct Copy {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -2,7 +2,8 @@
 /// Linear layers.
 #include "rwkv/backend/product.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The product y = epilogue(x w^T) of a linear layer without bias, for the verb `gemm`, which takes any number of
 /// independent ones at a time.
@@ -35,4 +36,5 @@ auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {
   return mul(plus(weights), transposed(outputs), x.flat());
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -6,7 +6,8 @@
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/core/math.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// RWKV-4 and 5: y = x m + p (1 - m); m weighs the current token. A rule may bring the derivatives of
 /// its mix; without them dual numbers give them.
@@ -82,4 +83,5 @@ void remember_last(B& backend, Seq<T, W> x, Mat<U> state) {
   backend.copy(x.at(x.time - 1), state);
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -3,7 +3,8 @@
 #include "rwkv/backend/rows.hpp"
 #include "rwkv/core/arena.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The row program y = (x - mean) / sqrt(variance + epsilon) * scale + shift over equal groups of channels, with the
 /// population variance. Operands x, scale, shift, y.
@@ -113,4 +114,5 @@ void group_norm_back(B& backend, Arena scratch, Seq<X, W> x, Index groups, Vec<P
                arg::in(dy), dx, arg::sum(dscale), arg::sum(dshift));
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

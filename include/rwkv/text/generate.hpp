@@ -10,10 +10,11 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/token.hpp"
-#include "rwkv/core/utf8.hpp"
+#include "rwkv/system/utf8.hpp"
 #include "rwkv/text/tokenizer.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Why generate() returned.
 enum class Finish : unsigned char { length, end_of_text, cancelled };
@@ -89,4 +90,5 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
   return stats;
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

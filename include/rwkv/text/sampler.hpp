@@ -13,7 +13,8 @@
 #include "rwkv/core/random.hpp"
 #include "rwkv/core/token.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 
@@ -189,4 +190,5 @@ struct Sampler {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -17,11 +17,12 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
-#include "rwkv/core/file.hpp"
 #include "rwkv/core/token.hpp"
-#include "rwkv/core/utf8.hpp"
+#include "rwkv/system/file.hpp"
+#include "rwkv/system/utf8.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 
@@ -378,4 +379,5 @@ class Tokenizer {
   std::shared_ptr<const detail::Vocabulary> vocabulary_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

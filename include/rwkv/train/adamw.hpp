@@ -6,7 +6,8 @@
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/math.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Adam with decoupled weight decay (Loshchilov, Hutter, "Decoupled Weight Decay Regularization"). Groups follow from
 /// the roles in the parameter tables, as in the official recipe: matrices decay, vectors do not; the decays and bonuses
@@ -65,4 +66,5 @@ struct AdamWUpdate {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -2,7 +2,8 @@
 /// An exponential moving average of what is trained.
 #include "rwkv/config.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// average = decay average + (1 - decay) p. A row program.
 struct Averaged {
@@ -22,4 +23,5 @@ struct Exchanged {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -8,7 +8,8 @@
 #include "rwkv/model/context.hpp"
 #include "rwkv/train/token_data.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass from the
 /// empty state, carried throughout. `progress(tokens done)` is called now and then; returning false ends the pass, and
@@ -47,4 +48,5 @@ double evaluate(const Net& net, const TokenData& data) {
   return evaluate(net, data, [](Index) { return true; });
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

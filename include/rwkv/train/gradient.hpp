@@ -14,9 +14,10 @@
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/memory.hpp"
 #include "rwkv/model/state.hpp"
-#include "rwkv/model/tape.hpp"
+#include "rwkv/model/tape_policy.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The shape of a batch, and how its loss is taken.
 struct GradientOptions {
@@ -196,4 +197,5 @@ class Gradient {
   Index tape_bytes_ = 0;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

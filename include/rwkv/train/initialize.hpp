@@ -14,7 +14,8 @@
 #include "rwkv/core/number.hpp"
 #include "rwkv/core/random.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 namespace detail {
 
@@ -189,4 +190,5 @@ void initialize(Net& net, Seed seed) {
   }
 }
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -10,7 +10,8 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/random.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Low-rank adaptation (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models"): a matrix is trained as
 /// W = W_0 + alpha / rank * B A, with A [rank, in] and B [out, rank] in place of W itself.
@@ -77,4 +78,5 @@ struct AdaptedMatrix {
   static Seq<T> as_tokens(Mat<T> m) { return {m.data, 1, m.rows, m.cols}; }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -13,7 +13,8 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/io/checkpoint.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// One tensor of the file of a run.
 template <class T>
@@ -121,4 +122,5 @@ class RunFile {
   std::string name_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -8,7 +8,8 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// The learning rate of every step: a linear warm-up, then a decay from `peak` to `final`.
 ///
@@ -69,4 +70,5 @@ struct LearningRate {
   }
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

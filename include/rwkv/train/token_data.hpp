@@ -14,11 +14,12 @@
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
-#include "rwkv/core/file.hpp"
 #include "rwkv/core/random.hpp"
 #include "rwkv/core/token.hpp"
+#include "rwkv/system/file.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Bytes of a token in a file.
 enum class TokenWidth : unsigned char { bits8 = 1, bits16 = 2, bits32 = 4 };
@@ -255,4 +256,5 @@ class ContiguousStreams {
   Index stream_ = 0;  // tokens from the start of one stream to that of the next
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -13,8 +13,8 @@
 
 #include "rwkv/backend/flat_rows.hpp"
 #include "rwkv/backend/transfer.hpp"
-#include "rwkv/core/glob.hpp"
 #include "rwkv/op/activation.hpp"
+#include "rwkv/system/glob.hpp"
 #include "rwkv/train/adamw.hpp"
 #include "rwkv/train/average.hpp"
 #include "rwkv/train/gradient.hpp"
@@ -23,7 +23,8 @@
 #include "rwkv/train/schedule.hpp"
 #include "rwkv/train/token_data.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// How a model is trained. Clipping, the parameter groups and the L2 wrap are those of the official recipe.
 struct TrainerOptions {
@@ -411,4 +412,5 @@ class Trainer {
   bool exchanged_ = false;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -1,7 +1,7 @@
 // Every kernel of a decoding step, for nvcc: a layer, an embedding and a head of each type of weights, and the sampler.
-#include "rwkv/backend/cuda/decode.cuh"
-#include "rwkv/backend/cuda/gemm.cuh"
-#include "rwkv/backend/cuda/sample.cuh"
+#include "rwkv/backend/cuda/product/gemm.cuh"
+#include "rwkv/backend/cuda/sample/sample.cuh"
+#include "rwkv/backend/cuda/step/decode.cuh"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/model/embedding.hpp"

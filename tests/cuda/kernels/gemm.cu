@@ -1,8 +1,10 @@
 /// Every kernel of matrix products, as nvcc compiles it: without a warning, spill or local array.
-#include "rwkv/backend/cuda/gemm.cuh"
+#include "rwkv/backend/cuda/product/gemm.cuh"
 #include "rwkv/op/activation.hpp"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CUDA_ABI {
 
 template void gpu::gemm(const CudaStream&, const Product<float, float, SquaredRelu>&,
                         const PlainProduct<float, float>&);
@@ -19,4 +21,6 @@ template void gpu::gemm(const CudaStream&, const Product<float, f16>&, const Pro
                         const Product<float, f16>&);
 template void gpu::gemm(const CudaStream&, const Product<float, bf16, SquaredRelu>&, const Product<float, bf16>&);
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CUDA_ABI
+}  // namespace RWKV_CUDA_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -1,8 +1,8 @@
 // The kernels of recurrences, for ptxas to say what they take: no warning, no spill, no local array.
 #include "../../gates.hpp"
 #include "../../simt/cub_scan_kernel.cuh"
-#include "rwkv/backend/cuda/recur.cuh"
-#include "rwkv/backend/cuda/recur_back.cuh"
+#include "rwkv/backend/cuda/recur/recur.cuh"
+#include "rwkv/backend/cuda/recur/recur_back.cuh"
 #include "rwkv/cell/wkv4.hpp"
 #include "rwkv/cell/wkv7.hpp"
 

@@ -11,7 +11,9 @@
 #include "rwkv/backend/cpu/pack.hpp"
 #include "rwkv/core/view.hpp"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CPU_ABI {
 
 namespace dot {
 
@@ -313,4 +315,6 @@ template <class T, class Stored>
 
 }  // namespace dot
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI
+}  // namespace RWKV_CPU_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -12,7 +12,9 @@
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/product.hpp"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CPU_ABI {
 
 namespace outer {
 
@@ -268,4 +270,6 @@ template <class T, class W>
 
 }  // namespace outer
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI
+}  // namespace RWKV_CPU_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -11,7 +11,9 @@
 
 #include "rwkv/core/math.hpp"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CPU_ABI {
 
 #if RWKV_SIMD_BYTES > 0
 
@@ -297,4 +299,6 @@ RWKV_INLINE One<T> multiply_add(One<T> a, One<T> b, One<T> c) {
   return a * b + c;
 }
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI
+}  // namespace RWKV_CPU_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -9,7 +9,9 @@
 #include "rwkv/backend/recur_back.hpp"
 #include "rwkv/core/arena.hpp"
 
-namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CPU_ABI {
 
 /// Sums over tokens that each tile keeps for itself until all are done.
 namespace partial_sums {
@@ -187,4 +189,6 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
   if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, chunks * batch, ops...);
 }
 
-}  // namespace rwkv::inline RWKV_ABI::inline RWKV_CPU_ABI
+}  // namespace RWKV_CPU_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -9,7 +9,8 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 
-namespace rwkv::inline RWKV_ABI {
+namespace rwkv {
+inline namespace RWKV_ABI {
 
 /// Runs tiles on the calling thread and `count - 1` others, which live as long as any copy of this object.
 class Threads {
@@ -90,4 +91,5 @@ class Threads {
   std::shared_ptr<Eigen::ThreadPool> pool_;
 };
 
-}  // namespace rwkv::inline RWKV_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

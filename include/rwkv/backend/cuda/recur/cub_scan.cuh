@@ -1,0 +1,68 @@
+#pragma once
+/// Scans over time by CUB, for kernels of your own with any scannable cell: its `compose` is all they need.
+#include <cstddef>
+#include <cub/block/block_scan.cuh>
+#include <cub/device/device_scan.cuh>
+
+#include "rwkv/backend/cuda/recur/scan.cuh"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CUDA_ABI {
+
+/// A cell's `compose` as a binary operator.
+template <Scannable C>
+struct Compose {
+  template <class Stretch>
+  RWKV_HD Stretch operator()(const Stretch& earlier, const Stretch& later) const {
+    return C::compose(earlier, later);
+  }
+};
+
+/// A scan over the tokens of one channel by a block of `Threads` threads in one dimension, a token for each:
+///
+///     __shared__ typename TimeScan<WKV4, float, 128>::Storage storage;
+///     TimeScan<WKV4, float, 128>(storage).states(x, state);   // in front of the block; now in front of the token
+///     const auto y = WKV4::step(state, x);                    // and behind it
+///
+/// All threads call it, with the same state. A barrier goes between two uses of the storage.
+template <Scannable C, class T, int Threads>
+class TimeScan {
+ public:
+  using Number = One<T>;
+  using Stretch = gpu::stretch_t<C, Number>;
+  using Storage = typename cub::BlockScan<Stretch, Threads>::TempStorage;
+
+  __device__ explicit TimeScan(Storage& storage) : storage_(storage) {}
+
+  /// Takes the state in front of the block's tokens to that in front of the thread's, and returns the stretch of all.
+  __device__ Stretch states(const Number (&x)[input_count<C>], Number (&state)[C::state_size]) const {
+    const Stretch token = C::lift(x);
+    Stretch before = token, all = token;  // the first thread has none before it
+    cub::BlockScan<Stretch, Threads>(storage_).ExclusiveScan(token, before, Compose<C>(), all);
+    if (threadIdx.x > 0) C::enter(state, before);
+    return all;
+  }
+
+ private:
+  Storage& storage_;
+};
+
+/// The composition of the first 1, 2, ... `count` stretches of one channel, in time-contiguous memory of the device.
+/// The order in which CUB composes is its own: two runs may differ in their last bits, unlike those of recur.
+template <Scannable C, class Stretch>
+void scan_stretches(const CudaStream& stream, bool dry, Arena scratch, const Stretch* stretches, Stretch* scanned,
+                    Index count) {
+  const gpu::CurrentDevice current(stream.device());
+  std::size_t bytes = 0;
+  RWKV_CUDA_TRY(
+      cub::DeviceScan::InclusiveScan(nullptr, bytes, stretches, scanned, Compose<C>(), count, stream.handle()));
+  auto* temporary = scratch.take<std::byte>(static_cast<Index>(bytes));
+  if (dry || count == 0) return;
+  RWKV_CUDA_TRY(
+      cub::DeviceScan::InclusiveScan(temporary, bytes, stretches, scanned, Compose<C>(), count, stream.handle()));
+}
+
+}  // namespace RWKV_CUDA_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -1,0 +1,127 @@
+#pragma once
+/// The adjoints of recurrences on a GPU: backwards token after token, or as a chained scan over time.
+#include <type_traits>
+#include <utility>
+
+#include "rwkv/backend/cuda/recur/scan_back.cuh"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CUDA_ABI {
+namespace gpu {
+
+/// Tokens whose states a lane holds on its way back.
+template <class C, class T>
+inline constexpr int back_tokens = tokens_of_run(C::state_size* words_of<T>);
+
+/// The adjoint of a channel cell token after token: a thread for a channel of a sequence. On the way forward it keeps
+/// the state in front of every run, in starts [slot, component, channel]; on the way back it holds the states of one
+/// run.
+template <class C, class T, class Sequences, class... Op>
+RWKV_KERNEL void __launch_bounds__(serial_threads, 1)
+    serial_back_kernel(Sequences sequences, T* starts, Mat<const T> first, Mat<const T> dlast, Mat<T> dfirst,
+                       Partial<T> partial, Op... ops) {
+  using R = Several<T, 1>;
+  constexpr int tokens = back_tokens<C, T>;
+  constexpr std::size_t inputs = input_count<C>;
+  constexpr auto all = detail::AllLanes{};
+  const Index width = detail::written(ops...).width;
+  const auto columns = static_cast<unsigned>((width + serial_threads - 1) / serial_threads);
+  const Index lane = blockIdx.x % columns * serial_threads + threadIdx.x, s = blockIdx.x / columns;
+  if (lane >= width) return;
+  const Span span = sequences[s];
+  const Index runs = (span.end - span.begin + tokens - 1) / tokens;
+  const auto start_of = [&](Index n) { return starts + sequences.slot({s, n}, tokens) * C::state_size * width + lane; };
+  Numbers<R, C::state_size> now, dstate;
+  {
+    run_t<R, tokens, inputs, Op...> ahead;
+    ahead.begin(lane, ops...);
+    RWKV_UNROLL for (int i = 0; i < tokens; ++i) {
+      if (span.begin + i < span.end) ahead.fetch(i, span.b, span.begin + i, lane, ops...);
+    }
+    detail::load_lanes(now.v, first.row(s) + lane, width, all);
+    for (Index n = 0; n < runs; ++n) {
+      detail::store_lanes(now.v, start_of(n), width, all);
+      const Index t = span.begin + n * tokens;
+      RWKV_UNROLL for (int i = 0; i < tokens; ++i) {
+        if (t + tokens < span.end) {
+          R x[inputs];
+          ahead.numbers(i, x);
+          if (t + tokens + i < span.end) ahead.fetch(i, span.b, t + tokens + i, lane, ops...);
+          advance<C>(now.v, x);
+        }
+      }
+    }
+  }
+  Numbers<R, detail::sum_count<Op...> + 1> sums;
+  RWKV_UNROLL for (std::size_t n = 0; n <= detail::sum_count<Op...>; ++n) sums.v[n] = R(0);
+  detail::load_lanes(dstate.v, dlast.row(s) + lane, width, all);
+  BackRun<C, R, tokens, Op...> run;
+  run.held.begin(lane, ops...);
+  for (Index n = runs; n-- > 0;) {
+    const Index t = span.begin + n * tokens;
+    const int count = span.end - t < tokens ? static_cast<int>(span.end - t) : tokens;
+    run.fetch(count, span.b, t, lane, ops...);
+    detail::load_lanes(now.v, start_of(n), width, all);
+    run.recompute(count, now.v);
+    run.retreat(count, span.b, t, lane, dstate.v, sums, ops...);
+  }
+  detail::store_lanes(dstate.v, dfirst.row(s) + lane, width, all);
+  partial.store(s, lane, sums);
+}
+
+/// The adjoint of a cell over sequences of at most `longest` tokens.
+template <class Schedule, class C, class T, class Sequences, class... Op>
+void recur_back_sequences(const CudaStream& stream, bool dry, Arena scratch, [[maybe_unused]] Schedule schedule, C,
+                          Sequences sequences, [[maybe_unused]] Index longest, Mat<const T> first, Mat<const T> dlast,
+                          Mat<T> dfirst, const Op&... ops) {
+  const Index width = detail::written(ops...).width;
+  if constexpr (scans_back<C, T, Op...>() && !std::is_same_v<Schedule, Sequential>) {
+    if (longest > chunk_of(schedule, sequences.count() * width, longest)) {
+      return recur_back_scan<C>(stream, dry, scratch, sequences, first, dlast, dfirst, ops...);
+    }
+  }
+  T* starts = scratch.take<T>(sequences.slots(back_tokens<C, T>) * C::state_size * width);
+  const Partial<T> partial{scratch.take<T>(sequences.count() * Index{detail::sum_count<Op...>} * width), width};
+  if (dry) return;
+  stream.launch({.grid = {static_cast<unsigned>(blocks_for(width, serial_threads) * sequences.count())},
+                 .block = {serial_threads}},
+                serial_back_kernel<C, T, Sequences, Op...>, sequences, starts, first, dlast, dfirst, partial, ops...);
+  launch_add_partial(stream, partial, sequences.count(), ops...);
+}
+
+/// The verb `recur_back`.
+template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
+void recur_back(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N>,
+                Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
+  static_assert(detail::explain_recur_back<Schedule, C, Op...>());
+  if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+  const auto y = detail::written(ops...);
+  recur_back_sequences(stream, dry, scratch, schedule, cell, Whole{y.batch, y.time}, y.time, dynamic(first),
+                       dynamic(dlast), dynamic(dfirst), ops...);
+}
+
+/// The verb `recur_back` over sequences of different lengths in one row, as recur_packed.
+template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class I, class... Op>
+void recur_back_packed(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N>,
+                       Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst, const I* starts,
+                       const Op&... ops) {
+  static_assert(detail::explain_recur_back<Schedule, C, Op...>());
+  static_assert(explain_packed<Op...>());
+  const auto y = detail::written(ops...);
+  if (!dry) {
+    auto one_first = first;
+    auto one_dlast = dlast;
+    auto one_dfirst = dfirst;
+    one_first.rows = one_dlast.rows = one_dfirst.rows = 1;
+    check_one_row(y.batch);
+    detail::check_recur_back<C>(one_first, one_dlast, one_dfirst, ops...);
+  }
+  recur_back_sequences(stream, dry, scratch, schedule, cell, Packed<I>{starts, first.rows, y.time}, y.time,
+                       dynamic(first), dynamic(dlast), dynamic(dfirst), ops...);
+}
+
+}  // namespace gpu
+}  // namespace RWKV_CUDA_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv
