@@ -105,12 +105,12 @@ struct Lanes {
   template <class T>
   RWKV_HD void load_state(const T* head_state, Extent<N> length, Index head_lanes) {
     const Index numbers = lane_state_size<C>(length);
-    RWKV_UNROLL for (Index n = 0; n < numbers; ++n) state[n] = load<R>(head_state + n * head_lanes, used);
+    RWKV_UNROLL_HEAD for (Index n = 0; n < numbers; ++n) state[n] = load<R>(head_state + n * head_lanes, used);
   }
   template <class T>
   RWKV_HD void store_state(T* head_state, Extent<N> length, Index head_lanes) const {
     const Index numbers = lane_state_size<C>(length);
-    RWKV_UNROLL for (Index n = 0; n < numbers; ++n) store(state[n], head_state + n * head_lanes, used);
+    RWKV_UNROLL_HEAD for (Index n = 0; n < numbers; ++n) store(state[n], head_state + n * head_lanes, used);
   }
 
   /// Own inputs of the token (b, t).

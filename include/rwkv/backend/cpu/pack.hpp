@@ -99,9 +99,10 @@ struct Pack {
       return load(lanes);
     }
   }
-  /// The first `lanes` numbers; zero in the other lanes, whose memory is not touched.
+  /// The first `lanes` numbers; zero in the other lanes, whose memory is not touched. Not inlined, and neither is the
+  /// store of some lanes: only the end of a row needs them, and they would be half of the code.
   template <class U>
-  RWKV_INLINE static Pack load(const U* from, int lanes) {
+  [[gnu::noinline]] static Pack load(const U* from, int lanes) {
     U copy[N] = {};
     for (int i = 0; i < N && i < lanes; ++i) copy[i] = from[i];
     return load(static_cast<const U*>(copy));
@@ -115,7 +116,11 @@ struct Pack {
     }
   }
   template <class U>
-  RWKV_INLINE void store(U* to, int lanes) const {
+  void store(U* to, int lanes) const {
+    store_some(to, v, lanes);
+  }
+  template <class U>
+  [[gnu::noinline]] static void store_some(U* to, native v, int lanes) {
     for (int i = 0; i < N && i < lanes; ++i) to[i] = narrow<U>(static_cast<T>(v[i]));
   }
 
