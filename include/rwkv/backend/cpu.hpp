@@ -258,17 +258,19 @@ class Cpu {
       tile -= count;
       return false;
     }
-    const auto& [y, x, w, epilogue] = product;
+    const Mat<T> y = product.y;
     const Index begin = tile * outputs_per_tile(product);
     const Index end = std::min<Index>(y.cols, begin + outputs_per_tile(product));
-    dot::dot_tile<T, W>(y, x, w, begin, end);
+    with_typed<T>(product.w, [&](auto w) { dot::dot_tile(y, product.x, w, begin, end); });
     if constexpr (!std::is_same_v<E, Identity>) {
       for (Index r = 0; r < y.rows; ++r) {
         using R = Widest<T>;
         T* row = y.row(r);
         Index n = begin;
-        for (; n + R::size <= end; n += R::size) epilogue(R::load(row + n)).store(row + n);
-        if (const int left = static_cast<int>(end - n); left > 0) epilogue(R::load(row + n, left)).store(row + n, left);
+        for (; n + R::size <= end; n += R::size) product.epilogue(R::load(row + n)).store(row + n);
+        if (const int left = static_cast<int>(end - n); left > 0) {
+          product.epilogue(R::load(row + n, left)).store(row + n, left);
+        }
       }
     }
     return true;

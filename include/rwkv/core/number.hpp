@@ -77,6 +77,14 @@ struct Numerics {
   using compute = Compute;
 };
 
+/// The storage type of a model whose matrices keep the number types of their file; see AsStored.
+struct AnyStorage {};
+
+/// The scalar of a model that computes in Compute and keeps every matrix of a checkpoint in the type it is stored in, so
+/// that one model type runs files of float, bf16 and f16 numbers, mapped where they lie. To run, not to train.
+template <class Compute>
+using AsStored = Numerics<AnyStorage, Compute>;
+
 /// The bundle a scalar name stands for. A type that has none is not a scalar.
 template <class S>
 struct numerics {};
