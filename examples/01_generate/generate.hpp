@@ -2,7 +2,6 @@
 // Continues a prompt with an RWKV-4 checkpoint, straight from the official .pth or a .safetensors; on any backend.
 #include <rwkv/rwkv.hpp>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -11,6 +10,7 @@
 #include <string>
 
 #include "../backend_for.hpp"
+#include "../options.hpp"
 
 namespace example {
 
@@ -68,27 +68,22 @@ void run(const Settings& settings, const rwkv::TensorFile& file) {
 template <class Backend>
 int generate(int argc, char** argv) {
   Settings settings;
-  CLI::App app("Continues a prompt with an RWKV-4 checkpoint (.pth or .safetensors).", "generate");
-  app.option_defaults()->always_capture_default();
-  app.add_option("model", settings.model, "checkpoint");
-  app.add_option("--prompt", settings.prompt, "text to continue");
-  app.add_option("--tokens", settings.tokens, "how many tokens to add")->check(CLI::NonNegativeNumber);
-  app.add_option("--temperature", settings.temperature, "0 takes the most likely token");
-  app.add_option("--top-p", settings.top_p, "draw from the most likely tokens that together have this probability");
-  app.add_option("--top-k", settings.top_k, "draw from this many tokens at most; 0: all");
-  app.add_option("--presence", settings.presence, "penalty for tokens that occurred");
-  app.add_option("--frequency", settings.frequency, "penalty for each time a token occurred");
-  app.add_option("--seed", settings.seed, "equal seeds give equal text");
-  if constexpr (Threaded<Backend>) app.add_option("--threads", settings.threads, "threads");
-  app.add_option("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
-  }
-  std::signal(SIGINT, [](int) { interrupted = 1; });
+  Options options("generate", "Continues a prompt with an RWKV-4 checkpoint (.pth or .safetensors).");
+  options.add_argument("MODEL", settings.model, "checkpoint");
+  options.add("--prompt", settings.prompt, "text to continue");
+  options.add("--tokens", settings.tokens, "how many tokens to add", 0);
+  options.add("--temperature", settings.temperature, "0 takes the most likely token");
+  options.add("--top-p", settings.top_p, "draw from the most likely tokens that together have this probability");
+  options.add("--top-k", settings.top_k, "draw from this many tokens at most; 0: all");
+  options.add("--presence", settings.presence, "penalty for tokens that occurred");
+  options.add("--frequency", settings.frequency, "penalty for each time a token occurred");
+  options.add("--seed", settings.seed, "equal seeds give equal text");
+  if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads");
+  options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
 
   try {
+    if (!options.parse(argc, argv)) return 0;  // help was asked for
+    std::signal(SIGINT, [](int) { interrupted = 1; });
     const auto file = rwkv::open_tensors(settings.model);
     const auto* embedding = file.find("emb.weight");
     const auto dtype = embedding == nullptr ? rwkv::DType::f32 : embedding->dtype;
