@@ -39,11 +39,11 @@ inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab
   return rwkv::Tokenizer::bytes();
 }
 
-/// S is the number type of the file, so that its weights are used where they lie.
-template <class Backend, class S>
-void run(const Settings& settings, const rwkv::TensorFile& file) {
-  using Net = rwkv::LanguageModel<rwkv::V4, S, Backend>;
-  const auto net = rwkv::load_checkpoint<Net>(file, {}, backend_for<Backend>(settings.threads));
+template <class Backend>
+void run(const Settings& settings) {
+  // Computes in float; the weights keep the type of the file, so that they are used where they lie.
+  using Net = rwkv::LanguageModel<rwkv::V4, rwkv::AsStored<float>, Backend>;
+  const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, backend_for<Backend>(settings.threads));
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
   rwkv::Sampler pick{.temperature = settings.temperature,
@@ -84,12 +84,7 @@ int generate(int argc, char** argv) {
   try {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     std::signal(SIGINT, [](int) { interrupted = 1; });
-    const auto file = rwkv::open_tensors(settings.model);
-    const auto* embedding = file.find("emb.weight");
-    const auto dtype = embedding == nullptr ? rwkv::DType::f32 : embedding->dtype;
-    if (dtype == rwkv::DType::bf16) run<Backend, rwkv::bf16>(settings, file);
-    else if (dtype == rwkv::DType::f16) run<Backend, rwkv::f16>(settings, file);
-    else run<Backend, float>(settings, file);
+    run<Backend>(settings);
   } catch (const std::exception& error) {
     std::cerr << "generate: " << error.what() << '\n';
     return 1;

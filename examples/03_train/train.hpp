@@ -347,10 +347,10 @@ int train(const Settings& settings) {
   return Run<Net, Keep>(settings, std::move(net), training, held_out)();
 }
 
-/// S is the number type of the file, so that its weights are used where they lie.
-template <class Backend, class S>
-int evaluate(const Settings& settings, const TensorFile& file) {
-  const auto net = load_checkpoint<LanguageModel<V4, S, Backend>>(file, {}, backend_for<Backend>(settings.threads));
+template <class Backend>
+int evaluate(const Settings& settings) {
+  using Net = LanguageModel<V4, AsStored<float>, Backend>;
+  const auto net = load_checkpoint<Net>(settings.evaluate, {}, backend_for<Backend>(settings.threads));
   const auto [tokens, vocab] = read_text(settings);
   check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
   Progress progress;
@@ -367,16 +367,6 @@ int evaluate(const Settings& settings, const TensorFile& file) {
   progress.print(text("%td tokens predicted in %s", tokens.size() - 1, clock_time(now() - begun).c_str()));
   std::cout << "loss " << join(loss) << '\n';
   return 0;
-}
-
-template <class Backend>
-int evaluate(const Settings& settings) {
-  const auto file = open_tensors(settings.evaluate);
-  const auto* embedding = file.find("emb.weight");
-  const auto dtype = embedding == nullptr ? DType::f32 : embedding->dtype;
-  if (dtype == DType::bf16) return evaluate<Backend, bf16>(settings, file);
-  if (dtype == DType::f16) return evaluate<Backend, f16>(settings, file);
-  return evaluate<Backend, float>(settings, file);
 }
 
 template <class Backend>
