@@ -266,7 +266,7 @@ class Run {
       });
     }
     if (stopped == 0) {
-      expects(std::isfinite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ",
+      expects(is_finite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ",
               loss);
       const bool best = !held_out_ || loss < history_.best;
       if (best) {

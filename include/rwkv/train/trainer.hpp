@@ -13,6 +13,7 @@
 
 #include "rwkv/backend/flat_rows.hpp"
 #include "rwkv/backend/transfer.hpp"
+#include "rwkv/core/finite.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/system/glob.hpp"
 #include "rwkv/train/adamw.hpp"
@@ -97,7 +98,7 @@ class Trainer {
     }
     for (const auto& adapted : adapted_) adapted.pull_back(backend_);
     const double norm = std::sqrt(squares(scratch_.arena()));
-    if (!std::isfinite(loss) || !std::isfinite(norm)) {
+    if (!is_finite(loss) || !is_finite(norm)) {
       backend_.copy(Mat<const scalar>(before_.numbers()), gradient_.state().numbers());
       fail("rwkv: training step ", steps_, ": the loss is ", loss, ", the gradient's norm ", norm, "; ",
            first_not_finite());
@@ -332,7 +333,7 @@ class Trainer {
     backend be = backend_;
     const auto index = [&](std::span<const scalar> numbers) {
       const OnHost read(be, numbers);
-      return std::find_if(read.begin(), read.end(), [](scalar x) { return !std::isfinite(x); }) - read.begin();
+      return std::find_if(read.begin(), read.end(), [](scalar x) { return !is_finite(x); }) - read.begin();
     };
     for (const auto& weight : weights_) {
       if (const auto i = index(weight.numbers); i < std::ssize(weight.numbers)) {
