@@ -88,13 +88,13 @@ class Scans {
         u_(be_, width, -1, 1, 2), k_(be_, count, -2, 2, 3), v_(be_, count, -1, 1, 4), dy_(be_, count, -1, 1, 5),
         states_(be_, 3 * width, 0, 1, 6, 3), results_(be_, results, -1, 1, 7), expected_(be_, results, -1, 1, 8),
         counters_(be_) {
-    scratch_ = bench::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Scan>(ws, results_.data()); });
+    scratch_ = rwkv::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Scan>(ws, results_.data()); });
   }
 
   /// Runs in sequence, then as a scan, which becomes what the others are compared with. The numbers that are too far
   /// apart.
   unsigned long long begin() {
-    const auto scratch = bench::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Sequential>(ws, results_.data()); });
+    const auto scratch = rwkv::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Sequential>(ws, results_.data()); });
     run<rwkv::Sequential>(scratch.arena(), results_.data());
     run<rwkv::Scan>(scratch_.arena(), expected_.data());
     be_.stream().launch({dim3(512), dim3(256)}, distances_kernel, results_.data(), expected_.data(), 3 * count, 1e-3f,

@@ -210,13 +210,12 @@ class LayerRunner : public Runner<L> {
       states_.push_back(view);
     });
     part.reset(be, state_);
-    Index peak = 0;
-    auto dry = be;
-    dry.dry = true;
-    part.forward(dry, rwkv::Arena(peak), rwkv::Seq<const T>{nullptr, batch, 1, width_}, state_,
-                 rwkv::Seq<T>{nullptr, batch, 1, width_});
-    scratch_bytes_ = peak;
-    scratch_ = reinterpret_cast<std::byte*>(this->take(std::vector<unsigned char>(static_cast<std::size_t>(peak))));
+    scratch_bytes_ = rwkv::scratch_for(be, [&](rwkv::Arena ws) {
+                       part.forward(be, ws, rwkv::Seq<const T>{nullptr, batch, 1, width_}, state_,
+                                    rwkv::Seq<T>{nullptr, batch, 1, width_});
+                     }).bytes();
+    const auto bytes = static_cast<std::size_t>(scratch_bytes_);
+    scratch_ = reinterpret_cast<std::byte*>(this->take(std::vector<unsigned char>(bytes)));
     x_ = this->take(std::vector<T>(static_cast<std::size_t>(batch * width_)));
     y_ = this->take(std::vector<T>(static_cast<std::size_t>(batch * width_)));
   }
@@ -469,24 +468,20 @@ TEST_CASE_TEMPLATE("simt: embedding and head at one token", S, float, double, rw
       const rwkv::Seq<double> reference_x{want_x.data(), batch, 1, width};
       const rwkv::Seq<T> logits{head.take(std::vector<T>(want.size(), std::numeric_limits<T>::quiet_NaN())), batch, 1,
                                 50};
-      Index scratch = 0;
       std::vector<std::byte> memory(1 << 16);
       want_embedding.part.forward(want_embedding.be, chosen, reference_x);
       want_head.part.forward(want_head.be, rwkv::Arena(memory.data(), 1 << 16), reference_x,
                              rwkv::Seq<double>{want.data(), batch, 1, 50});
-      rwkv::Arena measure(scratch);
-      auto dry = head.be;
-      dry.dry = true;
-      head.part.forward(dry, measure, x, logits);
-      CHECK((scratch == 0) == (batch <= 8));
+      const auto scratch =
+          rwkv::scratch_for(head.be, [&](rwkv::Arena ws) { head.part.forward(head.be, ws, x, logits); });
+      CHECK((scratch.bytes() == 0) == (batch <= 8));
 
-      auto* const ws = reinterpret_cast<std::byte*>(head.take(std::vector<unsigned char>(1 << 16)));
       const long before = simt::counts.launches;
       embedding.part.forward(embedding.be, chosen, x);
       embedding.be.sync();
       if constexpr (simt::emulated) CHECK(simt::counts.launches - before == 1);
       CHECK(distance(embedding.read(x.data, batch * width), want_x) < bound);
-      head.part.forward(head.be, rwkv::Arena(ws, 1 << 16), x, logits);
+      head.part.forward(head.be, scratch.arena(), x, logits);
       head.be.sync();
       if (simt::emulated && batch <= 8) CHECK(simt::counts.launches - before == 2);
       CHECK(distance(head.read(logits.data, batch * 50), want) < bound);

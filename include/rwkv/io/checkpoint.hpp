@@ -17,13 +17,13 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/memory.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/io/names.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
-#include "rwkv/model/memory.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
