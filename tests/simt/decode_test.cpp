@@ -19,7 +19,7 @@ using rwkv::Index;
 
 namespace {
 
-/// A version of a user's own: every part is another than that of RWKV-4.
+/// A version that a user might write: every part differs from RWKV-4.
 struct Own : rwkv::V4 {
   struct Decay {
     template <class R>
@@ -58,7 +58,7 @@ struct Own : rwkv::V4 {
   using Mix = rwkv::MixPrevious;
 };
 
-/// A gate that is no function of one channel, so that a layer with it is not fused.
+/// A gate with a stage. It is not a function of one channel, so a layer with it is not fused.
 struct Summing : rwkv::V4 {
   struct Gate {
     using stages = rwkv::Stages<1>;
@@ -96,14 +96,14 @@ struct Products {
 };
 using Gpu = rwkv::BasicCuda<Products>;
 
-/// Work that writes 1, 2, ..., a number for each thread, and work that sums them up.
+/// Two works: every thread of the first writes a number 1, 2, ...; the second sums them.
 struct Numbered {
   [[maybe_unused]] static constexpr int resident = 1;
   static constexpr std::size_t shared_bytes = 0;
   int* numbers;
   unsigned blocks;
 
-  __device__ void run(unsigned block) const {
+  __device__ void run_block(unsigned block) const {
     const int i = static_cast<int>(block) * rwkv::gpu::work_threads + static_cast<int>(threadIdx.x);
     numbers[i] = i + 1;
   }
@@ -115,7 +115,7 @@ struct Summed {
   unsigned blocks;
 
   template <class Wait>
-  __device__ void run(unsigned block, const Wait& wait) const {
+  __device__ void run_block(unsigned block, const Wait& wait) const {
     wait();
     int sum = 0;
     for (int i = 0; i < count; ++i) sum += numbers[i];
@@ -151,7 +151,7 @@ class Memory {
   std::vector<void*> blocks_;
 };
 
-/// Something with parameters and states, in memory of its backend.
+/// A layer, embedding or head with live parameters in memory of its backend.
 template <class K>
 class Runner {
  public:
@@ -166,7 +166,7 @@ class Runner {
       std::vector<S> numbers(static_cast<std::size_t>(spec.shape.count()));
       const double scale = spec.shape.rank == 2 ? 2 / std::sqrt(static_cast<double>(spec.shape.sizes[1])) : 1;
       for (std::size_t i = 0; i < numbers.size(); ++i) {
-        // What the 16-bit types hold exactly, so that all backends have the same weights.
+        // Numbers that the 16-bit types hold exactly, so that all backends have the same weights.
         numbers[i] = rwkv::narrow<S>(
             static_cast<double>(static_cast<float>(rwkv::bf16(static_cast<float>(scale * number(stream, i))))));
       }
@@ -279,7 +279,7 @@ double distance(const std::vector<T>& got, const std::vector<U>& want) {
     difference += d * d;
     whole += static_cast<double>(want[i]) * static_cast<double>(want[i]);
   }
-  return difference == 0 ? 0 : std::sqrt(difference / whole);  // a NaN stays one
+  return difference == 0 ? 0 : std::sqrt(difference / whole);  // NaN stays NaN
 }
 
 template <class T>
@@ -354,7 +354,7 @@ TEST_CASE("simt: the second work of a launch waits for all of the first") {
     const rwkv::OnHost host(be, std::span<const int>(sums, 7));
     for (const int sum : host) CHECK(sum == count * (count + 1) / 2);
 #if RWKV_SIMT
-    // As if another block had the ticket of the first and did not come to its end.
+    // As if a block of the first work had its ticket but never ended.
     auto* const late = reinterpret_cast<rwkv::gpu::Turn*>(memory.take(std::vector<unsigned>{1, 0}));
     const auto run = [&] {
       rwkv::gpu::launch_in_turn(stream, Numbered{numbers, 1}, Summed{numbers, count, sums, 1}, late);
