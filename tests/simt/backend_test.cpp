@@ -1,5 +1,5 @@
-/// The CUDA backend as a whole: what it says when something is wrong, what it leaves behind, and models on it that run
-/// eagerly, recorded, and side by side.
+/// The CUDA backend as a whole: its error messages, that it frees everything, and models that run eagerly, recorded,
+/// and in several streams.
 #include <doctest/doctest.h>
 
 #include <rwkv/cuda.cuh>
@@ -34,7 +34,7 @@ struct Machine {
   }
 };
 
-/// What the runtime holds for the program.
+/// The objects of the runtime that the program holds.
 struct Held {
   long device = simt::counts.device_allocations, host = simt::counts.host_allocations, streams = simt::counts.streams,
        events = simt::counts.events, graphs = simt::counts.graphs + simt::counts.graph_execs;
@@ -104,7 +104,7 @@ TEST_CASE("simt: an error of the runtime at any of its calls is thrown, and noth
     CAPTURE(n);
     simt::fail_call(n, cudaErrorLaunchFailure);
     try {
-      // A call that only gives something back may fail without anyone minding.
+      // A failure of a call that only releases something is ignored.
       const bool equal = run() == want;
       CHECK(equal);
     } catch (const Error& error) {
@@ -209,7 +209,7 @@ TEST_CASE_TEMPLATE("simt: a recorded step has the bits of an eager one", S, floa
 }
 
 TEST_CASE("simt: two streams do not disturb each other") {
-  // What is queued on both runs in a random order when either waits.
+  // Work queued on both runs in a random order when either waits.
   const Index width = 40, time = 9;
   const auto noise = [](Index count, std::uint64_t seed) {
     std::vector<float> x;
