@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/memory.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/fields.hpp"
@@ -25,7 +26,6 @@
 #include "rwkv/io/names.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
-#include "rwkv/model/memory.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "rwkv/backend/flat_rows.hpp"
+#include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/finite.hpp"
 #include "rwkv/op/activation.hpp"
@@ -62,9 +63,7 @@ class Trainer {
     collect(net);
     body_.reset(backend_, initial_.views);
     if (options_.tune_state) body_.begin_tuning(backend_, initial_.views);
-    Index peak = 0;
-    squares(Arena(peak));
-    scratch_ = Memory<backend>(backend_, peak);
+    scratch_ = scratch_for(backend_, [&](Arena ws) { squares(ws); });
     start_sequences();
   }
 
@@ -305,13 +304,11 @@ class Trainer {
   /// The squared norm of the gradient of all that is trained.
   double squares(Arena scratch) {
     double sum = 0;
-    if (scratch.measuring()) backend_.dry = true;
     if constexpr (requires { backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>()); }) {
       sum = backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>(gradients_));
     } else {
       for (const auto& gradient : gradients_) sum += backend_.sum_of_squares(scratch, gradient);
     }
-    backend_.dry = false;
     return sum;
   }
 
