@@ -39,10 +39,9 @@ inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab
   return rwkv::Tokenizer::bytes();
 }
 
-template <class Backend>
+template <class S, class Backend>
 void run(const Settings& settings) {
-  // Computes in float; the weights keep the type of the file, so that they are used where they lie.
-  using Net = rwkv::LanguageModel<rwkv::V4, rwkv::AsStored<float>, Backend>;
+  using Net = rwkv::LanguageModel<rwkv::V4, S, Backend>;
   const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, backend_for<Backend>(settings.threads));
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
@@ -84,7 +83,7 @@ int generate(int argc, char** argv) {
   return run_program("generate", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     std::signal(SIGINT, [](int) { interrupted = 1; });
-    run<Backend>(settings);
+    with_scalar_for<Backend>(settings.model, [&]<class S>(S) { run<S, Backend>(settings); });
     return 0;
   });
 }

@@ -266,8 +266,7 @@ class Run {
       });
     }
     if (stopped == 0) {
-      expects(is_finite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ",
-              loss);
+      expects(is_finite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ", loss);
       const bool best = !held_out_ || loss < history_.best;
       if (best) {
         save_checkpoint<bf16>(net_, settings_.out);
@@ -362,9 +361,9 @@ int train(const Settings& settings) {
   return Run<Net, Keep>(settings, std::move(net), training, held_out)();
 }
 
-template <class Backend>
+template <class S, class Backend>
 int evaluate(const Settings& settings) {
-  using Net = LanguageModel<V4, AsStored<float>, Backend>;
+  using Net = LanguageModel<V4, S, Backend>;
   const auto net = load_checkpoint<Net>(settings.evaluate, {}, backend_for<Backend>(settings.threads));
   const auto [tokens, vocab] = read_text(settings);
   check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
@@ -448,7 +447,10 @@ int train(int argc, char** argv) {
     if (!options.given("--final-rate")) rate.final = std::min(rate.final, rate.peak);
     std::signal(SIGINT, stop_at);
     std::signal(SIGTERM, stop_at);
-    return settings.evaluate.empty() ? train<Backend>(settings) : evaluate<Backend>(settings);
+    return settings.evaluate.empty() ? train<Backend>(settings)
+                                     : with_scalar_for<Backend>(settings.evaluate, [&]<class S>(S) {
+                                         return evaluate<S, Backend>(settings);
+                                       });
   });
 }
 

@@ -146,7 +146,8 @@ class BasicCuda {
   template <class... P>
   void gemm(const P&... products) {
     if (dry) return;
-    gemm_(*stream_, products...);
+    if constexpr ((detail::is_stored_product<P> && ...)) gemm_stored(products...);
+    else gemm_(*stream_, products...);
   }
 
   /// Products of more than 8 rows, with `Epilogue` or Identity, and work that waits for them
@@ -219,7 +220,7 @@ class BasicCuda {
   template <class E, class T, Index N>
   bool embedding_step(const E& embedding, std::span<const Token> tokens, Seq<T, N> y) {
     if (dry) return true;
-    detail::check_gather(embedding.params.table, tokens, y.flat());
+    with_typed<T>(embedding.params.table, [&](auto table) { detail::check_gather(table, tokens, y.flat()); });
     return gpu::embedding_step(*stream_, embedding, static_cast<const Token*>(reached(tokens)), y);
   }
   template <class H, class T, Index N, Index M>
@@ -267,6 +268,19 @@ class BasicCuda {
             "rwkv: the device cannot reach the given tokens, targets or losses; their memory must come from "
             "allocate_host");
     return static_cast<T*>(attributes.devicePointer);
+  }
+
+  /// Products AsStored of one type share launches, as those of a checkpoint do; others run one by one.
+  template <class T, class E, class... P>
+  void gemm_stored(const Product<T, AnyStorage, E>& first, const P&... more) {
+    if (((more.w.dtype == first.w.dtype) && ...)) {
+      with_typed<T>(first.w, [&]<class W>(Mat<const W>) {
+        gemm_(*stream_, detail::as_type<W>(first), detail::as_type<W>(more)...);
+      });
+    } else {
+      gemm_stored(first);
+      (gemm_stored(more), ...);
+    }
   }
 
   std::shared_ptr<CudaStream> stream_;
