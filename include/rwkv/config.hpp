@@ -52,6 +52,16 @@
 #define RWKV_HD RWKV_INLINE
 #endif
 
+/// RWKV_COMPILED, which the CMake target rwkv::compiled defines, leaves the bodies of io, text, system and the data of
+/// train to one translation unit, rwkv/compiled.cpp; otherwise they are inline functions like all others. Before each
+/// such body stands RWKV_BODY. That unit and its callers must agree on RWKV_CHECKED, and so on NDEBUG, or the link
+/// fails: the two settings have different names in RWKV_ABI. Their vector widths may differ.
+#if defined(RWKV_COMPILED)
+#define RWKV_BODY
+#else
+#define RWKV_BODY inline
+#endif
+
 /// Unrolls the loop that follows; for loops over a compile-time count. clang unrolls those by itself, and would warn
 /// about each that it cannot.
 #if defined(__CUDA_ARCH__)
