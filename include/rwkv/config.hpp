@@ -9,7 +9,8 @@
 // training run overwrites a good model, and a prompt and its single steps no longer have the same bits.
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
-#error "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math remove the checks for NaN and reorder sums; \
+#error \
+    "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math remove the checks for NaN and reorder sums; \
 add -fno-fast-math behind them for the files that include rwkv, in CMake with COMPILE_OPTIONS of the source file"
 #endif
 
@@ -60,6 +61,16 @@ add -fno-fast-math behind them for the files that include rwkv, in CMake with CO
 #define RWKV_HD __host__ __device__ __forceinline__
 #else
 #define RWKV_HD RWKV_INLINE
+#endif
+
+/// RWKV_COMPILED, which the CMake target rwkv::compiled defines, leaves the bodies of io, text, system and the data of
+/// train to one translation unit, rwkv/compiled.cpp; otherwise they are inline functions like all others. Before each
+/// such body stands RWKV_BODY. That unit and its callers must agree on RWKV_CHECKED, and so on NDEBUG, or the link
+/// fails: the two settings have different names in RWKV_ABI. Their vector widths may differ.
+#if defined(RWKV_COMPILED)
+#define RWKV_BODY
+#else
+#define RWKV_BODY inline
 #endif
 
 /// Unrolls the loop that follows. RWKV_UNROLL is for loops over the few registers of a block, a compile-time count;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "../io/checks.hpp"
+#include "rwkv/system/stream_files.hpp"
 
 using rwkv::Access;
 using rwkv::Batch;
