@@ -1,5 +1,5 @@
 #pragma once
-/// The file of a training run: everything that its next steps depend on.
+/// The checkpoint of a training run: everything that its next steps depend on.
 #include <algorithm>
 #include <charconv>
 #include <deque>
@@ -25,7 +25,7 @@ struct RunTensor {
 };
 
 namespace detail {
-/// A checksum of all texts but itself.
+/// A checksum of all texts except the checksum itself.
 inline std::string checksum_of_texts(const std::map<std::string, std::string>& texts) {
   std::string all;
   for (const auto& [key, text] : texts) {
@@ -35,8 +35,8 @@ inline std::string checksum_of_texts(const std::map<std::string, std::string>& t
 }
 }  // namespace detail
 
-/// Writes tensors and texts with a checksum of every tensor and one of the texts as .safetensors, in one step: at every
-/// moment, a crash included, the path leads to the whole old file or to the whole new one.
+/// Writes tensors and texts as .safetensors, with a checksum of every tensor and one of all texts. The file is replaced
+/// atomically: at every moment, even after a crash, the path leads to the whole old file or to the whole new one.
 template <class T, class B>
 void save_run(B& be, const std::filesystem::path& path, std::span<const RunTensor<T>> tensors,
               std::map<std::string, std::string> texts, FileSystem& files) {
@@ -51,7 +51,7 @@ void save_run(B& be, const std::filesystem::path& path, std::span<const RunTenso
   save_safetensors(path, views, texts, files);
 }
 
-/// A file that save_run wrote, read and compared with the run that is to go on from it.
+/// A file of save_run, read and compared with the run that resumes from it.
 template <class T>
 class RunFile {
  public:
@@ -75,7 +75,7 @@ class RunFile {
     expects(*text("crc32") == checksums, name_, ": the file is damaged: its checksums do not agree with its tensors");
   }
 
-  /// The number that a text is.
+  /// The text of a key, read as a number.
   Index number(const std::string& key) const {
     Index value = 0;
     const std::string digits = text(key) == nullptr ? std::string() : *text(key);
@@ -85,7 +85,7 @@ class RunFile {
     return value;
   }
 
-  /// The texts whose keys start with `prefix`, under what follows it.
+  /// The texts whose keys start with `prefix`; keys are returned without it.
   std::map<std::string, std::string> texts_after(std::string_view prefix) const {
     std::map<std::string, std::string> texts;
     for (const auto& [key, value] : file_.metadata()) {
@@ -94,7 +94,7 @@ class RunFile {
     return texts;
   }
 
-  /// Copies the numbers of every tensor to where the run keeps them.
+  /// Copies the numbers of every tensor from the file into the memory of the run.
   template <class B>
   void copy_to(B& be, std::span<const RunTensor<T>> tensors) const {
     for (const RunTensor<T>& tensor : tensors) {
