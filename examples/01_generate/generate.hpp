@@ -4,13 +4,13 @@
 
 #include <csignal>
 #include <cstdio>
-#include <exception>
 #include <iostream>
 #include <optional>
 #include <string>
 
 #include "../backend_for.hpp"
 #include "../options.hpp"
+#include "../program.hpp"
 
 namespace example {
 
@@ -39,10 +39,9 @@ inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab
   return rwkv::Tokenizer::bytes();
 }
 
-template <class Backend>
+template <class S, class Backend>
 void run(const Settings& settings) {
-  // Computes in float; the weights keep the type of the file, so that they are used where they lie.
-  using Net = rwkv::LanguageModel<rwkv::V4, rwkv::AsStored<float>, Backend>;
+  using Net = rwkv::LanguageModel<rwkv::V4, S, Backend>;
   const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, backend_for<Backend>(settings.threads));
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
@@ -57,7 +56,7 @@ void run(const Settings& settings) {
   const auto stats =
       rwkv::generate(context, tokenizer, settings.prompt, settings.tokens, pick, [](std::string_view piece) {
         std::cout << piece << std::flush;
-        return interrupted == 0;
+        return interrupted == 0 && std::cout.good();
       });
   std::fprintf(stderr, "\n\nprefill %td tokens, %.0f tokens/s; decode %td tokens, %.0f tokens/s; state %td bytes\n",
                stats.prompt_tokens, stats.prefill_tokens_per_second(), stats.new_tokens,
@@ -81,15 +80,12 @@ int generate(int argc, char** argv) {
   if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
 
-  try {
+  return run_program("generate", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     std::signal(SIGINT, [](int) { interrupted = 1; });
-    run<Backend>(settings);
-  } catch (const std::exception& error) {
-    std::cerr << "generate: " << error.what() << '\n';
-    return 1;
-  }
-  return 0;
+    with_scalar_for<Backend>(settings.model, [&]<class S>(S) { run<S, Backend>(settings); });
+    return 0;
+  });
 }
 
 }  // namespace example

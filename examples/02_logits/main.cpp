@@ -1,13 +1,13 @@
 // Writes the logits after every token of a text, for comparison with another implementation.
 #include <rwkv/rwkv.hpp>
 
-#include <exception>
 #include <iostream>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "../options.hpp"
+#include "../program.hpp"
 
 namespace {
 
@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
   options.add("--threads", settings.threads, "threads");
   options.add("--out", settings.out, "file to write");
 
-  try {
+  return example::run_program("logits", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     options.require("MODEL");
     options.require("--out");
@@ -68,8 +68,6 @@ int main(int argc, char** argv) {
     else if (settings.scalar == "bf16") run<rwkv::bf16>(settings);
     else if (settings.scalar == "f16") run<rwkv::f16>(settings);
     else run<float>(settings);
-  } catch (const std::exception& error) {
-    std::cerr << "logits: " << error.what() << '\n';
-    return 1;
-  }
+    return 0;
+  });
 }

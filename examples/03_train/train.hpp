@@ -6,7 +6,6 @@
 #include <charconv>
 #include <cmath>
 #include <csignal>
-#include <exception>
 #include <iostream>
 #include <limits>
 #include <map>
@@ -17,6 +16,7 @@
 
 #include "../backend_for.hpp"
 #include "../options.hpp"
+#include "../program.hpp"
 #include "curve.hpp"
 #include "progress.hpp"
 
@@ -39,9 +39,14 @@ struct Settings {
   bool resume = false, streams = false, recompute = false;
 
   /// The file from which an interrupted run goes on.
-  std::filesystem::path run_file() const { return std::filesystem::path(out).replace_extension(".run.safetensors"); }
-  std::filesystem::path curve_file() const {
-    return curve.empty() ? std::filesystem::path(out).replace_extension(".csv") : std::filesystem::path(curve);
+  std::filesystem::path run_file() const { return beside_model(".run.safetensors"); }
+  std::filesystem::path curve_file() const { return curve.empty() ? beside_model(".csv") : curve; }
+
+  /// The model's path with another ending. Only .safetensors is one: behind the last dot of `a-0.1` stands a part of its
+  /// name.
+  std::string beside_model(const std::string& ending) const {
+    constexpr std::string_view own = ".safetensors";
+    return (out.ends_with(own) ? out.substr(0, out.size() - own.size()) : out) + ending;
   }
 };
 
@@ -136,7 +141,8 @@ class Run {
             {"text", join(training.size(), " tokens of hash ", hash_of(training), ", held out ", settings.held_out)},
             {"batches", join(settings.streams ? "in streams" : "at random", ", seed ", settings.trainer.seed.value,
                              ", accumulate ", settings.accumulate)},
-            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience)}} {}
+            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience)},
+            {"model", std::filesystem::path(settings.out).filename().string()}} {}
 
   /// Trains to the end or until the program is asked to stop. Returns the exit status.
   int operator()() {
@@ -181,6 +187,11 @@ class Run {
     expects(!system_files().status(path, found), path.string(), ": cannot be examined");
     if (found.kind == FileStatus::Kind::regular) {
       const TensorFile file = open_tensors(path);
+      const auto model = file.metadata().find("note.model");
+      if (model != file.metadata().end()) {
+        expects(model->second == identity_.at("model"), path.string(), ": this is the run of the model '",
+                model->second, "'; pass another --out");
+      }
       const auto finished = file.metadata().find("note.finished");
       expects(finished != file.metadata().end() && finished->second == "yes", path.string(),
               ": a run that has not ended; go on with --resume, or remove the file to start anew");
@@ -255,8 +266,7 @@ class Run {
       });
     }
     if (stopped == 0) {
-      expects(std::isfinite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ",
-              loss);
+      expects(is_finite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ", loss);
       const bool best = !held_out_ || loss < history_.best;
       if (best) {
         save_checkpoint<bf16>(net_, settings_.out);
@@ -309,6 +319,10 @@ class Run {
 
 /// What the run writes must be no file that it reads, and no two of them the same.
 inline void check_paths(const Settings& settings) {
+  const auto ending = std::filesystem::path(settings.out).extension();
+  for (const char* other : {".pth", ".pt", ".bin", ".gguf", ".ckpt"}) {
+    expects(ending != other, settings.out, ": the model is written as .safetensors; pass an --out with that ending");
+  }
   std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
   for (const std::filesystem::path& written :
        {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file()}) {
@@ -347,9 +361,9 @@ int train(const Settings& settings) {
   return Run<Net, Keep>(settings, std::move(net), training, held_out)();
 }
 
-template <class Backend>
+template <class S, class Backend>
 int evaluate(const Settings& settings) {
-  using Net = LanguageModel<V4, AsStored<float>, Backend>;
+  using Net = LanguageModel<V4, S, Backend>;
   const auto net = load_checkpoint<Net>(settings.evaluate, {}, backend_for<Backend>(settings.threads));
   const auto [tokens, vocab] = read_text(settings);
   check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
@@ -417,7 +431,7 @@ int train(int argc, char** argv) {
   Settings settings;
   Options options("train", "Trains an RWKV-4 on a text file.");
   describe<Backend>(options, settings);
-  try {
+  return run_program("train", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     for (const char* size : {"--depth", "--width", "--ffn"}) {
       expects(!options.given("--from") || !options.given(size), size, ": the checkpoint of --from has its own");
@@ -433,11 +447,11 @@ int train(int argc, char** argv) {
     if (!options.given("--final-rate")) rate.final = std::min(rate.final, rate.peak);
     std::signal(SIGINT, stop_at);
     std::signal(SIGTERM, stop_at);
-    return settings.evaluate.empty() ? train<Backend>(settings) : evaluate<Backend>(settings);
-  } catch (const std::exception& error) {
-    std::cerr << "train: " << error.what() << '\n';
-    return 1;
-  }
+    return settings.evaluate.empty() ? train<Backend>(settings)
+                                     : with_scalar_for<Backend>(settings.evaluate, [&]<class S>(S) {
+                                         return evaluate<S, Backend>(settings);
+                                       });
+  });
 }
 
 }  // namespace example

@@ -5,6 +5,14 @@
 #define RWKV_VERSION_MINOR 1
 #define RWKV_VERSION_PATCH 0
 
+// With these flags a compiler assumes that there is no NaN, and reorders sums: a broken checkpoint loads, a diverged
+// training run overwrites a good model, and a prompt and its single steps no longer have the same bits.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
+#error "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math remove the checks for NaN and reorder sums; \
+add -fno-fast-math behind them for the files that include rwkv, in CMake with COMPILE_OPTIONS of the source file"
+#endif
+
 /// Bytes of the widest vector register the target offers; 0 turns packs off (plain scalars then). It follows the target
 /// flags of the translation unit; define it only to narrow the packs. nvcc cannot take vectors, so there it is 0.
 #ifndef RWKV_SIMD_BYTES

@@ -65,6 +65,17 @@ struct PlainProduct {
 };
 
 namespace detail {
+template <class P>
+inline constexpr bool is_stored_product = false;
+template <class T, class E>
+inline constexpr bool is_stored_product<Product<T, AnyStorage, E>> = true;
+
+/// A product whose weights are of type W, for backends that launch a kernel for each type.
+template <class W, class T, class E>
+constexpr Product<T, W, E> as_type(const Product<T, AnyStorage, E>& product) {
+  return {product.y, product.x, product.w.template as<W>(), product.epilogue};
+}
+
 /// Checks an output [rows, cols] and the axes that its factors share.
 template <class T, Index N>
 constexpr void check_product(Mat<T, N> y, Index rows, Index cols, Index x_depth, Index w_depth) {

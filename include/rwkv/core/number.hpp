@@ -131,11 +131,30 @@ RWKV_HD constexpr T widen(U value) {
   else return static_cast<T>(value);
 }
 
-/// Rounds a computed number to a stored one.
+namespace detail {
+/// A float from which a 16-bit number can be rounded as if from the double itself: where the double lies between two
+/// floats, the one whose last bit is set ("round to odd"), so that it is no tie where the double was none.
+RWKV_HD constexpr float rounded_to_odd(double value) {
+  const float nearest = static_cast<float>(value);
+  const auto back = static_cast<double>(nearest);
+  if (back == value || value != value) return nearest;
+  auto bits = bits_as<std::uint32_t>(nearest);
+  const bool too_large = value < 0 ? back < value : back > value;
+  if (too_large) --bits;
+  return bits_as<float>(bits | 1u);
+}
+}  // namespace detail
+
+/// Rounds a computed number to a stored one, once.
 template <class U, class T>
 RWKV_HD constexpr U narrow(T value) {
-  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>) return U(static_cast<float>(value));
-  else return static_cast<U>(value);
+  if constexpr ((std::same_as<U, bf16> || std::same_as<U, f16>) && std::same_as<T, double>) {
+    return U(detail::rounded_to_odd(value));
+  } else if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>) {
+    return U(static_cast<float>(value));
+  } else {
+    return static_cast<U>(value);
+  }
 }
 
 /// The result of comparing two `One`s. Deliberately not a bool: a functor must use select(), so that the same code also

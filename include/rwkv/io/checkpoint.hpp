@@ -1,7 +1,6 @@
 #pragma once
 /// Models from and to checkpoint files.
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -18,14 +17,15 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/memory.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/fields.hpp"
+#include "rwkv/core/finite.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/io/names.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
-#include "rwkv/model/memory.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -54,12 +54,11 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
   constexpr std::size_t block = 4096;
   for (std::size_t begin = 0; begin < count; begin += block) {
     const std::size_t end = std::min(count, begin + block);
-    // x * 0 is 0 for finite x and NaN otherwise; only a block whose sum says so is searched.
-    float probe = 0;
-    for (std::size_t i = begin; i < end; ++i) probe += static_cast<float>(widen<double>(element_at<T>(bytes, i)) * 0.0);
-    if (probe == 0) continue;
+    bool finite = true;  // of all, without a branch for each
+    for (std::size_t i = begin; i < end; ++i) finite &= is_finite(element_at<T>(bytes, i));
+    if (finite) continue;
     for (std::size_t i = begin; i < end; ++i) {
-      if (!std::isfinite(widen<double>(element_at<T>(bytes, i)))) return i;
+      if (!is_finite(element_at<T>(bytes, i))) return i;
     }
   }
   return count;
@@ -273,8 +272,8 @@ inline std::vector<std::byte> rounded(std::span<const std::byte> bytes, const St
     for (std::size_t i = first_not_finite<To>(numbers); i < count; ++i) {
       with_type(parameter.dtype, [&]<class From>(From) {
         const auto exact = widen<double>(element_at<From>(bytes, i));
-        expects(std::isfinite(widen<double>(element_at<To>(numbers, i))) || !std::isfinite(exact), path_text(path),
-                ": ", parameter.name, ": element ", i, ", ", exact, ", is too large for ", name_of(to));
+        expects(is_finite(element_at<To>(numbers, i)) || !is_finite(exact), path_text(path), ": ", parameter.name,
+                ": element ", i, ", ", exact, ", is too large for ", name_of(to));
       });
     }
   });

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/memory.hpp"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/fwd.hpp"
@@ -13,7 +14,6 @@
 #include "rwkv/model/embedding.hpp"
 #include "rwkv/model/head.hpp"
 #include "rwkv/model/layer.hpp"
-#include "rwkv/model/memory.hpp"
 #include "rwkv/model/stack.hpp"
 
 namespace rwkv {
