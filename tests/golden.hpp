@@ -19,12 +19,11 @@ using rwkv::Index;
 
 inline std::filesystem::path folder() { return RWKV_GOLDEN_DIR; }
 
-/// Whether this is the part of the golden data that travels with the repository; SUBSET.md there says what it leaves
-/// out.
+/// Whether the golden data is the subset in the repository; SUBSET.md there lists what is missing.
 inline bool is_subset() { return std::filesystem::exists(folder() / "SUBSET.md"); }
 
-/// The files under `sub` whose names start with `prefix`, sorted. Another number of them than `count` is an error: a case
-/// that was lost is a failure.
+/// The files under `sub` whose names start with `prefix`, sorted. Throws unless there are `count`, so that no golden
+/// case can get lost unnoticed.
 inline std::vector<std::filesystem::path> files(const std::string& sub, const std::string& prefix, std::size_t count) {
   std::vector<std::filesystem::path> found;
   for (const auto& entry : std::filesystem::directory_iterator(folder() / sub)) {
@@ -87,7 +86,7 @@ class File {
   rwkv::TensorFile file_;
 };
 
-/// How far straightforward arithmetic in T may be from a golden result, relative to its largest number.
+/// The tolerance for plain arithmetic in T against a golden result, relative to the largest number of the result.
 template <class T>
 double tolerance(const Tensor& want) {
   if (!std::is_same_v<T, double>) return 1e-5;

@@ -11,7 +11,7 @@ using config::Buffer;
 
 namespace {
 
-/// Floats with all their digits: every product rounds, so that the order and the fusing of operations show in the bits.
+/// Random floats with full mantissas: every product rounds, so order and contraction of operations show in the bits.
 std::vector<double> full_noise(Index count, std::uint64_t seed) {
   std::vector<double> x;
   for (Index i = 0; i < count; ++i) {
@@ -23,7 +23,7 @@ std::vector<double> full_noise(Index count, std::uint64_t seed) {
 std::vector<double> noise(Index count, std::uint64_t seed) {
   std::vector<double> x;
   for (Index i = 0; i < count; ++i) {
-    // Numbers that every tested type holds exactly.
+    // Numbers that are exact in every tested type.
     x.push_back(static_cast<double>(
         narrow<bf16>(Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0) - 0.5)
             .
@@ -62,7 +62,7 @@ TEST_CASE_TEMPLATE("products agree with the reference", W, float, bf16, f16) {
 
 namespace {
 
-/// Both adjoints of y = x w^T, each once as it is and once added to what is there, on views wider than they are.
+/// Both adjoints of y = x w^T, written and added, on views with a stride larger than their width.
 template <class T, class W>
 struct LinearAdjoint {
   Index rows, outputs, inputs;
@@ -116,8 +116,8 @@ TEST_CASE_TEMPLATE("the adjoints of products agree with the reference", W, float
       for (const Index inputs : sizes) check_adjoint<float, W>(rows, outputs, inputs, 1e-5);
     }
   }
-  check_adjoint<float, W>(1030, 70, 45, 1e-5);  // several stretches of the axis that dw sums over
-  check_adjoint<float, W>(70, 1030, 45, 1e-5);  // and that dx sums over
+  check_adjoint<float, W>(1030, 70, 45, 1e-5);  // several stretches of the axis over which dw sums
+  check_adjoint<float, W>(70, 1030, 45, 1e-5);  // and of the axis over which dx sums
   check_adjoint<float, W>(300, 45, 1030, 1e-5);
 }
 
@@ -301,5 +301,5 @@ TEST_CASE("an arena that is too small says so") {
     inner.take<float>(17);
   }
   counter.take<double>(1);
-  CHECK(peak == 256);  // what the inner copy took is free again
+  CHECK(peak == 256);  // the memory of the inner copy is free again
 }

@@ -1,6 +1,6 @@
 #pragma once
-/// The table that names, shapes and roles every parameter. Order exists in one place: binding memory, loading, saving,
-/// reports and initialisation all walk it.
+/// The table of parameters: name, shape and role of each. Binding memory, loading, saving, reports and initialisation
+/// all walk this table, so their order is defined once.
 #include <array>
 #include <functional>
 #include <span>
@@ -20,10 +20,10 @@ inline namespace RWKV_ABI {
 /// What a parameter is for. Initialisation, weight decay and learning rates follow from it.
 enum class Role : unsigned char { embedding, head, matrix, norm_scale, norm_shift, mix, decay, bonus };
 
-/// How a parameter starts, as far as its role does not say it already; see initialize().
+/// What initialize() needs to know about a parameter besides its role.
 struct Start {
   double scale = 1;  ///< matrices: gain, 0 for a matrix of zeros; mixes: factor of the exponent
-  double lift = 0;   ///< mixes: what is added in the last layer, less in the layers before it
+  double lift = 0;   ///< mixes: added in full in the last layer, in proportion to rho1 in earlier layers
 };
 
 /// The sizes of one tensor, rank at most 4.
@@ -98,7 +98,7 @@ concept Fields = requires {
   P::fields();
 };
 
-/// Calls visitor(spec, view) for every row of the table of `params`, names behind `prefix`.
+/// Calls visitor(spec, view) for every row of the table of `params`; names begin with `prefix`.
 template <Fields Params, class Sizes, class Visitor>
 void visit_fields(Params& params, const Sizes& dims, const std::string& prefix, Visitor&& visitor) {
   std::apply(
@@ -146,8 +146,8 @@ struct BindableParameter : Parameter<T> {
   }
 };
 
-/// A visitor that lists parameters. Whoever needs them then loops over plain objects: a block's table is compiled once,
-/// not once for every use.
+/// A visitor that lists parameters as plain objects to loop over. So the table of a block is compiled once, not once
+/// for every use.
 template <class T>
 struct ListParameters {
   std::vector<BindableParameter<T>>& list;
@@ -164,7 +164,7 @@ struct ListParameters {
 
 /// A parameter as files see it: bytes of a number type, which may be one of several.
 struct StoredParameter : TensorSpec {
-  DType dtype = DType::f32;        ///< of the numbers at `data`; before there are any, what the model computes with
+  DType dtype = DType::f32;        ///< of the numbers at `data`; the computing type while `data` is null
   bool keeps_stored_type = false;  ///< whether it may be bound to numbers of another type; see takes_as_stored
   const void* data = nullptr;      ///< row-major; null while the model is unbound
   void* view = nullptr;

@@ -60,8 +60,8 @@ class OpenRun {
 
 }  // namespace detail
 
-/// Writes tensors and texts with a checksum of every tensor and one of the texts as .safetensors, in one step: at every
-/// moment, a crash included, the path leads to the whole old file or to the whole new one.
+/// Writes tensors and texts as .safetensors, with a checksum of every tensor and one of all texts. The file is replaced
+/// atomically: at every moment, even after a crash, the path leads to the whole old file or to the whole new one.
 template <class T, class B>
 void save_run(B& be, const std::filesystem::path& path, std::span<const RunTensor<T>> tensors,
               std::map<std::string, std::string> texts, FileSystem& files) {
@@ -74,7 +74,7 @@ void save_run(B& be, const std::filesystem::path& path, std::span<const RunTenso
   detail::save_run(path, views, std::move(texts), files);
 }
 
-/// A file that save_run wrote, read and compared with the run that is to go on from it.
+/// A file of save_run, read and compared with the run that resumes from it.
 template <class T>
 class RunFile : public detail::OpenRun {
  public:
@@ -83,7 +83,7 @@ class RunFile : public detail::OpenRun {
           const std::map<std::string, std::string>& settings, FileSystem& files)
       : OpenRun(path, descriptions(expected), settings, files) {}
 
-  /// Copies the numbers of every tensor to where the run keeps them.
+  /// Copies the numbers of every tensor from the file into the memory of the run.
   template <class B>
   void copy_to(B& be, std::span<const RunTensor<T>> tensors) const {
     for (const RunTensor<T>& tensor : tensors) {

@@ -26,15 +26,15 @@ enum class TokenWidth : unsigned char { bits8 = 1, bits16 = 2, bits32 = 4 };
 /// A text as tokens, in memory or in a file. Copies and slices share the memory and keep it alive.
 class TokenData {
  public:
-  /// A file of little-endian unsigned integers and nothing else: any text for a model of bytes (bits8), what nanoGPT
-  /// and llm.c make of a text (bits16, bits32). A large file is mapped where there are maps; see Access. Tokens above
-  /// the largest Token are for check_vocabulary() to find.
+  /// Opens a file of little-endian unsigned integers and nothing else: any text for a byte model (bits8), or the token
+  /// files of nanoGPT and llm.c (bits16, bits32). A large file is memory-mapped where the system can; see Access.
+  /// Numbers too large for a Token are not checked here but by check_vocabulary().
   ///
   /// Errors    those of read_file(); a size that is no multiple of the width
   static TokenData open(const std::filesystem::path& path, TokenWidth width, Access access = Access::automatic,
                         FileSystem& files = system_files());
 
-  /// The tokens of a text that went through a tokenizer; `name` stands for the path in errors.
+  /// Tokens in memory, from a tokenizer; errors use `name` in place of a path.
   ///
   /// Errors    a negative token
   explicit TokenData(std::vector<Token> tokens, std::string name = "tokens");
@@ -79,7 +79,7 @@ class TokenData {
 
   static TokenData own(std::vector<Token> tokens, std::string name);
 
-  /// The i-th integer from `begin_` on; a file need not be aligned for it.
+  /// The i-th integer from `begin_` on, which need not be aligned.
   template <class T>
   T load(Index i) const {
     T value;
@@ -117,7 +117,7 @@ struct Batch {
   BatchShape shape;
   std::vector<Token> tokens;   ///< [batch, length], what the model reads
   std::vector<Token> targets;  ///< [batch, length], the token that follows each of them
-  bool fresh = true;           ///< whether the sequences begin here: the state is to be reset
+  bool fresh = true;           ///< whether the sequences begin here, so that the state must be reset
 };
 
 /// Batches of windows at random positions, each independent of the others. What a step gets depends on the data, the
@@ -128,7 +128,7 @@ class RandomWindows {
   /// Errors    a shape without tokens; data shorter than length + 1
   RandomWindows(TokenData data, BatchShape shape, Seed seed);
 
-  /// Row b starts at floor(u (size - length)), where u is number `step * batch + b` of a sequence of uniform ones.
+  /// Row b starts at floor(u (size - length)), where u is element `step * batch + b` of a sequence of uniform numbers.
   ///
   /// Errors    a negative step
   void fill(Index step, Batch& batch) const;
@@ -139,10 +139,10 @@ class RandomWindows {
   Philox source_;
 };
 
-/// Batches that read the data in order, for back-propagation through time that is cut off after `length` tokens while
-/// the state goes on: row b of the batches is stream b, one of `batch` equal parts of the data, and each step takes the
-/// next `length` tokens of every stream. After steps_per_pass() steps the streams start again, with a fresh state. At
-/// the end of each stream, tokens that fill no window are left out; so are those that make the parts unequal.
+/// Batches that read the data in order, for truncated back-propagation through time with a carried state. The data is
+/// divided into `batch` equal streams; row b of each batch has the next `length` tokens of stream b. After
+/// steps_per_pass() steps the streams start again, with a fresh state. Tokens that remain after the division into equal
+/// streams, or that do not fill a window at the end of a stream, are left out.
 class ContiguousStreams {
  public:
   /// Errors    a shape without tokens; streams shorter than `length`, or without a target for their last token
@@ -156,7 +156,7 @@ class ContiguousStreams {
  private:
   TokenData data_;
   BatchShape shape_;
-  Index stream_ = 0;  // tokens from the start of one stream to that of the next
+  Index stream_ = 0;  // distance between the starts of neighbouring streams, in tokens
 };
 
 }  // namespace RWKV_ABI
