@@ -1,10 +1,9 @@
 /// Live weights leave no part of a model asleep, and are the same numbers in every scalar type.
 #include <doctest/doctest.h>
 
-#include <rwkv/check/live_weights.hpp>
-#include <rwkv/rwkv.hpp>
-
 #include <cmath>
+
+#include "../instances.hpp"
 
 using namespace rwkv;
 

@@ -1,9 +1,8 @@
 #pragma once
 /// Models with live weights and what they answer to made-up text.
-#include <rwkv/check/live_weights.hpp>
-#include <rwkv/rwkv.hpp>
-
 #include <vector>
+
+#include "../instances.hpp"
 
 namespace config {
 

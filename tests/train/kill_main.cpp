@@ -2,13 +2,13 @@
 ///
 ///     kill_points FOLDER          trains, saves its run three times, goes on with the run that lies there
 ///     kill_points --check FOLDER  whether the run there is absent or whole
-#include <rwkv/rwkv.hpp>
-
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <string_view>
 #include <vector>
+
+#include "../instances.hpp"
 
 using namespace rwkv;
 
