@@ -1,5 +1,6 @@
 #pragma once
-// The backend of an example from its options.
+// The backend of an example from its options, and the scalar that suits a file.
+#include <rwkv/io/tensor_file.hpp>
 
 namespace example {
 
@@ -13,6 +14,22 @@ template <class Backend>
 Backend backend_for(int threads) {
   if constexpr (Threaded<Backend>) return Backend(threads);
   else return Backend();
+}
+
+/// Calls f with the scalar to run a checkpoint in. On the CPU one model runs every number type. On a GPU a step is fused
+/// into few kernels where the type is known to the compiler, so there is a model for each.
+template <class Backend, class F>
+auto with_scalar_for(const std::string& checkpoint, const F& f) {
+  if constexpr (Threaded<Backend>) {
+    return f(rwkv::AsStored<float>());
+  } else {
+    const auto file = rwkv::open_tensors(checkpoint);
+    const auto* embedding = file.find("emb.weight");
+    const auto dtype = embedding == nullptr ? rwkv::DType::f32 : embedding->dtype;
+    if (dtype == rwkv::DType::bf16) return f(rwkv::bf16());
+    if (dtype == rwkv::DType::f16) return f(rwkv::f16());
+    return f(float());
+  }
 }
 
 }  // namespace example

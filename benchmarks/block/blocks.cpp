@@ -16,11 +16,8 @@ void forward(benchmark::State& state, Index time, int threads) {
   std::vector<float> y(x.size());
   const rwkv::Seq<const float> in{x.data(), 1, time, sizes.width};
   const rwkv::Seq<float> out{y.data(), 1, time, sizes.width};
-  Index bytes = 0;
-  cpu.dry = true;
-  owned.block.forward(cpu, rwkv::Arena(bytes), in, owned.state, out);
-  cpu.dry = false;
-  const rwkv::Memory<Cpu> scratch(cpu, bytes);
+  const auto call = [&](rwkv::Arena ws) { owned.block.forward(cpu, ws, in, owned.state, out); };
+  const auto scratch = rwkv::scratch_for(cpu, call);
   const double weights = static_cast<double>(owned.bytes());
   const double activations = 2.0 * static_cast<double>(time * sizes.width) * sizeof(float);
   const bench::Work work{.bytes = weights + activations,
@@ -28,7 +25,7 @@ void forward(benchmark::State& state, Index time, int threads) {
                          .tokens = static_cast<double>(time),
                          .working_set = weights,
                          .threads = threads};
-  bench::measure(state, work, [&] { owned.block.forward(cpu, scratch.arena(), in, owned.state, out); });
+  bench::measure(state, work, [&] { call(scratch.arena()); });
 }
 
 using TimeMix = rwkv::TimeMix<rwkv::V4, float, Cpu>;

@@ -129,12 +129,9 @@ void wkv4_library(benchmark::State& state, Index width, Index time, int threads)
   Cpu cpu(threads);
   Case4 data(width, time);
   const double scalar = scalar_time(data);
-  Index bytes = 0;
-  cpu.dry = true;
-  data.library(cpu, rwkv::Arena(bytes), Schedule{});
-  cpu.dry = false;
-  const rwkv::Memory<Cpu> scratch(cpu, bytes);
-  bench::measure(state, data.work(threads), [&] { data.library(cpu, scratch.arena(), Schedule{}); });
+  const auto call = [&](rwkv::Arena ws) { data.library(cpu, ws, Schedule{}); };
+  const auto scratch = rwkv::scratch_for(cpu, call);
+  bench::measure(state, data.work(threads), [&] { call(scratch.arena()); });
   compare(state, scalar, time);
 }
 
@@ -285,12 +282,9 @@ void wkv4_back_library(benchmark::State& state, Index width, Index time, int thr
   Cpu cpu(threads);
   CaseBack4 data(width, time);
   const double scalar = scalar_time(data);
-  Index bytes = 0;
-  cpu.dry = true;
-  data.library<Cell>(cpu, rwkv::Arena(bytes), Schedule{});
-  cpu.dry = false;
-  const rwkv::Memory<Cpu> scratch(cpu, bytes);
-  bench::measure(state, data.work(threads), [&] { data.library<Cell>(cpu, scratch.arena(), Schedule{}); });
+  const auto call = [&](rwkv::Arena ws) { data.template library<Cell>(cpu, ws, Schedule{}); };
+  const auto scratch = rwkv::scratch_for(cpu, call);
+  bench::measure(state, data.work(threads), [&] { call(scratch.arena()); });
   compare(state, scalar, time);
 }
 

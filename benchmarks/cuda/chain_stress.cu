@@ -1,6 +1,6 @@
-/// chain_stress [SECONDS [TOKENS]]: whether what only a device can show holds for scans that hand the state on from tile
-/// to tile. Words of 128 bits must never be seen half written, and many launches over many tiles, also in two streams at
-/// once, must give the same bits as the first, which must agree with the sequence.
+/// chain_stress [SECONDS [TOKENS]]: checks of chained scans that need a real device. Words of 128 bits must never be
+/// read half written. Many launches over many tiles, also in two streams at once, must give the same bits as the
+/// first, and the first must agree with the recurrence token after token.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -78,7 +78,7 @@ __global__ void distances_kernel(const float* a, const float* b, Index count, fl
   if (far > 0) atomicAdd(counters, static_cast<unsigned long long>(far));
 }
 
-/// WKV4 both ways over one long sequence, in memory and a stream of its own.
+/// WKV4 forward and backward over one long sequence, with its own memory and stream.
 class Scans {
  public:
   static constexpr Index width = 192;
@@ -88,13 +88,13 @@ class Scans {
         u_(be_, width, -1, 1, 2), k_(be_, count, -2, 2, 3), v_(be_, count, -1, 1, 4), dy_(be_, count, -1, 1, 5),
         states_(be_, 3 * width, 0, 1, 6, 3), results_(be_, results, -1, 1, 7), expected_(be_, results, -1, 1, 8),
         counters_(be_) {
-    scratch_ = bench::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Scan>(ws, results_.data()); });
+    scratch_ = rwkv::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Scan>(ws, results_.data()); });
   }
 
-  /// Runs in sequence, then as a scan, which becomes what the others are compared with. The numbers that are too far
+  /// Runs token after token, then as a scan, with which later runs are compared. Returns how many numbers are too far
   /// apart.
   unsigned long long begin() {
-    const auto scratch = bench::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Sequential>(ws, results_.data()); });
+    const auto scratch = rwkv::scratch_for(be_, [&](rwkv::Arena ws) { run<rwkv::Sequential>(ws, results_.data()); });
     run<rwkv::Sequential>(scratch.arena(), results_.data());
     run<rwkv::Scan>(scratch_.arena(), expected_.data());
     be_.stream().launch({dim3(512), dim3(256)}, distances_kernel, results_.data(), expected_.data(), 3 * count, 1e-3f,

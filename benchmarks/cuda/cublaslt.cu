@@ -1,5 +1,5 @@
-/// Products by cuBLASLt: called without the library, with the fastest of the algorithms that it proposes, and by the
-/// library's CublasLtGemm. It is loaded when the first of these rows is wanted, so that the program starts without it.
+/// Products by cuBLASLt: called directly with the fastest of the algorithms that it proposes, and through CublasLtGemm.
+/// cuBLASLt is loaded when the first of these rows runs, so the program starts without it.
 #include <chrono>
 #include <map>
 
@@ -17,7 +17,7 @@ using rwkv::gpu::CublasLt;
 
 /// Which algorithm a product takes.
 enum class Choice {
-  fastest,    ///< of those that cuBLASLt proposes
+  fastest,    ///< of all that cuBLASLt proposes
   as_wrapper  ///< the first that it proposes under the demands of CublasLtGemm
 };
 
@@ -122,7 +122,7 @@ struct Operands {
 
 using Found = std::map<std::string, double>;  ///< seconds by shape and number
 
-/// Runs a case of cuBLASLt, or says why there is none.
+/// Runs a case of cuBLASLt, or prints why it cannot.
 template <class Run>
 void run_with_cublaslt(Suite& suite, const Case& what, const Run& run) {
   suite.run(what, [&] {
@@ -167,8 +167,8 @@ double queueing_seconds_of(const Cuda& be, const Call& call) {
   return median(seconds);
 }
 
-/// CublasLtGemm, which may take 1 % longer than the same algorithm called without it. Both are timed in turn, so that
-/// neither has the cooler device.
+/// CublasLtGemm, which may take 1 % longer than the same algorithm called directly. Both are timed in turn, because a
+/// device gets slower as it warms up.
 template <class T>
 void wrapper(Suite& suite, const ProductShape& shape, const Found& found) {
   Case what{"CublasLtGemm", shape.name(), number_name<T>(), work_of<T, T>(shape)};

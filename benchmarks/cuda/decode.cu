@@ -94,7 +94,7 @@ std::string rate(double tokens, const std::vector<double>& seconds) {
   return text;
 }
 
-/// A model that is made when the first of its rows is wanted.
+/// A model that is made when the first of its rows runs.
 class Lazy {
  public:
   Lazy(Cuda be, const rwkv::ModelSizes& sizes) : backend_(std::move(be)), sizes_(sizes) {}
@@ -130,8 +130,8 @@ class Lazy {
   std::optional<Net> net_;
 };
 
-/// How steps run: kernel by kernel or replayed, with the logits on the host; or replayed with the choice of the tokens,
-/// so that only these travel.
+/// How steps run: kernel by kernel with logits on the host, replayed with logits on the host, or replayed with tokens
+/// chosen on the device, so that only tokens are copied.
 enum class Steps { eager, recorded, drawn };
 constexpr const char* names_of_steps[] = {"decode, eager", "decode, recorded", "decode, drawn on the device"};
 
@@ -160,7 +160,7 @@ void decode(Suite& suite, Lazy& model, const Official& size, Index batch, Steps 
       static_cast<void>(context.step(tokens));
     });
     const StepKernels kernels = kernels_of_step(net, batch);
-    // The embedding, the layers, and the head, whose norm is a kernel of its own where the products are.
+    // Kernels: embedding, layers, head; beyond most_decoded sequences the norm of the head is a separate kernel.
     const Index most = 1 + 5 * size.sizes.depth + (batch <= few_batch ? 1 : 2);
     std::string remark =
         rwkv::join(rate(static_cast<double>(batch), seconds), "; ", kernels.count, " kernels of at most ", most);

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "rwkv/backend/cuda.cuh"
+#include "rwkv/backend/scratch.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/random.hpp"
-#include "rwkv/model/memory.hpp"
 
 namespace bench {
 
@@ -84,16 +84,6 @@ void fill_parameters(Net& net) {
     }
   }
   net.device().sync();
-}
-
-/// Scratch for call(arena), as much as it asks for when it is run dry.
-template <class Call>
-rwkv::Memory<Cuda> scratch_for(Cuda& be, const Call& call) {
-  Index bytes = 0;
-  be.dry = true;
-  call(rwkv::Arena(bytes));
-  be.dry = false;
-  return rwkv::Memory<Cuda>(be, bytes);
 }
 
 /// A recorded piece of work.

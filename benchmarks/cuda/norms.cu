@@ -1,4 +1,4 @@
-/// Layer norm and group norm, their adjoints, and a row program of one's own that adds the residual on the way.
+/// Layer norm and group norm, their adjoints, and a user's row program that adds the residual too.
 #include "rwkv/op/norm.hpp"
 
 #include "rows.cuh"

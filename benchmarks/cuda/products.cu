@@ -40,7 +40,7 @@ void add_products(Suite& suite) {
   for (const auto& [name, seconds] : theirs) {
     if (name == "8192x8192x8192/bf16") suite.saw_matrix_rate(ProductShape{8192, 8192, 8192}.flops() / seconds);
   }
-  // Own kernels are there so that nothing else is needed: 55 % of cuBLASLt.
+  // The goal of our own kernels is 55 % of cuBLASLt.
   square_products(suite, suite.backend(), "own", [&](const ProductShape& shape, const std::string& number) {
     const auto found = theirs.find(shape.name() + "/" + number);
     if (found == theirs.end()) return 0.0;

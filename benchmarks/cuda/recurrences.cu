@@ -1,4 +1,4 @@
-/// WKV4 by every schedule, both ways, and WKV7 token by token; steps of many sequences; a cell of one's own.
+/// WKV4 by every schedule, forward and backward; WKV7 token by token; steps of many sequences; a user's cell.
 #include "rwkv/cell/wkv4.hpp"
 #include "rwkv/cell/wkv7.hpp"
 #include "rwkv/op/initial_state.hpp"
@@ -6,7 +6,7 @@
 
 namespace bench {
 
-/// A cell of one's own: h = sigmoid(gate) h + value.
+/// A user's cell: h = sigmoid(gate) h + value.
 struct Leaky {
   static constexpr auto inputs = rwkv::Inputs{"gate", "value"};
   static constexpr int state_size = 1;
@@ -64,7 +64,7 @@ double bytes_of(const Shape& shape, double arrays, std::size_t size) {
 /// One head that holds all channels.
 constexpr Extent<3> length{};
 
-/// What the channels share, and a state for every set.
+/// Per-channel parameters, and a state for every set.
 struct Recurrence4 {
   Numbers<float> w, u, states;
   Index batch, width;

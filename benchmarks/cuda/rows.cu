@@ -1,4 +1,4 @@
-/// The rest of what is bound by memory: gates, sums, the optimiser, the loss, gathering and scattering.
+/// The other operations bound by memory: gates, sums, the optimiser, the loss, gathering and scattering.
 #include "rows.cuh"
 
 #include "rwkv/backend/flat_rows.hpp"
@@ -54,8 +54,8 @@ std::vector<Tensor> tensors_of_169m(const Cuda& be) {
   return tensors;
 }
 
-/// What a step of training does once all gradients are there, over the tensors of a whole model, small and large: one
-/// set of them is larger than any cache.
+/// The end of a training step, when all gradients are there, over the tensors of a whole model. They are larger
+/// together than any cache.
 void optimiser(Suite& suite) {
   Cuda& be = suite.backend();
   const auto tensors = tensors_of_169m(be);
@@ -83,7 +83,7 @@ void optimiser(Suite& suite) {
     suite.measure(adamw, 1, [&](Index) { be.rows_each(std::span<const Update>(updates)); });
   });
 
-  // What clipping waits for, so it is timed with the launches by the host and the way back to it.
+  // Clipping waits for this number, so the time includes launches and the copy to the host.
   const Case squares{"sum of squares", shape, "fp32", {.read = bytes}};
   suite.run(squares, [&] {
     const Numbers<float> g(be, count, -1, 1, 1);

@@ -112,7 +112,7 @@ std::vector<double> Suite::seconds_of(Index sets, const std::function<void(Index
   return seconds;
 }
 
-/// What hardly writes is judged by reading.
+/// Work that writes little is compared with the bandwidth of reading.
 double Suite::memory_seconds(const Work& work) const {
   return (work.read + work.written) / (work.written < 0.1 * work.read ? ceilings_.read : ceilings_.copy);
 }

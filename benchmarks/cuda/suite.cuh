@@ -52,7 +52,7 @@ class Suite {
   /// Matrix units have been seen to compute so many operations per second, perhaps more than by mma.sync.
   void saw_matrix_rate(double rate) { ceilings_.mma = std::max(ceilings_.mma, rate); }
 
-  /// Prints what the device is and what it can do.
+  /// Prints the device and its ceilings.
   void print_device();
   void section(const std::string& title) {
     section_ = title;
@@ -62,7 +62,7 @@ class Suite {
   /// How many sets of `bytes` the calls of a case must use in turn, so that none finds its data in the L2 cache.
   Index sets(double bytes) const;
 
-  /// Runs run() if the case is wanted; its error is a row of its own.
+  /// Runs run() if the case is selected. An error becomes a row.
   void run(const Case& what, const std::function<void()>& run);
   /// Prints a row that says why there is no number for a case; for run().
   void skip(const Case& what, const std::string& reason) { say(what, "skipped: " + reason); }

@@ -1,5 +1,5 @@
-/// Scans over time-contiguous numbers with a cell of one's own, by the device scan of CUB: over the stretches that the
-/// cell makes of tokens, and over the tokens themselves, which become stretches on the way.
+/// Scans over time-contiguous numbers with a user's cell, by the device scan of CUB: over stretches in memory, and over
+/// tokens that become stretches as they are loaded.
 #include <thrust/iterator/transform_iterator.h>
 #include <thrust/iterator/transform_output_iterator.h>
 

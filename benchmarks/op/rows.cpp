@@ -89,11 +89,7 @@ struct WithoutAdjoint {
 /// Measures call(scratch), with the scratch that it asks for.
 template <class Call>
 void measure_with_scratch(benchmark::State& state, const bench::Work& work, Cpu& cpu, const Call& call) {
-  Index bytes = 0;
-  cpu.dry = true;
-  call(rwkv::Arena(bytes));
-  cpu.dry = false;
-  const rwkv::Memory<Cpu> scratch(cpu, bytes);
+  const auto scratch = rwkv::scratch_for(cpu, call);
   bench::measure(state, work, [&] { call(scratch.arena()); });
 }
 

@@ -2,15 +2,15 @@
 // Continues a prompt with an RWKV-4 checkpoint, straight from the official .pth or a .safetensors; on any backend.
 #include <rwkv/rwkv.hpp>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
-#include <exception>
 #include <iostream>
 #include <optional>
 #include <string>
 
 #include "../backend_for.hpp"
+#include "../options.hpp"
+#include "../program.hpp"
 
 namespace example {
 
@@ -39,11 +39,10 @@ inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab
   return rwkv::Tokenizer::bytes();
 }
 
-/// S is the number type of the file, so that its weights are used where they lie.
-template <class Backend, class S>
-void run(const Settings& settings, const rwkv::TensorFile& file) {
+template <class S, class Backend>
+void run(const Settings& settings) {
   using Net = rwkv::LanguageModel<rwkv::V4, S, Backend>;
-  const auto net = rwkv::load_checkpoint<Net>(file, {}, backend_for<Backend>(settings.threads));
+  const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, backend_for<Backend>(settings.threads));
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
   rwkv::Sampler pick{.temperature = settings.temperature,
@@ -57,7 +56,7 @@ void run(const Settings& settings, const rwkv::TensorFile& file) {
   const auto stats =
       rwkv::generate(context, tokenizer, settings.prompt, settings.tokens, pick, [](std::string_view piece) {
         std::cout << piece << std::flush;
-        return interrupted == 0;
+        return interrupted == 0 && std::cout.good();
       });
   std::fprintf(stderr, "\n\nprefill %td tokens, %.0f tokens/s; decode %td tokens, %.0f tokens/s; state %td bytes\n",
                stats.prompt_tokens, stats.prefill_tokens_per_second(), stats.new_tokens,
@@ -68,38 +67,25 @@ void run(const Settings& settings, const rwkv::TensorFile& file) {
 template <class Backend>
 int generate(int argc, char** argv) {
   Settings settings;
-  CLI::App app("Continues a prompt with an RWKV-4 checkpoint (.pth or .safetensors).", "generate");
-  app.option_defaults()->always_capture_default();
-  app.add_option("model", settings.model, "checkpoint");
-  app.add_option("--prompt", settings.prompt, "text to continue");
-  app.add_option("--tokens", settings.tokens, "how many tokens to add")->check(CLI::NonNegativeNumber);
-  app.add_option("--temperature", settings.temperature, "0 takes the most likely token");
-  app.add_option("--top-p", settings.top_p, "draw from the most likely tokens that together have this probability");
-  app.add_option("--top-k", settings.top_k, "draw from this many tokens at most; 0: all");
-  app.add_option("--presence", settings.presence, "penalty for tokens that occurred");
-  app.add_option("--frequency", settings.frequency, "penalty for each time a token occurred");
-  app.add_option("--seed", settings.seed, "equal seeds give equal text");
-  if constexpr (Threaded<Backend>) app.add_option("--threads", settings.threads, "threads");
-  app.add_option("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
-  }
-  std::signal(SIGINT, [](int) { interrupted = 1; });
+  Options options("generate", "Continues a prompt with an RWKV-4 checkpoint (.pth or .safetensors).");
+  options.add_argument("MODEL", settings.model, "checkpoint");
+  options.add("--prompt", settings.prompt, "text to continue");
+  options.add("--tokens", settings.tokens, "how many tokens to add", 0);
+  options.add("--temperature", settings.temperature, "0 takes the most likely token");
+  options.add("--top-p", settings.top_p, "draw from the most likely tokens that together have this probability");
+  options.add("--top-k", settings.top_k, "draw from this many tokens at most; 0: all");
+  options.add("--presence", settings.presence, "penalty for tokens that occurred");
+  options.add("--frequency", settings.frequency, "penalty for each time a token occurred");
+  options.add("--seed", settings.seed, "equal seeds give equal text");
+  if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads");
+  options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
 
-  try {
-    const auto file = rwkv::open_tensors(settings.model);
-    const auto* embedding = file.find("emb.weight");
-    const auto dtype = embedding == nullptr ? rwkv::DType::f32 : embedding->dtype;
-    if (dtype == rwkv::DType::bf16) run<Backend, rwkv::bf16>(settings, file);
-    else if (dtype == rwkv::DType::f16) run<Backend, rwkv::f16>(settings, file);
-    else run<Backend, float>(settings, file);
-  } catch (const std::exception& error) {
-    std::cerr << "generate: " << error.what() << '\n';
-    return 1;
-  }
-  return 0;
+  return run_program("generate", [&] {
+    if (!options.parse(argc, argv)) return 0;  // help was asked for
+    std::signal(SIGINT, [](int) { interrupted = 1; });
+    with_scalar_for<Backend>(settings.model, [&]<class S>(S) { run<S, Backend>(settings); });
+    return 0;
+  });
 }
 
 }  // namespace example

@@ -1,12 +1,13 @@
 // Writes the logits after every token of a text, for comparison with another implementation.
 #include <rwkv/rwkv.hpp>
 
-#include <CLI/CLI.hpp>
-#include <exception>
 #include <iostream>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "../options.hpp"
+#include "../program.hpp"
 
 namespace {
 
@@ -44,35 +45,29 @@ void run(const Settings& settings) {
 
 int main(int argc, char** argv) {
   Settings settings;
-  CLI::App app(
+  example::Options options(
+      "logits",
       "Writes the logits after every token, raw little-endian [tokens, vocab]: float64 for --scalar double, else "
-      "float32.",
-      "logits");
-  app.option_defaults()->always_capture_default();
-  app.add_option("model", settings.model, "checkpoint")->required();
-  auto* text = app.add_option_group("text")->require_option(1);
-  text->add_option("--ids", settings.ids, "token ids, as 1,2,3")->delimiter(',');
-  text->add_option("--prompt", settings.prompt, "text");
-  app.add_option("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
-  app.add_option("--mode", settings.mode, "time in parallel, or token by token")
-      ->check(CLI::IsMember({"step", "sequence"}));
-  app.add_option("--scalar", settings.scalar, "number type; bf16 and f16 store weights and compute in float")
-      ->check(CLI::IsMember({"float", "double", "bf16", "f16"}));
-  app.add_option("--threads", settings.threads, "threads");
-  app.add_option("--out", settings.out, "file to write")->required();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
-  }
+      "float32.");
+  options.add_argument("MODEL", settings.model, "checkpoint");
+  options.add("--ids", settings.ids, "token ids, as 1,2,3");
+  options.add("--prompt", settings.prompt, "text");
+  options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
+  options.add("--mode", settings.mode, "time in parallel, or token by token", {"step", "sequence"});
+  options.add("--scalar", settings.scalar, "number type; bf16 and f16 store weights and compute in float",
+              {"float", "double", "bf16", "f16"});
+  options.add("--threads", settings.threads, "threads");
+  options.add("--out", settings.out, "file to write");
 
-  try {
+  return example::run_program("logits", [&] {
+    if (!options.parse(argc, argv)) return 0;  // help was asked for
+    options.require("MODEL");
+    options.require("--out");
+    rwkv::expects(options.given("--ids") != options.given("--prompt"), "give one of --ids and --prompt");
     if (settings.scalar == "double") run<double>(settings);
     else if (settings.scalar == "bf16") run<rwkv::bf16>(settings);
     else if (settings.scalar == "f16") run<rwkv::f16>(settings);
     else run<float>(settings);
-  } catch (const std::exception& error) {
-    std::cerr << "logits: " << error.what() << '\n';
-    return 1;
-  }
+    return 0;
+  });
 }

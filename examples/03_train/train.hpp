@@ -2,22 +2,21 @@
 // Trains an RWKV-4 on a text file, or says how well a model predicts one; on any backend that can train.
 #include <rwkv/rwkv.hpp>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <csignal>
-#include <exception>
 #include <iostream>
 #include <limits>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "../backend_for.hpp"
+#include "../options.hpp"
+#include "../program.hpp"
 #include "curve.hpp"
 #include "progress.hpp"
 
@@ -40,9 +39,14 @@ struct Settings {
   bool resume = false, streams = false, recompute = false;
 
   /// The file from which an interrupted run goes on.
-  std::filesystem::path run_file() const { return std::filesystem::path(out).replace_extension(".run.safetensors"); }
-  std::filesystem::path curve_file() const {
-    return curve.empty() ? std::filesystem::path(out).replace_extension(".csv") : std::filesystem::path(curve);
+  std::filesystem::path run_file() const { return beside_model(".run.safetensors"); }
+  std::filesystem::path curve_file() const { return curve.empty() ? beside_model(".csv") : curve; }
+
+  /// The model's path with another ending. Only .safetensors is one: behind the last dot of `a-0.1` stands a part of its
+  /// name.
+  std::string beside_model(const std::string& ending) const {
+    constexpr std::string_view own = ".safetensors";
+    return (out.ends_with(own) ? out.substr(0, out.size() - own.size()) : out) + ending;
   }
 };
 
@@ -137,7 +141,8 @@ class Run {
             {"text", join(training.size(), " tokens of hash ", hash_of(training), ", held out ", settings.held_out)},
             {"batches", join(settings.streams ? "in streams" : "at random", ", seed ", settings.trainer.seed.value,
                              ", accumulate ", settings.accumulate)},
-            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience)}} {}
+            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience)},
+            {"model", std::filesystem::path(settings.out).filename().string()}} {}
 
   /// Trains to the end or until the program is asked to stop. Returns the exit status.
   int operator()() {
@@ -182,6 +187,11 @@ class Run {
     expects(!system_files().status(path, found), path.string(), ": cannot be examined");
     if (found.kind == FileStatus::Kind::regular) {
       const TensorFile file = open_tensors(path);
+      const auto model = file.metadata().find("note.model");
+      if (model != file.metadata().end()) {
+        expects(model->second == identity_.at("model"), path.string(), ": this is the run of the model '",
+                model->second, "'; pass another --out");
+      }
       const auto finished = file.metadata().find("note.finished");
       expects(finished != file.metadata().end() && finished->second == "yes", path.string(),
               ": a run that has not ended; go on with --resume, or remove the file to start anew");
@@ -256,8 +266,7 @@ class Run {
       });
     }
     if (stopped == 0) {
-      expects(std::isfinite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ",
-              loss);
+      expects(is_finite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ", loss);
       const bool best = !held_out_ || loss < history_.best;
       if (best) {
         save_checkpoint<bf16>(net_, settings_.out);
@@ -310,6 +319,10 @@ class Run {
 
 /// What the run writes must be no file that it reads, and no two of them the same.
 inline void check_paths(const Settings& settings) {
+  const auto ending = std::filesystem::path(settings.out).extension();
+  for (const char* other : {".pth", ".pt", ".bin", ".gguf", ".ckpt"}) {
+    expects(ending != other, settings.out, ": the model is written as .safetensors; pass an --out with that ending");
+  }
   std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
   for (const std::filesystem::path& written :
        {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file()}) {
@@ -348,10 +361,10 @@ int train(const Settings& settings) {
   return Run<Net, Keep>(settings, std::move(net), training, held_out)();
 }
 
-/// S is the number type of the file, so that its weights are used where they lie.
-template <class Backend, class S>
-int evaluate(const Settings& settings, const TensorFile& file) {
-  const auto net = load_checkpoint<LanguageModel<V4, S, Backend>>(file, {}, backend_for<Backend>(settings.threads));
+template <class S, class Backend>
+int evaluate(const Settings& settings) {
+  using Net = LanguageModel<V4, S, Backend>;
+  const auto net = load_checkpoint<Net>(settings.evaluate, {}, backend_for<Backend>(settings.threads));
   const auto [tokens, vocab] = read_text(settings);
   check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
   Progress progress;
@@ -371,99 +384,74 @@ int evaluate(const Settings& settings, const TensorFile& file) {
 }
 
 template <class Backend>
-int evaluate(const Settings& settings) {
-  const auto file = open_tensors(settings.evaluate);
-  const auto* embedding = file.find("emb.weight");
-  const auto dtype = embedding == nullptr ? DType::f32 : embedding->dtype;
-  if (dtype == DType::bf16) return evaluate<Backend, bf16>(settings, file);
-  if (dtype == DType::f16) return evaluate<Backend, f16>(settings, file);
-  return evaluate<Backend, float>(settings, file);
-}
-
-/// One line for every option: its name and its default.
-class Help : public CLI::Formatter {
- public:
-  std::string make_option_opts(const CLI::Option* option) const override {
-    return option->get_default_str().empty() ? "" : " [" + option->get_default_str() + "]";
-  }
-};
-
-template <class Backend>
-void describe(CLI::App& app, Settings& settings) {
+void describe(Options& options, Settings& settings) {
   auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk] = settings.trainer;
-  app.option_defaults()->always_capture_default();
-  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  app.formatter(std::make_shared<Help>());
-  app.add_option("--text", settings.text, "text to train on")->default_str("tinyshakespeare.txt");
-  app.add_option("--out", settings.out, "model to write, .safetensors in bf16");
-  app.add_option("--vocab", settings.vocabulary, "World vocabulary; without it a token is a byte");
-  auto* from = app.add_option("--from", settings.from, "checkpoint to start from");
-  app.add_option("--depth", settings.sizes.depth, "layers")->check(CLI::PositiveNumber)->excludes(from);
-  app.add_option("--width", settings.sizes.width, "channels")->check(CLI::PositiveNumber)->excludes(from);
-  app.add_option("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width")
-      ->check(CLI::NonNegativeNumber)
-      ->excludes(from);
-  app.add_option("--batch", shape.batch, "sequences of a batch")->check(CLI::PositiveNumber);
-  app.add_option("--length", shape.length, "tokens of a sequence")->check(CLI::PositiveNumber);
-  app.add_option("--accumulate", settings.accumulate, "batches of a step")->check(CLI::PositiveNumber);
-  app.add_option("--steps", rate.steps, "length of the run")->check(CLI::PositiveNumber);
-  app.add_option("--rate", rate.peak, "peak learning rate");
-  app.add_option("--final-rate", rate.final, "learning rate at the end");
-  app.add_option("--warmup", rate.warmup, "steps up to the peak");
-  app.add_option("--decay", settings.decay, "cosine, linear, exponential or constant")
-      ->check(CLI::IsMember({"cosine", "linear", "exponential", "constant"}));
-  app.add_option("--weight-decay", optimizer.weight_decay, "of matrices, times the learning rate");
-  app.add_option("--clip", clip, "largest norm of the gradient; 0: no limit");
-  app.add_option("--average", average, "decay of the moving average that is saved; 0: none");
-  app.add_flag("--streams", settings.streams, "read the text in order and carry the state");
-  app.add_flag("--recompute", settings.recompute, "less memory, one more forward pass");
-  app.add_option("--freeze", frozen, "parameters to leave alone, as {emb,head}.*");
-  app.add_option("--lora", lora.matrices, "matrices to train by low-rank factors, as **.key.weight");
-  app.add_option("--rank", lora.rank, "of the factors");
-  app.add_option("--alpha", lora.alpha, "scale of the factors, divided by the rank");
-  app.add_option("--held-out", settings.held_out, "part of the text kept for validation, at its end")
-      ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--evaluate-every", settings.evaluate_every, "steps")->check(CLI::PositiveNumber);
-  app.add_option("--patience", settings.patience, "stop after so many worse evaluations; 0: never")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--save-every", settings.save_every, "steps")->check(CLI::PositiveNumber);
-  app.add_flag("--resume", settings.resume, "go on with the run that lies beside the model");
-  app.add_option("--curve", settings.curve, "losses as CSV; default: beside the model");
-  app.add_option("--seed", seed.value, "equal seeds give equal models");
+  options.add("--text", settings.text, "text to train on");
+  options.show_default("tinyshakespeare.txt");
+  options.add("--out", settings.out, "model to write, .safetensors in bf16");
+  options.add("--vocab", settings.vocabulary, "World vocabulary; without it a token is a byte");
+  options.add("--from", settings.from, "checkpoint to start from");
+  options.add("--depth", settings.sizes.depth, "layers", 1);
+  options.add("--width", settings.sizes.width, "channels", 1);
+  options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width", 0);
+  options.add("--batch", shape.batch, "sequences of a batch", 1);
+  options.add("--length", shape.length, "tokens of a sequence", 1);
+  options.add("--accumulate", settings.accumulate, "batches of a step", 1);
+  options.add("--steps", rate.steps, "length of the run", 1);
+  options.add("--rate", rate.peak, "peak learning rate");
+  options.add("--final-rate", rate.final, "learning rate at the end");
+  options.add("--warmup", rate.warmup, "steps up to the peak");
+  options.add("--decay", settings.decay, "cosine, linear, exponential or constant",
+              {"cosine", "linear", "exponential", "constant"});
+  options.add("--weight-decay", optimizer.weight_decay, "of matrices, times the learning rate");
+  options.add("--clip", clip, "largest norm of the gradient; 0: no limit");
+  options.add("--average", average, "decay of the moving average that is saved; 0: none");
+  options.add("--streams", settings.streams, "read the text in order and carry the state");
+  options.add("--recompute", settings.recompute, "less memory, one more forward pass");
+  options.add("--freeze", frozen, "parameters to leave alone, as {emb,head}.*");
+  options.add("--lora", lora.matrices, "matrices to train by low-rank factors, as **.key.weight");
+  options.add("--rank", lora.rank, "of the factors");
+  options.add("--alpha", lora.alpha, "scale of the factors, divided by the rank");
+  options.add("--held-out", settings.held_out, "part of the text kept for validation, at its end", 0, 1);
+  options.add("--evaluate-every", settings.evaluate_every, "steps", 1);
+  options.add("--patience", settings.patience, "stop after so many worse evaluations; 0: never", 0);
+  options.add("--save-every", settings.save_every, "steps", 1);
+  options.add("--resume", settings.resume, "go on with the run that lies beside the model");
+  options.add("--curve", settings.curve, "losses as CSV; default: beside the model");
+  options.add("--seed", seed.value, "equal seeds give equal models");
   if constexpr (Threaded<Backend>) {
-    app.add_option("--threads", settings.threads, "any number gives the same bits")->check(CLI::PositiveNumber);
+    options.add("--threads", settings.threads, "any number gives the same bits", 1);
   }
-  app.add_option("--evaluate", settings.evaluate, "train nothing: print the loss of this model on the text");
+  options.add("--evaluate", settings.evaluate, "train nothing: print the loss of this model on the text");
 }
 
 /// The program.
 template <class Backend>
 int train(int argc, char** argv) {
   Settings settings;
-  CLI::App app("Trains an RWKV-4 on a text file.", "train");
-  describe<Backend>(app, settings);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 1;  // 0: help was asked for
-  }
-  const std::map<std::string, LearningRate::Decay> decays{{"cosine", LearningRate::cosine},
-                                                          {"linear", LearningRate::linear},
-                                                          {"exponential", LearningRate::exponential},
-                                                          {"constant", LearningRate::constant}};
-  auto& rate = settings.trainer.rate;
-  rate.decay = decays.at(settings.decay);
-  // The recipe's numbers also fit runs that are shorter or slower.
-  if (app.count("--warmup") == 0) rate.warmup = std::min(rate.warmup, rate.steps / 10);
-  if (app.count("--final-rate") == 0) rate.final = std::min(rate.final, rate.peak);
-  std::signal(SIGINT, stop_at);
-  std::signal(SIGTERM, stop_at);
-  try {
-    return settings.evaluate.empty() ? train<Backend>(settings) : evaluate<Backend>(settings);
-  } catch (const std::exception& error) {
-    std::cerr << "train: " << error.what() << '\n';
-    return 1;
-  }
+  Options options("train", "Trains an RWKV-4 on a text file.");
+  describe<Backend>(options, settings);
+  return run_program("train", [&] {
+    if (!options.parse(argc, argv)) return 0;  // help was asked for
+    for (const char* size : {"--depth", "--width", "--ffn"}) {
+      expects(!options.given("--from") || !options.given(size), size, ": the checkpoint of --from has its own");
+    }
+    const std::map<std::string, LearningRate::Decay> decays{{"cosine", LearningRate::cosine},
+                                                            {"linear", LearningRate::linear},
+                                                            {"exponential", LearningRate::exponential},
+                                                            {"constant", LearningRate::constant}};
+    auto& rate = settings.trainer.rate;
+    rate.decay = decays.at(settings.decay);
+    // The recipe's numbers also fit runs that are shorter or slower.
+    if (!options.given("--warmup")) rate.warmup = std::min(rate.warmup, rate.steps / 10);
+    if (!options.given("--final-rate")) rate.final = std::min(rate.final, rate.peak);
+    std::signal(SIGINT, stop_at);
+    std::signal(SIGTERM, stop_at);
+    return settings.evaluate.empty() ? train<Backend>(settings)
+                                     : with_scalar_for<Backend>(settings.evaluate, [&]<class S>(S) {
+                                         return evaluate<S, Backend>(settings);
+                                       });
+  });
 }
 
 }  // namespace example

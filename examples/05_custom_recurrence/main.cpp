@@ -7,8 +7,9 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <exception>
 #include <vector>
+
+#include "../program.hpp"
 
 using namespace rwkv;
 
@@ -130,10 +131,8 @@ void run() {
 }  // namespace
 
 int main() {
-  try {
+  return example::run_program("custom_recurrence", [] {
     run();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "custom_recurrence: %s\n", error.what());
-    return 1;
-  }
+    return 0;
+  });
 }

@@ -3,11 +3,11 @@
 #include <rwkv/text/sampler.hpp>
 #include <rwkv/text/tokenizer.hpp>
 
-#include <exception>
 #include <iostream>
 #include <string>
 #include <vector>
 
+#include "../program.hpp"
 #include "gpu_model.hpp"
 
 namespace {
@@ -42,10 +42,8 @@ void speak(const std::string& checkpoint) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  return example::run_program("characters", [&] {
     speak(argc > 1 ? argv[1] : RWKV_EXAMPLE_MODEL);
-  } catch (const std::exception& error) {
-    std::cerr << "characters: " << error.what() << '\n';
-    return 1;
-  }
+    return 0;
+  });
 }

@@ -2,6 +2,7 @@
 /// The building blocks: number types, recurrences, backends, blocks and models. Needs nothing but Eigen.
 #include "rwkv/backend/cpu.hpp"
 #include "rwkv/backend/reference.hpp"
+#include "rwkv/backend/scratch.hpp"
 #include "rwkv/block/cell_mix.hpp"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/layer_norm.hpp"

@@ -5,6 +5,14 @@
 #define RWKV_VERSION_MINOR 1
 #define RWKV_VERSION_PATCH 0
 
+// With these flags a compiler assumes that there is no NaN, and reorders sums: a broken checkpoint loads, a diverged
+// training run overwrites a good model, and a prompt and its single steps no longer have the same bits.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
+#error "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math remove the checks for NaN and reorder sums; \
+add -fno-fast-math behind them for the files that include rwkv, in CMake with COMPILE_OPTIONS of the source file"
+#endif
+
 /// Bytes of the widest vector register the target offers; 0 turns packs off (plain scalars then). It follows the target
 /// flags of the translation unit; define it only to narrow the packs. nvcc cannot take vectors, so there it is 0.
 #ifndef RWKV_SIMD_BYTES
@@ -40,8 +48,10 @@
 #define RWKV_CPU_ABI RWKV_CPU_ABI_NAME(RWKV_SIMD_BYTES)
 
 /// RWKV_HD marks a function as usable on host and device, RWKV_INLINE as the host's alone. Both ask every compiler to
-/// inline it: a functor that is called instead of inlined costs an order of magnitude.
-#if defined(__GNUC__)
+/// inline it: a functor that is called instead of inlined costs an order of magnitude. The emulator of tests/simt
+/// (RWKV_SIMT) runs kernels to check them, not to be fast: there neither inlining nor unrolling is asked for, which
+/// makes it compile four times as fast.
+#if defined(__GNUC__) && !defined(RWKV_SIMT)
 #define RWKV_INLINE [[gnu::always_inline]] inline
 #else
 #define RWKV_INLINE inline
@@ -52,14 +62,18 @@
 #define RWKV_HD RWKV_INLINE
 #endif
 
-/// Unrolls the loop that follows; for loops over a compile-time count. clang unrolls those by itself, and would warn
-/// about each that it cannot.
+/// Unrolls the loop that follows. RWKV_UNROLL is for loops over the few registers of a block, a compile-time count;
+/// RWKV_UNROLL_HEAD for loops over a head: g++ takes four steps at a time, because a head unrolled whole takes ten times
+/// as long to compile and runs no faster. clang unrolls by itself, and would warn about each loop that it cannot.
 #if defined(__CUDA_ARCH__)
 #define RWKV_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define RWKV_UNROLL_HEAD _Pragma("unroll")
+#elif defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && !defined(RWKV_SIMT)
 #define RWKV_UNROLL _Pragma("GCC unroll 64")
+#define RWKV_UNROLL_HEAD _Pragma("GCC unroll 4")
 #else
 #define RWKV_UNROLL
+#define RWKV_UNROLL_HEAD
 #endif
 
 /// Lets a compiler fuse a multiplication and an addition of different functions; g++ does so unasked.

@@ -4,7 +4,7 @@
 #   cmake -DWAY=add_subdirectory -DWORK=build/consume -DSOURCE=. -DBUILD=build -DCOMPILER=g++ -DGENERATOR=Ninja
 #         -DINCLUDES=include;/usr/include/eigen3 -P consume.cmake
 #
-# WAY      add_subdirectory, fetch_content, install, build_tree, sources, bare or cuda
+# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, bare or cuda
 # SOURCE   the library; BUILD: a build tree of it
 # INCLUDES where the library, Eigen and nlohmann/json are: for the ways that use no CMake package
 cmake_minimum_required(VERSION 3.24)
@@ -109,6 +109,24 @@ elseif(WAY STREQUAL "sources")
     -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON -DFETCHCONTENT_FULLY_DISCONNECTED=ON
     "-DFETCHCONTENT_SOURCE_DIR_EIGEN3=${eigen}" "-DFETCHCONTENT_SOURCE_DIR_NLOHMANN_JSON=${WORK}/json")
   build_and_run("${WORK}/host")
+elseif(WAY STREQUAL "blocks")
+  # Where there is no nlohmann/json: no package, no download, and no header that compiles.
+  file(WRITE "${WORK}/without/nlohmann/json.hpp" "#error \"the building blocks include nlohmann/json\"\n")
+  set(without "-DCMAKE_CXX_FLAGS=-I${WORK}/without" -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON
+    -DFETCHCONTENT_FULLY_DISCONNECTED=ON)
+  configure(blocks "${WORK}/host" "-DLIBRARY=${SOURCE}" -DRWKV_BLOCKS_ONLY=ON ${without})
+  run("${CMAKE_COMMAND}" --build "${WORK}/host")
+  run("${WORK}/host/blocks")
+  configure(blocks "${WORK}/package" "-Drwkv_DIR=${BUILD}" ${without})
+  run("${CMAKE_COMMAND}" --build "${WORK}/package")
+  run("${WORK}/package/blocks")
+  # The whole library says what is missing.
+  execute_process(COMMAND "${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${here}/find_package" -B "${WORK}/whole"
+    "-DCMAKE_CXX_COMPILER=${COMPILER}" "-Drwkv_DIR=${BUILD}" -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON
+    RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  if(status EQUAL 0 OR NOT text MATCHES "nlohmann_json")
+    message(FATAL_ERROR "find_package(rwkv) does not ask for nlohmann_json, but says ${text}")
+  endif()
 elseif(WAY STREQUAL "bare")
   list(TRANSFORM INCLUDES PREPEND "-I")
   foreach(program whole blocks)

@@ -1,7 +1,12 @@
-# The same two programs for every way of getting the library, with a user's own warnings as errors.
-foreach(program whole blocks)
+# The same programs for every way of getting the library, with a user's own warnings as errors; `only` names some of them.
+set(target_of_blocks rwkv::blocks)
+set(target_of_whole rwkv::rwkv)
+if(NOT only)
+  set(only whole blocks)
+endif()
+foreach(program IN LISTS only)
   add_executable(${program} "${CMAKE_CURRENT_LIST_DIR}/${program}.cpp")
-  target_link_libraries(${program} PRIVATE rwkv::rwkv)
+  target_link_libraries(${program} PRIVATE ${target_of_${program}})
   target_compile_options(${program} PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
   install(TARGETS ${program})
 endforeach()

@@ -59,3 +59,31 @@ TEST_CASE("bf16 and f16 round to nearest even, over all exponents, ties and subn
     check_rounding<f16, Eigen::half>(static_cast<std::uint32_t>(word));
   }
 }
+
+TEST_CASE_TEMPLATE("a double is rounded to 16 bits once", Half, bf16, f16) {
+  // Between every two neighbours: the tie goes to the even one, and what is just beside it to the nearer one, although
+  // as a float it would be the tie.
+  constexpr double beside = 0x1p-40;
+  const std::uint16_t infinity = Half(std::numeric_limits<float>::infinity()).bits;
+  for (std::uint16_t bits = 0; bits < infinity; ++bits) {
+    Half lower, upper;
+    lower.bits = bits;
+    upper.bits = static_cast<std::uint16_t>(bits + 1);
+    const auto a = static_cast<double>(static_cast<float>(lower));
+    // Past the largest finite number the next one would be a step further.
+    Half before;
+    before.bits = static_cast<std::uint16_t>(bits - 1);
+    const auto b = upper.bits == infinity ? 2 * a - static_cast<double>(static_cast<float>(before))
+                                          : static_cast<double>(static_cast<float>(upper));
+    const double tie = a + (b - a) / 2;
+    const std::uint16_t even = bits % 2 == 0 ? lower.bits : upper.bits;
+    REQUIRE(narrow<Half>(tie).bits == even);
+    REQUIRE(narrow<Half>(tie * (1 - beside)).bits == lower.bits);
+    REQUIRE(narrow<Half>(tie * (1 + beside)).bits == upper.bits);
+    REQUIRE(narrow<Half>(-tie * (1 + beside)).bits == (upper.bits | 0x8000u));
+    REQUIRE(narrow<Half>(a).bits == lower.bits);
+  }
+  REQUIRE(std::isnan(static_cast<float>(narrow<Half>(std::numeric_limits<double>::quiet_NaN()))));
+  REQUIRE(narrow<Half>(1e300).bits == infinity);
+  REQUIRE(narrow<Half>(-1e-300).bits == 0x8000u);
+}

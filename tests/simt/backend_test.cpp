@@ -1,5 +1,5 @@
-/// The CUDA backend as a whole: what it says when something is wrong, what it leaves behind, and models on it that run
-/// eagerly, recorded, and side by side.
+/// The CUDA backend as a whole: its error messages, that it frees everything, and models that run eagerly, recorded,
+/// and in several streams.
 #include <doctest/doctest.h>
 
 #include <rwkv/cuda.cuh>
@@ -34,11 +34,21 @@ struct Machine {
   }
 };
 
-/// What the runtime holds for the program.
+/// The objects of the runtime that the program holds.
 struct Held {
   long device = simt::counts.device_allocations, host = simt::counts.host_allocations, streams = simt::counts.streams,
        events = simt::counts.events, graphs = simt::counts.graphs + simt::counts.graph_execs;
   bool operator==(const Held&) const = default;
+};
+
+/// x, 2 x and 3 x, summed over tokens.
+struct Multiples {
+  template <class R>
+  RWKV_HD void map(R x, R& one, R& two, R& three) const {
+    one = x;
+    two = x + x;
+    three = two + x;
+  }
 };
 
 }  // namespace
@@ -104,7 +114,7 @@ TEST_CASE("simt: an error of the runtime at any of its calls is thrown, and noth
     CAPTURE(n);
     simt::fail_call(n, cudaErrorLaunchFailure);
     try {
-      // A call that only gives something back may fail without anyone minding.
+      // A failure of a call that only releases something is ignored.
       const bool equal = run() == want;
       CHECK(equal);
     } catch (const Error& error) {
@@ -209,7 +219,7 @@ TEST_CASE_TEMPLATE("simt: a recorded step has the bits of an eager one", S, floa
 }
 
 TEST_CASE("simt: two streams do not disturb each other") {
-  // What is queued on both runs in a random order when either waits.
+  // Work queued on both runs in a random order when either waits.
   const Index width = 40, time = 9;
   const auto noise = [](Index count, std::uint64_t seed) {
     std::vector<float> x;
@@ -281,6 +291,52 @@ TEST_CASE("simt: rows are scattered in their order, however many have one token"
                                  matrix(want.data(), vocab, width));
     const OnHost got(be, std::span<const float>(table, want.size()));
     CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+  }
+}
+
+TEST_CASE("simt: scratch is measured in a dry pass that ends however it ends") {
+  Cuda be;
+  const auto scratch = scratch_for(be, [&](Arena ws) {
+    CHECK(be.dry);
+    CHECK(ws.take<float>(100) == nullptr);
+  });
+  CHECK(scratch.bytes() == 448);  // whole cache lines
+  CHECK(!be.dry);
+  CHECK_THROWS_AS(scratch_for(be, [](Arena) { fail("no"); }), Error);
+  CHECK(!be.dry);
+  CHECK(scratch_for(be, [](Arena) {}).data() == nullptr);
+}
+
+TEST_CASE("simt: sums over tokens share a launch, and those of frozen parameters are skipped") {
+  Cuda be;
+  const Index tokens = 70, width = 37;
+  std::vector<float> from(static_cast<std::size_t>(tokens * width));
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<float>(i % 16);
+  const Memory<Cuda> memory(be, 1 << 16);
+  Arena ws = memory.arena();
+  float *const x = ws.take<float>(tokens * width), *const sums = ws.take<float>(2 * width);
+  upload(be, std::span<const float>(from), x);
+  be.fill(matrix(sums, 2, width), 1.0f);
+  const Seq<float> seq{x, 1, tokens, width};
+  const Vec<float> first{sums, width}, third{sums + width, width}, frozen{nullptr, width};
+  const auto run = [&](Vec<float> one, Vec<float> two, Vec<float> three) {
+    const auto call = [&](Arena scratch) {
+      be.rows(scratch, Multiples{}, arg::cot(seq), arg::sum(one), arg::sum(two), arg::sum(three));
+    };
+    const auto scratch = scratch_for(be, call);
+    const long before = simt::counts.launches;
+    call(scratch.arena());
+    be.sync();
+    return simt::counts.launches - before;
+  };
+  CHECK(run(first, frozen, third) == 2);
+  CHECK(run(frozen, frozen, frozen) == 1);
+  const OnHost got(be, std::span<const float>(sums, static_cast<std::size_t>(2 * width)));
+  for (Index c = 0; c < width; ++c) {
+    float sum = 0;
+    for (Index t = 0; t < tokens; ++t) sum += from[static_cast<std::size_t>(t * width + c)];
+    CHECK(got.numbers()[static_cast<std::size_t>(c)] == 1 + sum);
+    CHECK(got.numbers()[static_cast<std::size_t>(width + c)] == 1 + 3 * sum);
   }
 }
 

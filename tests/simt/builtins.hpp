@@ -13,7 +13,7 @@
 namespace simt {
 namespace detail {
 
-/// Atomics give way first: their order among threads is as random as that of everything else.
+/// Atomics yield first, so that their order among threads is random too.
 template <class T, class F>
 T update(T* at, F change) {
   Machine::running->yield();
@@ -131,7 +131,7 @@ auto atomicCAS(T* at, simt::detail::element_t<T> expected, simt::detail::element
   return simt::detail::update(at, [=](auto old) { return old == expected ? value : old; });
 }
 
-// Fences order what the emulator does not reorder.
+// The emulator does not reorder memory accesses, so fences do nothing.
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 template <class T>

@@ -19,7 +19,7 @@ using rwkv::Index;
 
 namespace {
 
-/// A version of a user's own: every part is another than that of RWKV-4.
+/// A version that a user might write: every part differs from RWKV-4.
 struct Own : rwkv::V4 {
   struct Decay {
     template <class R>
@@ -58,7 +58,7 @@ struct Own : rwkv::V4 {
   using Mix = rwkv::MixPrevious;
 };
 
-/// A gate that is no function of one channel, so that a layer with it is not fused.
+/// A gate with a stage. It is not a function of one channel, so a layer with it is not fused.
 struct Summing : rwkv::V4 {
   struct Gate {
     using stages = rwkv::Stages<1>;
@@ -96,14 +96,14 @@ struct Products {
 };
 using Gpu = rwkv::BasicCuda<Products>;
 
-/// Work that writes 1, 2, ..., a number for each thread, and work that sums them up.
+/// Two works: every thread of the first writes a number 1, 2, ...; the second sums them.
 struct Numbered {
   [[maybe_unused]] static constexpr int resident = 1;
   static constexpr std::size_t shared_bytes = 0;
   int* numbers;
   unsigned blocks;
 
-  __device__ void run(unsigned block) const {
+  __device__ void run_block(unsigned block) const {
     const int i = static_cast<int>(block) * rwkv::gpu::work_threads + static_cast<int>(threadIdx.x);
     numbers[i] = i + 1;
   }
@@ -115,7 +115,7 @@ struct Summed {
   unsigned blocks;
 
   template <class Wait>
-  __device__ void run(unsigned block, const Wait& wait) const {
+  __device__ void run_block(unsigned block, const Wait& wait) const {
     wait();
     int sum = 0;
     for (int i = 0; i < count; ++i) sum += numbers[i];
@@ -151,7 +151,7 @@ class Memory {
   std::vector<void*> blocks_;
 };
 
-/// Something with parameters and states, in memory of its backend.
+/// A layer, embedding or head with live parameters in memory of its backend.
 template <class K>
 class Runner {
  public:
@@ -166,7 +166,7 @@ class Runner {
       std::vector<S> numbers(static_cast<std::size_t>(spec.shape.count()));
       const double scale = spec.shape.rank == 2 ? 2 / std::sqrt(static_cast<double>(spec.shape.sizes[1])) : 1;
       for (std::size_t i = 0; i < numbers.size(); ++i) {
-        // What the 16-bit types hold exactly, so that all backends have the same weights.
+        // Numbers that the 16-bit types hold exactly, so that all backends have the same weights.
         numbers[i] = rwkv::narrow<S>(
             static_cast<double>(static_cast<float>(rwkv::bf16(static_cast<float>(scale * number(stream, i))))));
       }
@@ -210,13 +210,12 @@ class LayerRunner : public Runner<L> {
       states_.push_back(view);
     });
     part.reset(be, state_);
-    Index peak = 0;
-    auto dry = be;
-    dry.dry = true;
-    part.forward(dry, rwkv::Arena(peak), rwkv::Seq<const T>{nullptr, batch, 1, width_}, state_,
-                 rwkv::Seq<T>{nullptr, batch, 1, width_});
-    scratch_bytes_ = peak;
-    scratch_ = reinterpret_cast<std::byte*>(this->take(std::vector<unsigned char>(static_cast<std::size_t>(peak))));
+    scratch_bytes_ = rwkv::scratch_for(be, [&](rwkv::Arena ws) {
+                       part.forward(be, ws, rwkv::Seq<const T>{nullptr, batch, 1, width_}, state_,
+                                    rwkv::Seq<T>{nullptr, batch, 1, width_});
+                     }).bytes();
+    const auto bytes = static_cast<std::size_t>(scratch_bytes_);
+    scratch_ = reinterpret_cast<std::byte*>(this->take(std::vector<unsigned char>(bytes)));
     x_ = this->take(std::vector<T>(static_cast<std::size_t>(batch * width_)));
     y_ = this->take(std::vector<T>(static_cast<std::size_t>(batch * width_)));
   }
@@ -280,7 +279,7 @@ double distance(const std::vector<T>& got, const std::vector<U>& want) {
     difference += d * d;
     whole += static_cast<double>(want[i]) * static_cast<double>(want[i]);
   }
-  return difference == 0 ? 0 : std::sqrt(difference / whole);  // a NaN stays one
+  return difference == 0 ? 0 : std::sqrt(difference / whole);  // NaN stays NaN
 }
 
 template <class T>
@@ -355,7 +354,7 @@ TEST_CASE("simt: the second work of a launch waits for all of the first") {
     const rwkv::OnHost host(be, std::span<const int>(sums, 7));
     for (const int sum : host) CHECK(sum == count * (count + 1) / 2);
 #if RWKV_SIMT
-    // As if another block had the ticket of the first and did not come to its end.
+    // As if a block of the first work had its ticket but never ended.
     auto* const late = reinterpret_cast<rwkv::gpu::Turn*>(memory.take(std::vector<unsigned>{1, 0}));
     const auto run = [&] {
       rwkv::gpu::launch_in_turn(stream, Numbered{numbers, 1}, Summed{numbers, count, sums, 1}, late);
@@ -469,24 +468,20 @@ TEST_CASE_TEMPLATE("simt: embedding and head at one token", S, float, double, rw
       const rwkv::Seq<double> reference_x{want_x.data(), batch, 1, width};
       const rwkv::Seq<T> logits{head.take(std::vector<T>(want.size(), std::numeric_limits<T>::quiet_NaN())), batch, 1,
                                 50};
-      Index scratch = 0;
       std::vector<std::byte> memory(1 << 16);
       want_embedding.part.forward(want_embedding.be, chosen, reference_x);
       want_head.part.forward(want_head.be, rwkv::Arena(memory.data(), 1 << 16), reference_x,
                              rwkv::Seq<double>{want.data(), batch, 1, 50});
-      rwkv::Arena measure(scratch);
-      auto dry = head.be;
-      dry.dry = true;
-      head.part.forward(dry, measure, x, logits);
-      CHECK((scratch == 0) == (batch <= 8));
+      const auto scratch =
+          rwkv::scratch_for(head.be, [&](rwkv::Arena ws) { head.part.forward(head.be, ws, x, logits); });
+      CHECK((scratch.bytes() == 0) == (batch <= 8));
 
-      auto* const ws = reinterpret_cast<std::byte*>(head.take(std::vector<unsigned char>(1 << 16)));
       const long before = simt::counts.launches;
       embedding.part.forward(embedding.be, chosen, x);
       embedding.be.sync();
       if constexpr (simt::emulated) CHECK(simt::counts.launches - before == 1);
       CHECK(distance(embedding.read(x.data, batch * width), want_x) < bound);
-      head.part.forward(head.be, rwkv::Arena(ws, 1 << 16), x, logits);
+      head.part.forward(head.be, scratch.arena(), x, logits);
       head.be.sync();
       if (simt::emulated && batch <= 8) CHECK(simt::counts.launches - before == 2);
       CHECK(distance(head.read(logits.data, batch * 50), want) < bound);

@@ -8,7 +8,7 @@ namespace simt {
 template <class T>
 using Shared = T;
 
-/// The shared memory whose size the launch gives.
+/// Dynamic shared memory: the launch sets its size.
 template <class T>
 __device__ T* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char simt_dynamic_shared[];

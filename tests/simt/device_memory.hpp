@@ -1,7 +1,7 @@
 #pragma once
-/// The memory of the emulated device. It can be touched only while the device works: a host that follows a device
-/// pointer dies, as it would with a GPU. So does anyone who reads or writes beyond an allocation by a page, and a write
-/// beyond it by less is found when the device stops.
+/// The memory of the emulated device. It is accessible only while the device works: host code that follows a device
+/// pointer dies, as it would with a GPU. Accesses up to a page beyond an allocation die too, or, if they are writes
+/// just behind its end, are reported when the device stops.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -37,7 +37,7 @@ class DeviceMemory {
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 
-  /// The one there is; it outlives everything that may still free memory as the program ends.
+  /// The only instance. Never destroyed: destructors at the end of the program may still free memory.
   static DeviceMemory& instance() {
     static DeviceMemory& memory = *new DeviceMemory;
     return memory;
@@ -79,7 +79,7 @@ class DeviceMemory {
   /// Whether the address could be device memory, allocated or not.
   bool in_range(const void* pointer) const { return pointer >= base_ && pointer < base_ + range_bytes; }
 
-  /// While one lives, the device works.
+  /// The device works, and its memory is accessible, while an Open lives.
   class Open {
    public:
     Open() {
@@ -92,7 +92,7 @@ class DeviceMemory {
     }
   };
 
-  /// Throws when something was written between an allocation and its guard page. Needs an Open.
+  /// Throws if anything was written between an allocation and its guard page. Call it while an Open lives.
   void check_ends() {
     for (const auto& [start, allocation] : allocations_) {
       std::byte* const end = start + allocation.bytes;
@@ -123,7 +123,7 @@ class DeviceMemory {
     sigaction(SIGBUS, &action, &of_others_[1]);
   }
 
-  /// Says what happened, and leaves the rest to the handler that was there before, by running into the fault again.
+  /// Reports the access and restores the previous handler, which gets the same fault again.
   static void explain(int, siginfo_t* info, void*) {
     const DeviceMemory& memory = instance();
     if (memory.in_range(info->si_addr)) {

@@ -97,7 +97,7 @@ struct Site {
 
 enum class Wait { none, block, warp, ended };
 
-/// The moment of an access: between which barriers of the block, by whom, between which barriers of the warp.
+/// When an access happens and by which thread: between which barriers of the block, and of the warp.
 struct Moment {
   std::int64_t epoch = -1;
   std::int32_t warp_epoch = 0;
@@ -107,7 +107,7 @@ struct Moment {
   bool races(const Moment& now) const {
     return epoch == now.epoch && thread != now.thread && (warp != now.warp || warp_epoch == now.warp_epoch);
   }
-  /// Remembers `now`, and the earlier accesses that are not over yet.
+  /// Records `now`, keeping earlier accesses that may still be concurrent with later ones.
   void add(const Moment& now) {
     if (!races(now)) {
       *this = now;
@@ -118,13 +118,13 @@ struct Moment {
   }
 };
 
-/// What a lane receives in a warp operation: of what all lanes of the mask offered, and of the lane that it names.
+/// The result of a warp operation for a lane: from the values of all lanes of the mask, and of the lane that it names.
 using Combine = std::uint64_t (*)(const std::uint64_t* offered, int source);
 
 struct alignas(64) Thread {
   uint3 place = {};
   int number = 0;
-  Fibre* fibre = nullptr;  // where it goes on; null before it begins and when it has ended
+  Fibre* fibre = nullptr;  // holds its stack while it waits; null before it begins and after it has ended
   Moment now;
   Site site;
   Wait wait = Wait::none;
@@ -141,8 +141,8 @@ struct alignas(64) Thread {
   }
 };
 
-/// Runs the blocks of one launch after the other. A fibre calls the kernel for one thread after another, and is left
-/// only where a thread waits; it goes on when that thread does. Fibres are kept for the launches that follow.
+/// Runs the blocks of a launch one after the other. A fibre runs one thread after another; when a thread waits, its
+/// fibre is suspended with it and another fibre goes on. Fibres are reused by later launches.
 class Machine {
  public:
   Machine(const Machine&) = delete;
@@ -174,7 +174,7 @@ class Machine {
     add_ready(*current_);
     suspend();
   }
-  /// Waits for the lanes of the mask, and combines what each of them offers.
+  /// Waits for the lanes of the mask and combines their values.
   std::uint64_t exchange(unsigned mask, std::uint64_t offered, Combine combine, int source, Site site) {
     Thread& thread = *current_;
     if ((mask >> thread.lane() & 1u) == 0) throw Error("simt: a lane is not in its own mask, at " + site.text());
@@ -196,7 +196,7 @@ class Machine {
     const Warp& warp = warps_[current_->warp()];
     return warp.present & ~warp.ended;
   }
-  /// Null if the launch asked for none.
+  /// Dynamic shared memory; null if the launch asked for none.
   std::byte* dynamic_shared() const { return launch_.shared_bytes == 0 ? nullptr : shared_; }
 
   enum Access { read, write, atomic };
@@ -249,7 +249,7 @@ class Machine {
     if (launch.shared_bytes > most_shared) throw Error("simt: a block has no more than 227 KiB of shared memory");
     if (size != all_.size() || block.x != blockDim.x || block.y != blockDim.y) place_threads(block, size);
     if (launch.shared_bytes != launch_.shared_bytes) {
-      // What another kernel left must not look like elements of this one; the pages come back as they are used.
+      // Bytes of another kernel must not look like elements of this one. Fresh pages are zero.
       madvise(shared_, most_shared * shared_space, MADV_DONTNEED);
     }
     launch_ = launch;
@@ -298,7 +298,7 @@ class Machine {
     } while (release_block());
   }
 
-  /// Throws what went wrong, and drops what waits on the stacks.
+  /// Throws the error, if there was one, and drops the suspended fibres.
   [[noreturn]] void give_up() {
     idle_.clear();
     for (const auto& fibre : fibres_) {
@@ -309,7 +309,7 @@ class Machine {
     std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
-  /// All threads are ready, in a random order, from the last to the first.
+  /// Makes all threads ready, in a random order; the last of the list runs first.
   void all_ready() {
     ready_ = all_;
     Random order = order_;
@@ -318,7 +318,7 @@ class Machine {
     }
     order_ = order;
   }
-  /// One more is, at a random place among the others.
+  /// Makes one more thread ready, at a random place among the others.
   void add_ready(Thread& thread) {
     ready_.push_back(&thread);
     std::swap(ready_[order_.below(static_cast<std::uint32_t>(ready_.size()))], ready_.back());
@@ -332,7 +332,7 @@ class Machine {
     }
     current_ = ready_.back();
     ready_.pop_back();
-    // In a random order each thread would wait for its memory; those that come soon ask for it early.
+    // Prefetch: in a random order the stack of the next thread is rarely in the cache.
     constexpr std::size_t soon = 3, later = 6;
     const std::size_t left = ready_.size();
     if (left >= later) __builtin_prefetch(ready_[left - later]);
@@ -365,7 +365,7 @@ class Machine {
     leave(*self.fibre, next);
   }
 
-  /// What a fibre does: runs the thread that was picked when it was entered, and others that have not begun.
+  /// The loop of a fibre: runs the thread that was picked when it was entered, then threads that have not begun.
   static void work() {
     Machine& machine = *running;
     for (;;) {
@@ -445,16 +445,16 @@ class Machine {
   Random order_{0};
   std::byte* shared_ = nullptr;
   std::vector<Thread> threads_;
-  std::vector<Thread*> all_, ready_;  // of the block; those that can run
+  std::vector<Thread*> all_, ready_;  // all threads of the block; the ones that can run
   Warp warps_[most_threads / warpSize];
   std::vector<std::unique_ptr<Fibre>> fibres_;
   std::vector<Fibre*> idle_;
   Context* host_ = nullptr;
-  Fibre* fibre_ = nullptr;  // that runs
+  Fibre* fibre_ = nullptr;  // the running one
   Thread* current_ = nullptr;
   std::exception_ptr failure_;
   long switches_ = 0;
-  std::int64_t epoch_ = 0;  // never repeats: what an earlier launch left in shared memory is told apart
+  std::int64_t epoch_ = 0;  // never repeats, so accesses of earlier launches are told apart
   std::int64_t first_epoch_ = 0;
 };
 

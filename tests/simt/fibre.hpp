@@ -1,6 +1,6 @@
 #pragma once
-/// Stacks to run functions on, and the switches between them; for the emulator, which makes so many of them that a
-/// switch must cost a function call.
+/// Stacks to run functions on, and switches between them. The emulator switches so often that a switch must not cost
+/// more than a function call.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -28,8 +28,8 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-// Saves the registers that a call preserves and the stack pointer, and goes on where another stack did so. ucontext,
-// which serves elsewhere, asks the kernel about signals every time.
+// Saves the callee-saved registers and the stack pointer, and resumes another stack that did the same. Other processors
+// use ucontext, which makes a system call at every switch.
 #if defined(__ELF__) && defined(__x86_64__) && !defined(SIMT_ASAN) && !defined(SIMT_TSAN)
 #define SIMT_SWITCH
 asm(R"(
@@ -100,15 +100,15 @@ extern "C" void simt_switch(void** save, void* next);
 
 namespace simt::detail {
 
-/// A place where execution can go on: that of the host thread, or one with a stack of its own. Address and thread
-/// sanitizer are told of every switch, so both keep working.
+/// A suspended execution: of the host thread, or of a Fibre with its own stack. Address and thread sanitizer are
+/// told of every switch, so that they keep working.
 class Context {
  public:
   Context() = default;
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
-  /// Leaves from `from`, to come back when someone switches to it.
+  /// Suspends `from`, which resumes when someone switches to it.
   static void go(Context& from, Context& to) {
 #ifdef SIMT_ASAN
     left = &from;
@@ -172,7 +172,7 @@ class Fibre : public Context {
     munmap(map_, bytes_of_map_);
   }
 
-  /// The next switch to this fibre calls `body`. What ran here before is dropped without unwinding.
+  /// The next switch to this fibre calls `body`. The function that ran here before is dropped without unwinding.
   void start(void (*body)()) {
     forget();
     body_ = body;
@@ -203,13 +203,13 @@ class Fibre : public Context {
     makecontext(&registers_, &Fibre::run, 0);
 #endif
   }
-  /// Goes on here; from the beginning, if that is the first time since start().
+  /// Switches to this fibre. The first time after start() it begins with `body`.
   void resume(Context& from) {
     entered = this;
     go(from, *this);
   }
 
-  /// Fetches what the next switch will read.
+  /// Prefetches the memory that the next switch will read.
   void prefetch() const {
 #ifdef SIMT_SWITCH
     __builtin_prefetch(stack_pointer_);

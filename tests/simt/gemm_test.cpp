@@ -19,10 +19,10 @@ using namespace rwkv;
 
 namespace {
 
-/// How a matrix lies in memory: with rows at multiples of 16 bytes, or at none. Either way rows have a margin.
+/// The layout of a matrix: no row, or every row, begins at a multiple of 16 bytes. Rows have a margin.
 enum class Layout { aligned, odd };
 
-/// A matrix in device memory; what surrounds it is NaN and stays what it was.
+/// A matrix in device memory. The memory around it is NaN, and is checked to stay unchanged.
 template <class T>
 class Matrix {
  public:
@@ -51,7 +51,7 @@ class Matrix {
   void set(Index r, Index c, double value) { host_[index(r, c)] = narrow<T>(value); }
   void send() { copy(device_, host_.data(), cudaMemcpyHostToDevice); }
 
-  /// What the device made of it, row by row.
+  /// The matrix as it is on the device, row by row.
   std::vector<double> receive() {
     const std::vector<T> before = host_;
     copy(host_.data(), device_, cudaMemcpyDeviceToHost);
@@ -72,7 +72,7 @@ class Matrix {
  private:
   std::size_t index(Index r, Index c) const { return static_cast<std::size_t>(first_ + r * stride_ + c); }
   std::size_t bytes() const { return host_.size() * sizeof(T); }
-  /// Streams of the tests wait for no copy, and a copy for none of them.
+  /// Copies and the streams of the tests do not wait for each other, so this waits for both.
   void copy(T* to, const T* from, cudaMemcpyKind kind) const {
     REQUIRE(cudaMemcpy(to, from, bytes(), kind) == cudaSuccess);
     REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
@@ -83,7 +83,7 @@ class Matrix {
   T* device_ = nullptr;
 };
 
-/// What a kernel may be off by, relative to the largest number of the output.
+/// The largest error of a kernel, relative to the largest number of the output.
 template <class T, class W>
 double tolerance() {
   if (std::is_same_v<T, bf16>) return 0x1p-8;
@@ -94,7 +94,7 @@ double tolerance() {
 
 enum class Form { linear, plain, transposed };
 
-/// One product of matrices of its own, with its right answer. `linear`: y = epilogue(x w^T); else y (+)= x w or x^T w.
+/// A product with its matrices and the right answer. `linear`: y = epilogue(x w^T); else y (+)= x w or x^T w.
 template <class T, class W, class Epilogue = Identity>
 class Problem {
  public:
@@ -123,7 +123,7 @@ class Problem {
     else if constexpr (std::is_same_v<Epilogue, Identity>) multiply(plain());
   }
 
-  /// The device's answer, which is right.
+  /// Checks the answer of the device and returns it.
   std::vector<double> check() {
     const auto got = y_.receive();
     REQUIRE(golden::relative_error(got, want_) <= tolerance<T, W>());
@@ -153,7 +153,7 @@ std::vector<double> check(Form form, Index rows, Index cols, Index depth, Layout
   return problem.check();
 }
 
-/// The product through the large tiles, which real outputs of these sizes do not get.
+/// The product through large tiles, which outputs of these sizes do not take otherwise.
 template <class T, class W>
 void check_large(Form form, Index rows, Index cols, Index depth, Layout layout, bool added = false) {
   CAPTURE(static_cast<int>(form));
@@ -232,7 +232,7 @@ RWKV_KERNEL void multiply_once(const T* a, const T* b, float* d) {
     right[e / 2] |= unsigned{b[at.row * 8 + at.col].bits} << (e % 2 * 16);
     sums[e] = d[to.row * 8 + to.col];
   }
-  detail::mma_m16n8k16<T>(sums, left, right);
+  detail::mma_m16n8k16_warp<T>(sums, left, right);
   for (int e = 0; e < 4; ++e) {
     const auto to = detail::place_in_d(lane, e);
     d[to.row * 8 + to.col] = sums[e];
@@ -390,7 +390,7 @@ TEST_CASE("simt: products of every kind in one call") {
 
 namespace {
 
-/// 2 x + 1: of nothing it is 1.
+/// 2 x + 1, which is 1 for an empty sum.
 struct Affine {
   template <class R>
   RWKV_HD R operator()(R x) const {

@@ -26,7 +26,7 @@ namespace {
 
 using Numbers = std::vector<double>;
 
-/// Uniform in [low, high), as a U holds them.
+/// Uniform in [low, high), rounded to U.
 template <class U>
 Numbers random(Index size, std::uint64_t stream, double low, double high) {
   const Philox generator{.key = 7, .stream = stream};
@@ -107,7 +107,7 @@ class Device {
   std::vector<void*> pieces_;
 };
 
-/// A recurrence over time, and what comes back: numbers that a U holds, state and parameters in its accumulator.
+/// A recurrence over time and the cotangents of its outputs. Numbers are rounded to U; state and parameters are not.
 struct Problem {
   Index batch, time, width, states;
   Numbers state;                ///< [batch, states * width]
@@ -231,7 +231,7 @@ Backward backward_got(const Problem& p, Schedule schedule) {
   });
 }
 
-/// What arithmetic in the accumulator of U may lose, and what an output stored as one.
+/// The error of arithmetic in the accumulator of U, and the error of an output stored as U.
 template <class U>
 constexpr double limit = std::is_same_v<U, double> ? 1e-12 : 1e-5;
 template <class U>

@@ -4,8 +4,8 @@
 ///
 /// Work on a stream is queued and runs only when the host waits: at a synchronisation, or at a copy that CUDA does not
 /// return from early. Several streams take turns, operation by operation, in a random order that simt::seed chooses and
-/// that events restrict. What a kernel throws comes out of the call that waits, and drops all other work; calls that
-/// release something keep it for the next that waits, as they are used by destructors.
+/// that events restrict. An exception of a kernel leaves through the call that waits, and all other queued work is
+/// dropped. Calls that release something are used by destructors: they keep the exception for the next call that waits.
 ///
 /// Stricter than CUDA: no stream waits for the null stream; a captured copy needs registered host memory.
 #include <algorithm>
@@ -32,7 +32,7 @@
 
 namespace simt {
 
-/// What the machine is; tests change it at will.
+/// Properties of the emulated machine. Tests may change them.
 struct Device {
   int count = 1;  ///< of devices
   int major = 9, minor = 0;
@@ -56,7 +56,7 @@ inline bool shuffle_blocks = false;  ///< off, blocks run in ascending order
 inline bool check_races = true;
 inline bool host_memory_is_managed = false;  ///< whether the device reaches what tests allocate themselves
 
-/// What is there now, and what has happened since the program began.
+/// Objects that exist now, and events since the program began.
 struct Counts {
   long device_allocations = 0, host_allocations = 0, streams = 0, events = 0, graphs = 0, graph_execs = 0;
   std::size_t device_bytes = 0, host_bytes = 0;
@@ -69,7 +69,7 @@ struct Counts {
 };
 inline Counts counts;
 
-/// Faults put into the runtime. A call that fails has done nothing, other than one that releases something, which has.
+/// Faults to inject. A call that fails does nothing, but a call that releases something still releases it.
 namespace detail {
 struct Fault {
   cudaError_t error = cudaSuccess;
@@ -87,14 +87,14 @@ inline void fail_nothing() { detail::fault = {}; }
 
 namespace detail {
 
-/// A place in a stream that others wait for.
+/// A place in a stream that other streams wait for.
 struct Record {
   bool done = false;
   std::chrono::steady_clock::time_point when = {};
 };
 using Work = std::shared_ptr<const std::function<void()>>;
 
-/// An entry of a queue has one of the three.
+/// An entry of a queue: exactly one of the three is set.
 struct Operation {
   Work work;
   std::shared_ptr<Record> wait, record;
@@ -144,13 +144,13 @@ class Runtime {
   static constexpr int shared_bytes = 48 << 10, shared_bytes_optin = 227 << 10;
 
   static Runtime& instance() {
-    static Runtime& runtime = *new Runtime;  // lives on while the program ends
+    static Runtime& runtime = *new Runtime;  // never destroyed: destructors at the end of the program still call it
     return runtime;
   }
 
   enum class Kind { query, ordinary, release };
 
-  /// What every function of the API goes through. `body` does the work and may throw what kernels throw.
+  /// Every function of the API calls this. `body` does the work and may throw the exceptions of kernels.
   template <class F>
   cudaError_t call(const char* function, F body, Kind kind = Kind::ordinary) {
     const std::lock_guard lock(mutex_);
@@ -193,7 +193,7 @@ class Runtime {
     }
   }
 
-  /// Runs operations while `pending` says so.
+  /// Runs operations while pending() is true.
   template <class F>
   void run_while(F pending) {
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
@@ -225,7 +225,7 @@ class Runtime {
       failure_ = std::current_exception();
     }
   }
-  /// A host that asks again and again gets on.
+  /// Runs one operation, so that a host which polls makes progress.
   void advance() {
     bool once = busy();
     run_while([&] { return std::exchange(once, false); });
@@ -233,7 +233,7 @@ class Runtime {
 
   // --- Captures.
 
-  /// Whether this thread may make a call that a capture does not allow; spoils the capture if not.
+  /// Whether this thread may make a call that captures forbid. Invalidates the capture if not.
   bool outside_capture() {
     bool outside = true;
     for (const auto& capture : captures_) {
@@ -389,7 +389,7 @@ class Runtime {
     for (const auto& stream : streams_) any = any || !stream->queue.empty();
     return any;
   }
-  /// One operation of one stream. There always is one: a queue waits only for what was queued before.
+  /// Runs one operation of one stream. One is always ready, because operations only wait for earlier ones.
   void run_one() {
     ready_.clear();
     const auto consider = [&](CUstream_st& stream) {

@@ -56,6 +56,21 @@ unchanged() {
   refuses 'm.run.safetensors: there is no such file, so no run to go on with' \
     "$train" $common --out m.safetensors --resume
 
+  for ending in pth pt bin; do
+    refuses "m.$ending: the model is written as .safetensors" "$train" $common --out m.$ending
+  done
+
+  # One run for each model, whatever its name.
+  for out in a-0.1 a-0.2 b.v1 b.v2 .c; do
+    "$train" $common --out $out > output || { echo "BAD: the run of $out fails"; bad=$((bad + 1)); }
+    for file in $out $out.run.safetensors $out.csv; do
+      [ -s $file ] || { echo "BAD: no $file"; bad=$((bad + 1)); }
+    done
+  done
+  refuses "a-0.3.run.safetensors: there is no such file" "$train" $common --out a-0.3 --resume
+  refuses "b.v1.run.safetensors: this is the run of the model 'b.v1'" "$train" $common --out b.v1.safetensors
+  refuses 'other settings: model is' "$train" $common --out b.v1.safetensors --resume
+
   # What lies there already.
   "$train" $common --out m.safetensors > output || { echo 'BAD: the run fails'; bad=$((bad + 1)); }
   for file in m.safetensors m.run.safetensors; do cp $file $file.kept; done

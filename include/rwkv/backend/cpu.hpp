@@ -170,10 +170,6 @@ class Cpu {
   template <class Schedule, class C, Index N, class T, Index M, class... Op>
   void recur(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const Op&... ops) {
     static_assert(detail::explain_recur<Schedule, C, Op...>());
-    if constexpr (RowCell<C> && N == dyn) {
-      // A static length lets the compiler unroll the loops over the head; these are the lengths of published models.
-      if (length == 64) return recur(scratch, schedule, cell, Extent<64>{}, state, ops...);
-    }
     if (!dry) detail::check_recur<C>(length, state, ops...);
     const auto y = detail::written(ops...);
     if constexpr (std::is_same_v<Schedule, Scan>) {
@@ -202,8 +198,8 @@ class Cpu {
                   Mat<T, M> dfirst, const Op&... ops) {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
     if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
-    const auto run = [this](Index tiles, Index work, const auto& body) {
-      this->over(tiles, work, state_updates_worth_a_fork, body);
+    const auto run = [this](Index tiles, Index work, TileBody body) {
+      over(tiles, work, state_updates_worth_a_fork, body);
     };
     recur_back_lanes(run, scratch, dry, schedule, cell, first, dlast, dfirst, ops...);
   }
@@ -222,8 +218,7 @@ class Cpu {
     Index count() const { return (lanes + per_tile - 1) / per_tile; }
   };
 
-  template <class Body>
-  void over(Index tiles, Index work, Index worth_a_fork, const Body& body) const {
+  void over(Index tiles, Index work, Index worth_a_fork, TileBody body) const {
     if (work < worth_a_fork) {
       for (Index tile = 0; tile < tiles; ++tile) body(tile);
     } else {
@@ -263,17 +258,19 @@ class Cpu {
       tile -= count;
       return false;
     }
-    const auto& [y, x, w, epilogue] = product;
+    const Mat<T> y = product.y;
     const Index begin = tile * outputs_per_tile(product);
     const Index end = std::min<Index>(y.cols, begin + outputs_per_tile(product));
-    dot::dot_tile<T, W>(y, x, w, begin, end);
+    with_typed<T>(product.w, [&](auto w) { dot::dot_tile(y, product.x, w, begin, end); });
     if constexpr (!std::is_same_v<E, Identity>) {
       for (Index r = 0; r < y.rows; ++r) {
         using R = Widest<T>;
         T* row = y.row(r);
         Index n = begin;
-        for (; n + R::size <= end; n += R::size) epilogue(R::load(row + n)).store(row + n);
-        if (const int left = static_cast<int>(end - n); left > 0) epilogue(R::load(row + n, left)).store(row + n, left);
+        for (; n + R::size <= end; n += R::size) product.epilogue(R::load(row + n)).store(row + n);
+        if (const int left = static_cast<int>(end - n); left > 0) {
+          product.epilogue(R::load(row + n, left)).store(row + n, left);
+        }
       }
     }
     return true;

@@ -20,19 +20,18 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 
-/// A CUDA device and a stream of it; copies share both. Verbs return when their kernels are queued: `sync` waits for
-/// them. Arithmetic is in float, or in double for operands in double; what is stored in 16 bits is widened when it is
-/// read and rounded when it is written. `Gemm` multiplies matrices, see OwnGemm.
+/// A CUDA device and a stream on it; copies share both. Verbs return when their kernels are queued; `sync` waits for
+/// them. Arithmetic is in float, or in double for operands in double. Numbers of 16 bits are widened when they are read
+/// and rounded when they are written. `Gemm` multiplies matrices, see OwnGemm.
 ///
-/// Memory is the device's, which the host cannot read; spans of tokens, targets and losses are memory of the host from
-/// `allocate_host`. Every result has the same bits in every run of one program on devices of one
-/// architecture.
+/// Operands are memory of the device. Spans of tokens, targets and losses are memory from `allocate_host`. Every result
+/// has the same bits in every run of one program on devices of one architecture.
 template <class Gemm>
 class BasicCuda {
  public:
   using Recording = CudaGraph;
 
-  /// While set, verbs return at once: a forward pass then only measures its scratch.
+  /// While set, verbs only take their scratch and return: a pass then measures it, see scratch_for.
   bool dry = false;
 
   /// Errors    no device, a driver older than the runtime, no such device, or one that the program has no code for
@@ -40,10 +39,10 @@ class BasicCuda {
   explicit BasicCuda(int device, Gemm gemm = {})
       : stream_(std::make_shared<CudaStream>(device)), gemm_(std::move(gemm)) {}
 
-  /// The same device with a stream of its own, which does not wait for this one.
+  /// The same device with another stream; neither stream waits for the other.
   BasicCuda independent() const {
     sync();
-    // What a gemm keeps for a stream must not outlive it.
+    // A Gemm may keep something for each stream, which must not outlive the stream.
     if constexpr (requires { gemm_.independent(); }) return BasicCuda(stream_->device(), gemm_.independent());
     else return BasicCuda(stream_->device(), gemm_);
   }
@@ -59,7 +58,7 @@ class BasicCuda {
     sync_quietly();
     static_cast<void>(cudaFree(block));
   }
-  /// Memory that the host and the device both reach, slowly from the device.
+  /// Pinned memory of the host, which the device reaches too, but slowly.
   template <class T>
   T* allocate_host(Index count) {
     return static_cast<T*>(allocate_with(
@@ -73,7 +72,7 @@ class BasicCuda {
 
   void sync() const { stream_->sync(); }
 
-  /// Either side may also be memory of the host.
+  /// Either side may be memory of the host.
   template <class T, class U, Index N, Index M>
   void copy(Mat<T, N> from, Mat<U, M> to) {
     static_assert(std::is_same_v<std::remove_const_t<T>, U>, "rwkv: a copy does not convert");
@@ -82,7 +81,8 @@ class BasicCuda {
     if (to.rows == 0 || to.cols == 0) return;
     const gpu::CurrentDevice current(stream_->device());
     const auto bytes = [](Index numbers) { return static_cast<std::size_t>(numbers) * sizeof(U); };
-    if (to.rows == 1 || (to.stride == to.cols && from.stride == from.cols)) {  // no pitch, which has a limit
+    if (to.rows == 1 ||
+        (to.stride == to.cols && from.stride == from.cols)) {  // contiguous; a pitched copy has a limit on the stride
       RWKV_CUDA_TRY(
           cudaMemcpyAsync(to.data, from.data, bytes(to.rows * to.cols), cudaMemcpyDefault, stream_->handle()));
     } else {
@@ -108,7 +108,7 @@ class BasicCuda {
   template <class T, class W, Index N, Index M>
   void scatter_add_rows(Arena scratch, Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
     const Index count = std::ssize(rows);
-    Token* const here = scratch.take<Token>(count);  // every block looks through all of them
+    Token* const here = scratch.take<Token>(count);  // in memory of the device, because every block reads all of them
     if (dry) return;
     detail::check_gather(table, rows, from);
     copy(matrix(reached(rows), 1, count), matrix(here, 1, count));
@@ -129,7 +129,7 @@ class BasicCuda {
     const Mat<const T> only = x;
     return sum_of_squares(scratch, std::span<const Mat<const T>>(&only, 1));
   }
-  /// Of several matrices together.
+  /// The sum over several matrices.
   template <class T>
   double sum_of_squares(Arena scratch, std::span<const Mat<const T>> matrices) {
     Index blocks = 0;
@@ -146,11 +146,13 @@ class BasicCuda {
   template <class... P>
   void gemm(const P&... products) {
     if (dry) return;
-    gemm_(*stream_, products...);
+    if constexpr ((detail::is_stored_product<P> && ...)) gemm_stored(products...);
+    else gemm_(*stream_, products...);
   }
 
-  /// Products of more than 8 rows as `gemm` computes them, with the epilogue or none, and work
-  /// (backend/cuda/step/work.cuh) that waits for them: in one launch where the part that multiplies has it.
+  /// Products of more than 8 rows, with `Epilogue` or Identity, and work that waits for them
+  /// (backend/cuda/step/work.cuh). In one launch where `Gemm` has `then`. turn: zero, in memory of the device; used
+  /// up by the call.
   template <class Epilogue, class Work, class... P>
   void gemm_then(gpu::Turn* turn, const Work& work, const P&... products) {
     if (dry) return;
@@ -193,10 +195,10 @@ class BasicCuda {
     gpu::recur_back(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, ops...);
   }
 
-  /// `recur` and `recur_back` over sequences of different lengths in one row, as training on packed texts has them.
-  /// starts    [sequences + 1], int or Index, in memory that the device reaches: ascending from 0 to the tokens
-  /// Shapes    operands: [1, tokens, width], of which sequence s has the tokens [starts[s], starts[s + 1]), perhaps
-  ///           none; states: [sequences, numbers]
+  /// `recur` and `recur_back` over packed sequences: sequences of different lengths, one after the other in one row.
+  /// starts    [sequences + 1], int or Index, in memory that the device reaches, ascending from 0 to tokens: sequence s
+  ///           has the tokens [starts[s], starts[s + 1]) and may be empty
+  /// Shapes    operands: [1, tokens, width]; states: [sequences, numbers]
   template <class Schedule, class C, Index N, class T, Index M, class I, class... Op>
   void recur_packed(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<T, M> state, const I* starts,
                     const Op&... ops) {
@@ -208,8 +210,9 @@ class BasicCuda {
     gpu::recur_back_packed(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, starts, ops...);
   }
 
-  /// What blocks and models do at one token, as few kernels; false for what is not fused. Called by Layer, Embedding
-  /// and Head.
+  /// The fused step: a layer, an embedding or a head at one token of each sequence, in few launches. Returns false for
+  /// what is not fused; the caller then uses verbs. The fused step may prefetch weights before earlier queued work has
+  /// ended: if you change weights through verbs, call sync() first.
   template <class L, class T, Index N, Index M>
   bool layer_step(Arena scratch, const L& layer, Seq<const T, N> x, typename L::State& state, Seq<T, M> y) {
     return gpu::layer_step(*this, scratch, layer, x, state, y);
@@ -217,7 +220,7 @@ class BasicCuda {
   template <class E, class T, Index N>
   bool embedding_step(const E& embedding, std::span<const Token> tokens, Seq<T, N> y) {
     if (dry) return true;
-    detail::check_gather(embedding.params.table, tokens, y.flat());
+    with_typed<T>(embedding.params.table, [&](auto table) { detail::check_gather(table, tokens, y.flat()); });
     return gpu::embedding_step(*stream_, embedding, static_cast<const Token*>(reached(tokens)), y);
   }
   template <class H, class T, Index N, Index M>
@@ -225,7 +228,7 @@ class BasicCuda {
     return gpu::head_step(*stream_, dry, head, x, logits);
   }
 
-  /// Records the work that f() queues here, to run it again at less cost; nothing of it runs now.
+  /// Records the work that f() queues in this stream, to be launched again at less cost. It does not run now.
   template <class F>
   CudaGraph record(F&& f) {
     return CudaGraph(*stream_, std::forward<F>(f));
@@ -250,10 +253,11 @@ class BasicCuda {
     return block;
   }
 
-  /// Memory may still be in use when its owner goes; an error is for the next call to find.
+  /// Before memory is freed, which queued work may still use. An error is left to the next call.
   void sync_quietly() const { static_cast<void>(cudaStreamSynchronize(stream_->handle())); }
 
-  /// The device's address of host memory.
+  /// The address by which the device reaches memory of the host.
+  /// Errors    memory that the device does not reach
   template <class T>
   T* reached(std::span<T> numbers) const {
     if (numbers.empty()) return nullptr;
@@ -264,6 +268,19 @@ class BasicCuda {
             "rwkv: the device cannot reach the given tokens, targets or losses; their memory must come from "
             "allocate_host");
     return static_cast<T*>(attributes.devicePointer);
+  }
+
+  /// Products AsStored of one type share launches, as those of a checkpoint do; others run one by one.
+  template <class T, class E, class... P>
+  void gemm_stored(const Product<T, AnyStorage, E>& first, const P&... more) {
+    if (((more.w.dtype == first.w.dtype) && ...)) {
+      with_typed<T>(first.w, [&]<class W>(Mat<const W>) {
+        gemm_(*stream_, detail::as_type<W>(first), detail::as_type<W>(more)...);
+      });
+    } else {
+      gemm_stored(first);
+      (gemm_stored(more), ...);
+    }
   }
 
   std::shared_ptr<CudaStream> stream_;

@@ -1,6 +1,6 @@
 #pragma once
 /// Matrix products as the verb `gemm` takes them.
-#include "rwkv/core/view.hpp"
+#include "rwkv/core/weights.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -13,15 +13,22 @@ struct Identity {
   }
 };
 
+namespace detail {
+/// The second factor of a product: a matrix of W, or one whose type is known at run time.
+template <class W>
+using Factor = std::conditional_t<std::is_same_v<W, AnyStorage>, StoredMat, Mat<const W>>;
+}  // namespace detail
+
 /// A matrix read with its axes exchanged.
 template <class T>
 struct Transposed {
-  Mat<const T> matrix;
+  detail::Factor<T> matrix;
 };
 template <class T, Index C>
 constexpr Transposed<std::remove_const_t<T>> transposed(Mat<T, C> m) {
   return {{m.data, m.rows, Index(m.cols), m.stride}};
 }
+constexpr Transposed<AnyStorage> transposed(const StoredMat& m) { return {m}; }
 
 /// An output that is added to.
 template <class T>
@@ -33,12 +40,13 @@ constexpr Plus<T> plus(Mat<T, C> m) {
   return {{m.data, m.rows, Index(m.cols), m.stride}};
 }
 
-/// y = epilogue(x w^T): y [rows, out], x [rows, in], w [out, in], as linear layers are stored.
+/// y = epilogue(x w^T): y [rows, out], x [rows, in], w [out, in], as linear layers are stored. A backend takes the
+/// weights of a Product<T, AnyStorage> with with_typed<T>.
 template <class T, class W, class Epilogue = Identity>
 struct Product {
   Mat<T> y;
   Mat<const T> x;
-  Mat<const W> w;
+  detail::Factor<W> w;
   [[no_unique_address]] Epilogue epilogue;
 };
 
@@ -57,6 +65,17 @@ struct PlainProduct {
 };
 
 namespace detail {
+template <class P>
+inline constexpr bool is_stored_product = false;
+template <class T, class E>
+inline constexpr bool is_stored_product<Product<T, AnyStorage, E>> = true;
+
+/// A product whose weights are of type W, for backends that launch a kernel for each type.
+template <class W, class T, class E>
+constexpr Product<T, W, E> as_type(const Product<T, AnyStorage, E>& product) {
+  return {product.y, product.x, product.w.template as<W>(), product.epilogue};
+}
+
 /// Checks an output [rows, cols] and the axes that its factors share.
 template <class T, Index N>
 constexpr void check_product(Mat<T, N> y, Index rows, Index cols, Index x_depth, Index w_depth) {

@@ -34,7 +34,7 @@ inline constexpr bool is_shared<arg::Shared<Op>> = true;
 
 /// The vectors shared by the lanes of a head, at one token.
 template <class R, class T, std::size_t Count>
-struct Head {
+struct SharedVectors {
   const T* vectors[Count];
   RWKV_HD R operator()(int vector, Index n) const { return R(widen<typename R::scalar>(vectors[vector][n])); }
 };
@@ -105,12 +105,12 @@ struct Lanes {
   template <class T>
   RWKV_HD void load_state(const T* head_state, Extent<N> length, Index head_lanes) {
     const Index numbers = lane_state_size<C>(length);
-    RWKV_UNROLL for (Index n = 0; n < numbers; ++n) state[n] = load<R>(head_state + n * head_lanes, used);
+    RWKV_UNROLL_HEAD for (Index n = 0; n < numbers; ++n) state[n] = load<R>(head_state + n * head_lanes, used);
   }
   template <class T>
   RWKV_HD void store_state(T* head_state, Extent<N> length, Index head_lanes) const {
     const Index numbers = lane_state_size<C>(length);
-    RWKV_UNROLL for (Index n = 0; n < numbers; ++n) store(state[n], head_state + n * head_lanes, used);
+    RWKV_UNROLL_HEAD for (Index n = 0; n < numbers; ++n) store(state[n], head_state + n * head_lanes, used);
   }
 
   /// Own inputs of the token (b, t).
@@ -126,7 +126,7 @@ struct Lanes {
     R x[own];
     load_inputs(x, order, b, t, ops...);
     if constexpr (RowCell<C>) {
-      Head<R, typename decltype(written(ops...))::element, shared> vectors;
+      SharedVectors<R, typename decltype(written(ops...))::element, shared> vectors;
       (load_shared<Nth>(vectors, head * length, b, t, ops), ...);
       const R y = C::step(LaneState<R, N>{state, length}, x, vectors);
       (store_output(y, b, t, ops), ...);

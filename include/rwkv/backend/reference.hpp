@@ -174,14 +174,17 @@ class Reference {
 
   template <class T, class W, class Epilogue>
   static void multiply(const Product<T, W, Epilogue>& product) {
-    const auto& [y, x, w, epilogue] = product;
-    for (Index r = 0; r < y.rows; ++r) {
-      for (Index n = 0; n < y.cols; ++n) {
-        T sum = T(0);
-        for (Index k = 0; k < x.cols; ++k) sum = sum + x(r, k) * widen<T>(w(n, k));
-        y(r, n) = epilogue(One<T>(sum)).v;
+    const auto y = product.y;
+    const auto x = product.x;
+    with_typed<T>(product.w, [&](auto w) {
+      for (Index r = 0; r < y.rows; ++r) {
+        for (Index n = 0; n < y.cols; ++n) {
+          T sum = T(0);
+          for (Index k = 0; k < x.cols; ++k) sum = sum + x(r, k) * widen<T>(w(n, k));
+          y(r, n) = product.epilogue(One<T>(sum)).v;
+        }
       }
-    }
+    });
   }
   template <class T, class W>
   static void multiply(const PlainProduct<T, W>& product) {

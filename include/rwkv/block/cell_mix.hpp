@@ -38,10 +38,10 @@ class CellMix {
   static constexpr std::size_t inputs = input_count<Cell>;
 
   struct Params {
-    std::array<Vec<storage, Width>, inputs> mixes;     // [width]
-    std::array<Mat<storage, Width>, inputs> matrices;  // [width, width]
-    Vec<storage, Width> mix_receptance;
-    Mat<storage, Width> receptance, output;
+    std::array<Channels<S, Width>, inputs> mixes;    // [width]
+    std::array<Weights<S, Width>, inputs> matrices;  // [width, width]
+    Channels<S, Width> mix_receptance;
+    Weights<S, Width> receptance, output;
   };
   struct State {
     Mat<compute> shift;  // [batch, width], the last x

@@ -9,10 +9,13 @@ inline namespace RWKV_ABI {
 /// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default.
 /// Specialised for every version; see channel_mix_v4.hpp.
 template <class V, class S, class B, class D>
-class ChannelMix {
+class ChannelMix : public detail::BlockOfNoVersion<S, B, D> {
   static_assert(sizeof(V) == 0,
                 "rwkv: there is no ChannelMix for this version; pass a version tag such as rwkv::V4 or a "
                 "type derived from one");
+
+ public:
+  using detail::BlockOfNoVersion<S, B, D>::BlockOfNoVersion;
 };
 
 }  // namespace RWKV_ABI

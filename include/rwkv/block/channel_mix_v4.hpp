@@ -24,10 +24,10 @@ class ChannelMix<V, S, B, D> {
   static constexpr Index Ffn = D::static_ffn;
 
   struct Params {
-    Vec<storage, Width> mix_k, mix_r;
-    Mat<storage, Width> key;         // [ffn, width]
-    Mat<storage, Width> receptance;  // [width, width]
-    Mat<storage, Ffn> value;         // [width, ffn]
+    Channels<S, Width> mix_k, mix_r;
+    Weights<S, Width> key;         // [ffn, width]
+    Weights<S, Width> receptance;  // [width, width]
+    Weights<S, Ffn> value;         // [width, ffn]
 
     static constexpr auto fields() {
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);

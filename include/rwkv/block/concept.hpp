@@ -45,6 +45,29 @@ concept Block = requires(K& block, const K& fixed, typename K::backend& be, Aren
   fixed.visit_state(state, std::string(), visitor);
 };
 
+namespace detail {
+/// The declarations of a block whose version there is none of: whoever is made of it compiles, so that the sentence about
+/// the version stands alone.
+template <class S, class B, class D>
+struct BlockOfNoVersion {
+  using backend = B;
+  using compute = compute_t<S>;
+  using storage = storage_t<S>;
+  static constexpr Index Width = D::static_width;
+  struct State {};
+  struct Tape {};
+  D dims;
+
+  BlockOfNoVersion(const ModelSizes& sizes, Index);
+  void forward(B&, Arena, Seq<const compute, Width>, State&, Seq<compute, Width>) const;
+  void reset(B&, State&) const;
+  template <class Self, class Visitor>
+  static void visit(Self&, const std::string&, Visitor&&);
+  template <class Visitor>
+  void visit_state(State&, const std::string&, Visitor&&) const;
+};
+}  // namespace detail
+
 /// Checks the scalar and the backend of a block, each with a sentence.
 template <class S, class B>
 consteval bool explain_block_parameters() {

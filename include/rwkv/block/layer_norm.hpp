@@ -18,7 +18,7 @@ class LayerNorm {
   static constexpr Index Width = D::static_width;
 
   struct Params {
-    Vec<storage, Width> scale, shift;  // [width]
+    Channels<S, Width> scale, shift;  // [width]
 
     static constexpr auto fields() {
       return table(field("weight", &Params::scale, shape(Axis::width), Role::norm_scale),

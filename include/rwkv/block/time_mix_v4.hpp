@@ -24,10 +24,10 @@ class TimeMix<V, S, B, D> {
   static constexpr Index Width = D::static_width;
 
   struct Params {
-    Vec<storage, Width> decay;  // [width], stored raw: the log decay is -exp(time_decay)
-    Vec<storage, Width> first;  // [width], the bonus u of the current token
-    Vec<storage, Width> mix_k, mix_v, mix_r;
-    Mat<storage, Width> key, value, receptance, output;  // [width, width]
+    Channels<S, Width> decay;  // [width], stored raw: the log decay is -exp(time_decay)
+    Channels<S, Width> first;  // [width], the bonus u of the current token
+    Channels<S, Width> mix_k, mix_v, mix_r;
+    Weights<S, Width> key, value, receptance, output;  // [width, width]
 
     static constexpr auto fields() {
       constexpr Axes channel = shape(Axis::width);

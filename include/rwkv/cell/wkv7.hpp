@@ -20,9 +20,9 @@ struct WKV7 {
     enum { receptance, decay, key, a, b };
     const Index size = state.size;
     R removed = R(0);
-    RWKV_UNROLL for (Index n = 0; n < size; ++n) removed += state[n] * head(a, n);
+    RWKV_UNROLL_HEAD for (Index n = 0; n < size; ++n) removed += state[n] * head(a, n);
     R y = R(0);
-    RWKV_UNROLL for (Index n = 0; n < size; ++n) {
+    RWKV_UNROLL_HEAD for (Index n = 0; n < size; ++n) {
       state[n] = state[n] * head(decay, n) + removed * head(b, n) + x[0] * head(key, n);
       y += state[n] * head(receptance, n);
     }

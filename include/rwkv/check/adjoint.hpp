@@ -9,6 +9,7 @@
 #include "rwkv/cell/derive.hpp"
 #include "rwkv/check/block_run.hpp"
 #include "rwkv/core/dual.hpp"
+#include "rwkv/core/finite.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -37,7 +38,7 @@ struct Pairing {
   }
   double defect() const {
     const double difference = std::abs(forwards - backwards);
-    return std::isnan(difference) ? INFINITY : difference / std::max(size, 1e-300);
+    return is_nan(difference) ? INFINITY : difference / std::max(size, 1e-300);
   }
 };
 
@@ -47,7 +48,7 @@ double difference(const std::vector<T>& a, const std::vector<T>& b) {
   double worst = a.size() == b.size() ? 0 : INFINITY, scale = 1e-300;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
     const double gap = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    worst = std::isnan(gap) ? INFINITY : std::max(worst, gap);
+    worst = is_nan(gap) ? INFINITY : std::max(worst, gap);
     scale = std::max(scale, std::abs(static_cast<double>(a[i])));
   }
   return worst / scale;

@@ -6,11 +6,11 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/scratch.hpp"
 #include "rwkv/check/live_weights.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/random.hpp"
-#include "rwkv/model/memory.hpp"
 #include "rwkv/model/tape_policy.hpp"
 
 namespace rwkv {
@@ -72,12 +72,12 @@ class BlockRun {
 
   /// y and last from x and first, as in inference.
   void forward() {
-    measure([&](Arena ws) { run_forward(ws); });
+    memory_ = scratch_for(be_, [&](Arena ws) { run_forward(ws); });
     run_forward(memory_.arena());
   }
   /// The same, keeping what backward needs.
   void forward_keeping() {
-    measure([&](Arena ws) {
+    memory_ = scratch_for(be_, [&](Arena ws) {
       run_keeping(ws);
       run_backward(kept_);
     });
@@ -131,16 +131,6 @@ class BlockRun {
   }
 
   Seq<scalar, Width> sequence(Numbers& numbers) const { return {numbers.data(), batch_, time_, width_}; }
-
-  /// Takes the scratch that a dry pass asks for.
-  template <class Pass>
-  void measure(const Pass& pass) {
-    Index peak = 0;
-    be_.dry = true;
-    pass(Arena(peak));
-    be_.dry = false;
-    memory_ = Memory<backend>(be_, peak);
-  }
 
   void run_forward(Arena ws) {
     std::copy(first.begin(), first.end(), last.begin());

@@ -2,12 +2,13 @@
 /// The one exception type of the library and the helpers that raise it.
 #include <charconv>
 #include <concepts>
+#include <initializer_list>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
-#include "rwkv/config.hpp"
+#include "rwkv/core/extent.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -20,41 +21,82 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-inline void append(std::string& text, std::string_view part) { text += part; }
-inline void append(std::string& text, char part) { text += part; }
+/// A part of a sentence: text, a number, or a shape (a span of sizes), which is printed as `[2048, 2560]`. Parts know
+/// their kind at run time, so that one function joins them all: sentences are many, and cold.
+class Part {
+ public:
+  template <std::convertible_to<std::string_view> T>
+  Part(const T& text) : kind_(Kind::text), text_(text) {}
+  Part(char letter) : kind_(Kind::letter), letter_(letter) {}
+  template <std::signed_integral T>
+  Part(T number) : kind_(Kind::integer), integer_(number) {}
+  template <std::unsigned_integral T>
+  Part(T number) : kind_(Kind::natural), natural_(number) {}
+  Part(float number) : kind_(Kind::single), single_(number) {}
+  Part(double number) : kind_(Kind::real), real_(number) {}
+  template <std::size_t N>
+  Part(std::span<Index, N> sizes) : kind_(Kind::shape), shape_(sizes) {}
+  template <std::size_t N>
+  Part(std::span<const Index, N> sizes) : kind_(Kind::shape), shape_(sizes) {}
 
-template <class T>
-requires(std::integral<T> || std::floating_point<T>) void append(std::string& text, T part) {
-  char digits[64];
-  const auto end = std::to_chars(digits, digits + sizeof digits, part).ptr;
-  text.append(digits, end);
-}
-
-/// A shape, printed as `[2048, 2560]`.
-template <class T, std::size_t N>
-void append(std::string& text, std::span<T, N> sizes) {
-  text += '[';
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    if (i != 0) text += ", ";
-    append(text, sizes[i]);
+  void append_to(std::string& text) const {
+    switch (kind_) {
+      case Kind::text: text += text_; break;
+      case Kind::letter: text += letter_; break;
+      case Kind::integer: append(text, integer_); break;
+      case Kind::natural: append(text, natural_); break;
+      case Kind::single: append(text, single_); break;
+      case Kind::real: append(text, real_); break;
+      case Kind::shape:
+        text += '[';
+        for (std::size_t i = 0; i < shape_.size(); ++i) {
+          if (i != 0) text += ", ";
+          append(text, shape_[i]);
+        }
+        text += ']';
+        break;
+    }
   }
-  text += ']';
+
+ private:
+  enum class Kind : unsigned char { text, letter, integer, natural, single, real, shape };
+
+  template <class T>
+  static void append(std::string& text, T number) {
+    char digits[64];
+    text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+  }
+
+  Kind kind_;
+  union {
+    std::string_view text_;
+    char letter_;
+    long long integer_;
+    unsigned long long natural_;
+    float single_;
+    double real_;
+    std::span<const Index> shape_;
+  };
+};
+
+inline std::string joined(std::initializer_list<Part> parts) {
+  std::string text;
+  for (const Part& part : parts) part.append_to(text);
+  return text;
 }
 
 }  // namespace detail
 
-/// Joins strings, numbers and shapes (spans of integers) into one sentence.
+/// Joins strings, numbers and shapes (spans of Index) into one sentence.
 template <class... Parts>
 std::string join(const Parts&... parts) {
-  std::string text;
-  (detail::append(text, parts), ...);
-  return text;
+  return detail::joined({detail::Part(parts)...});
 }
 
 /// Throws an Error whose text is the joined parts.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
-  RWKV_THROW(Error(join(parts...)));
+  RWKV_THROW(Error(detail::joined({detail::Part(parts)...})));
 }
 
 /// Throws an Error with the joined parts unless `holds`.

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "rwkv/core/dims.hpp"
-#include "rwkv/core/view.hpp"
+#include "rwkv/core/weights.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -121,6 +121,11 @@ void bind(Mat<T, C>& view, T* data, const Shape& shape) {
   view = {data, cols == 0 ? 0 : shape.count() / cols, cols, cols};
 }
 
+inline void bind(StoredMat& view, const void* data, DType dtype, const Shape& shape) {
+  const Index cols = shape.sizes[shape.rank - 1];
+  view = {data, dtype, cols == 0 ? 0 : shape.count() / cols, cols, cols};
+}
+
 /// One parameter of a model: what its table says, and its numbers.
 template <class T>
 struct Parameter : TensorSpec {
@@ -153,6 +158,46 @@ struct ListParameters {
                   "rwkv: the parameters of a model must share one storage type");
     list.push_back({{std::move(spec), view.data}, &view, [](void* place, T* data, const Shape& shape) {
                       rwkv::bind(*static_cast<View*>(place), data, shape);
+                    }});
+  }
+};
+
+/// A parameter as files see it: bytes of a number type, which may be one of several.
+struct StoredParameter : TensorSpec {
+  DType dtype = DType::f32;        ///< of the numbers at `data`; before there are any, what the model computes with
+  bool keeps_stored_type = false;  ///< whether it may be bound to numbers of another type; see takes_as_stored
+  const void* data = nullptr;      ///< row-major; null while the model is unbound
+  void* view = nullptr;
+  void (*attach)(void* view, void* data, DType dtype, const Shape& shape) = nullptr;
+
+  Index bytes() const { return shape.count() * static_cast<Index>(size_of(dtype)); }
+
+  void bind(void* to, DType type) {
+    expects(type == dtype || keeps_stored_type, name, ": a parameter of ", name_of(dtype), " numbers is bound to ",
+            name_of(type));
+    data = to;
+    dtype = type;
+    attach(view, to, type, shape);
+  }
+};
+
+/// A visitor that lists parameters as files see them. T is what the model computes in.
+template <class T>
+struct ListStoredParameters {
+  std::vector<StoredParameter>& list;
+
+  template <class View>
+  void operator()(TensorSpec spec, View& view) const {
+    using Element = typename View::element;
+    list.push_back({std::move(spec), dtype_of<Element>(), false, view.data, &view,
+                    [](void* place, void* data, DType, const Shape& shape) {
+                      rwkv::bind(*static_cast<View*>(place), static_cast<Element*>(data), shape);
+                    }});
+  }
+  void operator()(TensorSpec spec, StoredMat& view) const {
+    list.push_back({std::move(spec), view.data == nullptr ? dtype_of<T>() : view.dtype, true, view.data, &view,
+                    [](void* place, void* data, DType dtype, const Shape& shape) {
+                      rwkv::bind(*static_cast<StoredMat*>(place), data, dtype, shape);
                     }});
   }
 };

@@ -77,6 +77,14 @@ struct Numerics {
   using compute = Compute;
 };
 
+/// The storage type of a model whose matrices keep the number types of their file; see AsStored.
+struct AnyStorage {};
+
+/// The scalar of a model that computes in Compute and keeps every matrix of a checkpoint in the type it is stored in, so
+/// that one model type runs files of float, bf16 and f16 numbers, mapped where they lie. To run, not to train.
+template <class Compute>
+using AsStored = Numerics<AnyStorage, Compute>;
+
 /// The bundle a scalar name stands for. A type that has none is not a scalar.
 template <class S>
 struct numerics {};
@@ -123,11 +131,30 @@ RWKV_HD constexpr T widen(U value) {
   else return static_cast<T>(value);
 }
 
-/// Rounds a computed number to a stored one.
+namespace detail {
+/// A float from which a 16-bit number can be rounded as if from the double itself: where the double lies between two
+/// floats, the one whose last bit is set ("round to odd"), so that it is no tie where the double was none.
+RWKV_HD constexpr float rounded_to_odd(double value) {
+  const float nearest = static_cast<float>(value);
+  const auto back = static_cast<double>(nearest);
+  if (back == value || value != value) return nearest;
+  auto bits = bits_as<std::uint32_t>(nearest);
+  const bool too_large = value < 0 ? back < value : back > value;
+  if (too_large) --bits;
+  return bits_as<float>(bits | 1u);
+}
+}  // namespace detail
+
+/// Rounds a computed number to a stored one, once.
 template <class U, class T>
 RWKV_HD constexpr U narrow(T value) {
-  if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>) return U(static_cast<float>(value));
-  else return static_cast<U>(value);
+  if constexpr ((std::same_as<U, bf16> || std::same_as<U, f16>) && std::same_as<T, double>) {
+    return U(detail::rounded_to_odd(value));
+  } else if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>) {
+    return U(static_cast<float>(value));
+  } else {
+    return static_cast<U>(value);
+  }
 }
 
 /// The answer to a comparison of two `One`s. Deliberately no bool: a functor must use select(), so that the same text

@@ -337,9 +337,8 @@ inline std::string safetensors_header(std::span<const TensorView* const> tensors
     json += "{\"dtype\":\"";
     json += name_of(tensor->dtype);
     json += "\",\"shape\":[";
-    for (std::size_t i = 0; i < tensor->shape.size(); ++i) append(json, join(i == 0 ? "" : ",", tensor->shape[i]));
-    append(json,
-           join("],\"data_offsets\":[", begin, ",", end.to<std::uint64_t>(file, ": the tensors are too large"), "]}"));
+    for (std::size_t i = 0; i < tensor->shape.size(); ++i) json += join(i == 0 ? "" : ",", tensor->shape[i]);
+    json += join("],\"data_offsets\":[", begin, ",", end.to<std::uint64_t>(file, ": the tensors are too large"), "]}");
   }
   json += '}';
   json.resize(Checked(json.size() + 8).aligned(64).to<std::size_t>() - 8, ' ');

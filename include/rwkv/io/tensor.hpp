@@ -1,13 +1,11 @@
 #pragma once
 /// Tensors as files hold them: a name, a number type, a shape and bytes.
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <map>
 #include <numeric>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,51 +13,13 @@
 
 #include "rwkv/config.hpp"
 #include "rwkv/core/checked.hpp"
+#include "rwkv/core/dtype.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/system/byte_reader.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
-
-/// The number types of stored tensors, little-endian.
-enum class DType : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
-
-namespace detail {
-
-struct DTypeFacts {
-  DType dtype;
-  std::size_t size;
-  std::string_view name;
-};
-
-/// In the order of DType, so that the enumerator is the index.
-inline constexpr std::array<DTypeFacts, 10> dtype_facts{{{DType::f64, 8, "F64"},
-                                                         {DType::f32, 4, "F32"},
-                                                         {DType::f16, 2, "F16"},
-                                                         {DType::bf16, 2, "BF16"},
-                                                         {DType::i64, 8, "I64"},
-                                                         {DType::i32, 4, "I32"},
-                                                         {DType::i16, 2, "I16"},
-                                                         {DType::i8, 1, "I8"},
-                                                         {DType::u8, 1, "U8"},
-                                                         {DType::boolean, 1, "BOOL"}}};
-
-}  // namespace detail
-
-/// Bytes of one element.
-constexpr std::size_t size_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].size; }
-
-/// The name in safetensors files, such as "F32".
-constexpr std::string_view name_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].name; }
-
-/// The number type of that safetensors name, if it is one of ours.
-constexpr std::optional<DType> dtype_named(std::string_view name) {
-  for (const auto& facts : detail::dtype_facts) {
-    if (facts.name == name) return facts.dtype;
-  }
-  return std::nullopt;
-}
 
 /// One tensor: row-major, contiguous, little-endian. The bytes belong to someone else and need not be aligned.
 struct TensorView {

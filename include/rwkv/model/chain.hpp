@@ -53,8 +53,8 @@ class Chain {
   template <class P>
   void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
                 const State& dlast, Chain& grad, State& dfirst) const {
-    each([&]<std::size_t Back>(std::integral_constant<std::size_t, Back>) {
-      constexpr std::size_t nth = sizeof...(Rest) - Back;
+    each([&]<std::size_t FromEnd>(std::integral_constant<std::size_t, FromEnd>) {
+      constexpr std::size_t nth = sizeof...(Rest) - FromEnd;
       std::get<nth>(parts).backward(be, ws, d, std::get<nth>(tape.parts), std::get<nth>(first), std::get<nth>(dlast),
                                     std::get<nth>(grad.parts), std::get<nth>(dfirst));
     });

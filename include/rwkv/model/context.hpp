@@ -11,11 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
-#include "rwkv/model/memory.hpp"
 #include "rwkv/model/state.hpp"
 
 namespace rwkv {
@@ -280,7 +280,7 @@ class Context {
         batch_(options.batch), vocab_(sizes.vocab), width_(sizes.width), state_(backend_, parts_.body, options.batch),
         host_logits_(backend_, host_reaches<backend> ? 0 : static_cast<std::size_t>(options.batch * sizes.vocab)),
         tokens_(backend_, static_cast<std::size_t>(options.batch * options.chunk)) {
-    scratch_memory_ = Memory<backend>(backend_, measure());
+    scratch_memory_ = scratch_for(backend_, [&](Arena ws) { run_largest(ws); });
     logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());
   }
@@ -370,13 +370,8 @@ class Context {
     return options;
   }
 
-  /// The scratch that the largest run takes, found by running it without memory.
-  Index measure() {
-    Index peak = 0;
-    Arena ws(peak);
-    backend dry = backend_;
-    dry.dry = true;
-    std::swap(dry, backend_);
+  /// The run that takes the most scratch, in a dry pass.
+  void run_largest(Arena ws) {
     const auto x = take_chunk(ws, options_.chunk);
     parts_.embedding.forward(backend_, {}, x);
     parts_.body.forward(backend_, ws, x, state_.views, x);
@@ -386,8 +381,6 @@ class Context {
     if (!host_reaches<backend>) scratch.template take<compute>(rows * vocab_);
     parts_.head.forward(backend_, scratch, Seq<const compute, Width>{x.data, 1, rows, x.width},
                         Seq<compute>{nullptr, 1, rows, vocab_});
-    std::swap(dry, backend_);
-    return peak;
   }
 
   Seq<compute, Width> take_chunk(Arena& ws, Index time) const {

@@ -21,7 +21,7 @@ class Embedding {
   static constexpr Index Width = D::static_width;
 
   struct Params {
-    Mat<storage, Width> table;  // [vocab, width]
+    Weights<S, Width> table;  // [vocab, width]
 
     static constexpr auto fields() {
       return rwkv::table(field("emb.weight", &Params::table, shape(Axis::vocab, Axis::width), Role::embedding));
@@ -41,7 +41,7 @@ class Embedding {
                   }) {
       if (be.embedding_step(*this, tokens, y)) return;
     }
-    be.gather_rows(params.table, tokens, y.flat());
+    gather(be, tokens, y);
     ln0.forward(be, y, y);
   }
 
@@ -51,7 +51,7 @@ class Embedding {
   };
   void forward(B& be, Arena& ws, std::span<const Token> tokens, Seq<compute, Width> y, Tape& tape) const {
     tape.rows = ws.like<compute>(y, y.width);
-    be.gather_rows(params.table, tokens, tape.rows.flat());
+    gather(be, tokens, tape.rows);
     ln0.forward(be, tape.rows, y);
   }
 
@@ -67,6 +67,11 @@ class Embedding {
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     visit_fields(self.params, self.dims, prefix, visitor);
     LayerNorm<S, B, D>::visit(self.ln0, prefix + "blocks.0.ln0.", visitor);
+  }
+
+ private:
+  void gather(B& be, std::span<const Token> tokens, Seq<compute, Width> rows) const {
+    with_typed<compute>(params.table, [&](auto table) { be.gather_rows(table, tokens, rows.flat()); });
   }
 };
 

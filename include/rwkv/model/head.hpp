@@ -22,7 +22,7 @@ class Head {
   static constexpr Index Width = D::static_width;
 
   struct Params {
-    Mat<storage, Width> table;  // [vocab, width]
+    Weights<S, Width> table;  // [vocab, width]
 
     static constexpr auto fields() {
       return rwkv::table(field("head.weight", &Params::table, shape(Axis::vocab, Axis::width), Role::head));

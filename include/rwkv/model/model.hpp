@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/memory.hpp"
 #include "rwkv/block/channel_mix_v4.hpp"
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/fwd.hpp"
@@ -13,7 +14,6 @@
 #include "rwkv/model/embedding.hpp"
 #include "rwkv/model/head.hpp"
 #include "rwkv/model/layer.hpp"
-#include "rwkv/model/memory.hpp"
 #include "rwkv/model/stack.hpp"
 
 namespace rwkv {
@@ -43,24 +43,33 @@ class Model {
 
   /// A model of these sizes with all weights zero.
   explicit Model(const ModelSizes& sizes, backend be = backend{}) : Model(unbound(sizes, std::move(be))) {
-    auto memory = std::make_shared<Memory<backend>>(backend_, parameter_count() * Index{sizeof(storage)});
-    storage* next = reinterpret_cast<storage*>(memory->data());
-    for (auto& parameter : parameters()) {
+    auto memory = std::make_shared<Memory<backend>>(backend_, parameter_count() * Index{sizeof(Made)});
+    Made* next = reinterpret_cast<Made*>(memory->data());
+    const auto bind = [&](auto& parameter, auto... type) {
       const Index count = parameter.shape.count();
-      backend_.fill(matrix(next, 1, count), storage{});
-      parameter.bind(next);
+      backend_.fill(matrix(next, 1, count), Made{});
+      parameter.bind(next, type...);
       next += count;
+    };
+    if constexpr (keeps_types) {
+      for (auto& parameter : stored_parameters()) bind(parameter, parameter.dtype);
+    } else {
+      for (auto& parameter : parameters()) bind(parameter);
     }
     backend_.sync();
     owner_ = std::move(memory);
   }
 
-  /// A model whose parameters point nowhere yet: the caller binds each of `parameters()` and hands over what keeps
-  /// their memory alive. For loaders.
+  /// A model whose parameters point nowhere yet: the caller binds each of `parameters()` or `stored_parameters()` and
+  /// hands over what keeps their memory alive. For loaders, which may say what types their file has, so that a model
+  /// that keeps them is saved with them.
   static Model unbound(const ModelSizes& sizes, backend be) {
     return Model(Parts(checked(sizes)), std::move(be), sizes);
   }
-  void adopt(std::shared_ptr<const void> owner) { owner_ = std::move(owner); }
+  void adopt(std::shared_ptr<const void> owner, std::vector<DType> file_types = {}) {
+    owner_ = std::move(owner);
+    file_types_ = std::move(file_types);
+  }
 
   Model(Model&&) = default;
   Model& operator=(Model&&) = default;
@@ -69,13 +78,14 @@ class Model {
   /// The backend that the model runs on; copies are handles to the same.
   const backend& device() const { return backend_; }
 
-  /// Every parameter, in the order of official checkpoints.
+  /// Every parameter, in the order of official checkpoints. Not of a model AsStored, whose parameters have several
+  /// types; see stored_parameters.
   std::vector<BindableParameter<storage>> parameters() {
+    static_assert(!keeps_types,
+                  "rwkv: the matrices of an AsStored model have the types of their file, so that they are no "
+                  "parameters() of one type: use stored_parameters(), or a model of float, bf16 or f16");
     std::vector<BindableParameter<storage>> list;
-    const ListParameters<storage> collect{list};
-    E::visit(parts.embedding, std::string(), collect);
-    Body::visit(parts.body, std::string(), collect);
-    H::visit(parts.head, std::string(), collect);
+    visit(parts, ListParameters<storage>{list});
     return list;
   }
   std::vector<Parameter<const storage>> parameters() const {
@@ -87,9 +97,21 @@ class Model {
     return list;
   }
 
+  /// The same as files see them, whatever their types.
+  std::vector<StoredParameter> stored_parameters() {
+    std::vector<StoredParameter> list;
+    visit(parts, ListStoredParameters<compute>{list});
+    return list;
+  }
+  std::vector<StoredParameter> stored_parameters() const {
+    return Model(Parts(parts), backend_, sizes_).stored_parameters();
+  }
+  /// The type that parameter number `nth` has in the file it came from, or has now.
+  DType file_type(std::size_t nth, DType now) const { return file_types_.empty() ? now : file_types_[nth]; }
+
   Index parameter_count() const {
     Index count = 0;
-    for (const auto& parameter : parameters()) count += parameter.shape.count();
+    visit(parts, [&](const TensorSpec& spec, const auto&) { count += spec.shape.count(); });
     return count;
   }
 
@@ -106,6 +128,16 @@ class Model {
   Model(Parts made, backend be, const ModelSizes& sizes)
       : parts(std::move(made)), backend_(std::move(be)), sizes_(sizes) {}
 
+  static constexpr bool keeps_types = std::is_same_v<storage, AnyStorage>;
+  using Made = std::conditional_t<keeps_types, compute, storage>;  // of new weights
+
+  template <class P, class Visitor>
+  static void visit(P& parts, const Visitor& visitor) {
+    E::visit(parts.embedding, std::string(), visitor);
+    Body::visit(parts.body, std::string(), visitor);
+    H::visit(parts.head, std::string(), visitor);
+  }
+
   static const ModelSizes& checked(const ModelSizes& sizes) {
     expects(sizes.vocab > 0, "rwkv: a model needs a vocabulary above zero, not ", sizes.vocab);
     return sizes;
@@ -114,6 +146,7 @@ class Model {
   backend backend_;
   ModelSizes sizes_;
   std::shared_ptr<const void> owner_;
+  std::vector<DType> file_types_;
 };
 
 }  // namespace RWKV_ABI

@@ -2,8 +2,8 @@
 #include <string>
 #include <vector>
 
+#include "rwkv/backend/memory.hpp"
 #include "rwkv/core/view.hpp"
-#include "rwkv/model/memory.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {

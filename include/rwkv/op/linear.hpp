@@ -14,6 +14,11 @@ auto linear(Seq<X, In> x, Mat<W, WIn> w, Seq<T, Out> y, Epilogue epilogue = {}) 
   return mul(y.flat(), x.flat(), transposed(w), epilogue);
 }
 
+template <class X, class T, Index In, Index Out, class Epilogue = Identity>
+auto linear(Seq<X, In> x, const StoredMat& w, Seq<T, Out> y, Epilogue epilogue = {}) {
+  return mul(y.flat(), x.flat(), transposed(w), epilogue);
+}
+
 /// The product dx = dy w, the adjoint of a linear layer in its input.
 /// Shapes    dy: [batch, time, out]   w: [out, in]   dx: [batch, time, in]
 /// Aliasing  dx must not overlap dy
@@ -22,8 +27,8 @@ auto linear_back(Seq<Y, Out> dy, Mat<W, WIn> w, Seq<T, In> dx) {
   return mul(dx.flat(), dy.flat(), w);
 }
 
-/// The product dw += dy^T x, the adjoint of a linear layer in its weights, summed over all tokens. One without memory
-/// is not computed.
+/// The product dw += dy^T x, the adjoint of a linear layer in its weights, summed over all tokens. Skipped
+/// when dw.data is null (a frozen parameter).
 /// Shapes    dy: [batch, time, out]   x: [batch, time, in]   dw: [out, in]
 template <class Y, class X, class T, Index In, Index Out, Index WIn>
 auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {

@@ -4,6 +4,7 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/fields.hpp"
+#include "rwkv/core/finite.hpp"
 #include "rwkv/core/math.hpp"
 
 namespace rwkv {
@@ -32,9 +33,9 @@ struct AdamW {
     for (const double beta : {beta1, beta2}) {
       expects(beta >= 0 && beta < 1, "rwkv: AdamW: a beta must be in [0, 1), not ", beta);
     }
-    expects(std::isfinite(epsilon) && epsilon > 0, "rwkv: AdamW: epsilon must be above zero, not ", epsilon);
+    expects(is_finite(epsilon) && epsilon > 0, "rwkv: AdamW: epsilon must be above zero, not ", epsilon);
     for (const double number : {weight_decay, decay_rate, bonus_rate}) {
-      expects(std::isfinite(number) && number >= 0, "rwkv: AdamW: decay and rates must not be negative, not ", number);
+      expects(is_finite(number) && number >= 0, "rwkv: AdamW: decay and rates must not be negative, not ", number);
     }
   }
 };

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "rwkv/backend/concept.hpp"
+#include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
-#include "rwkv/model/memory.hpp"
 #include "rwkv/model/state.hpp"
 #include "rwkv/model/tape_policy.hpp"
 
@@ -61,7 +61,7 @@ class Gradient {
     expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
     bind_gradients(net, wanted);
     backend_.fill(dlast_.numbers(), scalar(0));
-    measure();
+    memory_ = scratch_for(backend_, [&](Arena ws) { pass(ws, {}); });
     reset_state();
     clear();
   }
@@ -172,14 +172,6 @@ class Gradient {
   Seq<scalar, Body::Width> sequence(Arena& ws) const {
     const auto width = parts_.embedding.dims.width;
     return {ws.take<scalar>(options_.batch * options_.length * width), options_.batch, options_.length, width};
-  }
-
-  void measure() {
-    Index peak = 0;
-    backend_.dry = true;
-    pass(Arena(peak), {});
-    backend_.dry = false;
-    memory_ = Memory<backend>(backend_, peak);
   }
 
   typename Net::Parts parts_;

@@ -44,7 +44,7 @@ void save_run(B& be, const std::filesystem::path& path, std::span<const RunTenso
   std::vector<TensorView> views;
   for (const RunTensor<T>& tensor : tensors) {
     const auto numbers = read.emplace_back(be, std::span<const T>(tensor.numbers)).numbers();
-    views.push_back({tensor.name, detail::dtype_of<T>(), tensor.shape, std::as_bytes(numbers)});
+    views.push_back({tensor.name, dtype_of<T>(), tensor.shape, std::as_bytes(numbers)});
     texts["crc32"] += join(detail::crc32(views.back().bytes), " ");
   }
   texts["crc32.texts"] = detail::checksum_of_texts(texts);
@@ -114,8 +114,8 @@ class RunFile {
     expects(found != nullptr, name_, ": ", tensor.name, " is missing from the file");
     expects(std::ranges::equal(found->shape, tensor.shape), name_, ": ", tensor.name, ": file has ",
             std::span(found->shape), ", the run expects ", std::span(tensor.shape));
-    expects(found->dtype == detail::dtype_of<T>(), name_, ": ", tensor.name, ": file has ", name_of(found->dtype),
-            " numbers, the run computes in ", name_of(detail::dtype_of<T>()));
+    expects(found->dtype == dtype_of<T>(), name_, ": ", tensor.name, ": file has ", name_of(found->dtype),
+            " numbers, the run computes in ", name_of(dtype_of<T>()));
   }
 
   TensorFile file_;

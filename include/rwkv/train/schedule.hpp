@@ -7,6 +7,7 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/core/finite.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -57,7 +58,7 @@ struct LearningRate {
   /// Throws an Error that names the first setting that makes no sense.
   void check() const {
     constexpr std::string_view who = "rwkv: learning rate: ";
-    expects(std::isfinite(peak) && peak > 0, who, "the peak must be above zero, not ", peak);
+    expects(is_finite(peak) && peak > 0, who, "the peak must be above zero, not ", peak);
     expects(warmup >= 0, who, "the warm-up must not have ", warmup, " steps");
     expects(start >= 0 && start <= 1, who, "the warm-up must start from a part of the peak between 0 and 1, not ",
             start);

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "rwkv/backend/flat_rows.hpp"
+#include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
+#include "rwkv/core/finite.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/system/glob.hpp"
 #include "rwkv/train/adamw.hpp"
@@ -61,9 +63,7 @@ class Trainer {
     collect(net);
     body_.reset(backend_, initial_.views);
     if (options_.tune_state) body_.begin_tuning(backend_, initial_.views);
-    Index peak = 0;
-    squares(Arena(peak));
-    scratch_ = Memory<backend>(backend_, peak);
+    scratch_ = scratch_for(backend_, [&](Arena ws) { squares(ws); });
     start_sequences();
   }
 
@@ -97,7 +97,7 @@ class Trainer {
     }
     for (const auto& adapted : adapted_) adapted.pull_back(backend_);
     const double norm = std::sqrt(squares(scratch_.arena()));
-    if (!std::isfinite(loss) || !std::isfinite(norm)) {
+    if (!is_finite(loss) || !is_finite(norm)) {
       backend_.copy(Mat<const scalar>(before_.numbers()), gradient_.state().numbers());
       fail("rwkv: training step ", steps_, ": the loss is ", loss, ", the gradient's norm ", norm, "; ",
            first_not_finite());
@@ -304,13 +304,11 @@ class Trainer {
   /// The squared norm of the gradient of all that is trained.
   double squares(Arena scratch) {
     double sum = 0;
-    if (scratch.measuring()) backend_.dry = true;
     if constexpr (requires { backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>()); }) {
       sum = backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>(gradients_));
     } else {
       for (const auto& gradient : gradients_) sum += backend_.sum_of_squares(scratch, gradient);
     }
-    backend_.dry = false;
     return sum;
   }
 
@@ -332,7 +330,7 @@ class Trainer {
     backend be = backend_;
     const auto index = [&](std::span<const scalar> numbers) {
       const OnHost read(be, numbers);
-      return std::find_if(read.begin(), read.end(), [](scalar x) { return !std::isfinite(x); }) - read.begin();
+      return std::find_if(read.begin(), read.end(), [](scalar x) { return !is_finite(x); }) - read.begin();
     };
     for (const auto& weight : weights_) {
       if (const auto i = index(weight.numbers); i < std::ssize(weight.numbers)) {

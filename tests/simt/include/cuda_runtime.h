@@ -27,12 +27,12 @@ template <class F>
 cudaError_t call(const char* function, F body) {
   return cuda().call(function, body);
 }
-/// For a call that no capture allows.
+/// Checks a call that captures forbid.
 template <class F>
 cudaError_t call_outside_capture(const char* function, F body) {
   return cuda().call(function, [&] { return cuda().outside_capture() ? body() : cudaErrorStreamCaptureUnsupported; });
 }
-/// For a call that releases something: it does so even where it was told to fail.
+/// Wraps a call that releases something: it does so even when a fault is injected.
 template <class F>
 cudaError_t release(const char* function, F body) {
   return cuda().call(function, body, Runtime::Kind::release);

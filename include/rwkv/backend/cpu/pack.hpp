@@ -99,9 +99,10 @@ struct Pack {
       return load(lanes);
     }
   }
-  /// The first `lanes` numbers; zero in the other lanes, whose memory is not touched.
+  /// The first `lanes` numbers; zero in the other lanes, whose memory is not touched. Not inlined, and neither is the
+  /// store of some lanes: only the end of a row needs them, and they would be half of the code.
   template <class U>
-  RWKV_INLINE static Pack load(const U* from, int lanes) {
+  [[gnu::noinline]] static Pack load(const U* from, int lanes) {
     U copy[N] = {};
     for (int i = 0; i < N && i < lanes; ++i) copy[i] = from[i];
     return load(static_cast<const U*>(copy));
@@ -115,7 +116,11 @@ struct Pack {
     }
   }
   template <class U>
-  RWKV_INLINE void store(U* to, int lanes) const {
+  void store(U* to, int lanes) const {
+    store_some(to, v, lanes);
+  }
+  template <class U>
+  [[gnu::noinline]] static void store_some(U* to, native v, int lanes) {
     for (int i = 0; i < N && i < lanes; ++i) to[i] = narrow<U>(static_cast<T>(v[i]));
   }
 
@@ -155,7 +160,8 @@ struct Pack {
     const wide sign = (bits & 0x8000u) << 16;
     const wide magnitude = bits & 0x7fffu;
     const native scaled = words_as_float(magnitude << 13) * 0x1p112f;
-    const wide special = (magnitude << 13) | 0x7f800000u;
+    const wide quiet = magnitude > 0x7c00u ? wide{} + 0x400000u : wide{};  // as widen() makes every NaN
+    const wide special = (magnitude << 13) | 0x7f800000u | quiet;
     return words_as_float(sign | (magnitude >= 0x7c00u ? special : __builtin_bit_cast(wide, scaled)));
   }
 };
@@ -217,14 +223,36 @@ RWKV_INLINE Pack<double, 4> sqrt_lanes(Pack<double, 4> x) { return Pack<double, 
 RWKV_INLINE Pack<float, 16> sqrt_lanes(Pack<float, 16> x) { return Pack<float, 16>(_mm512_sqrt_ps(x.v)); }
 RWKV_INLINE Pack<double, 8> sqrt_lanes(Pack<double, 8> x) { return Pack<double, 8>(_mm512_sqrt_pd(x.v)); }
 #endif
-/// Eigen's vectorised exponential.
+/// Where Eigen's exponential is one: between `least` and `most`. It gives 0, or a number above 0 for -inf, below the
+/// normal numbers, and infinity a little before the largest.
+template <class T>
+struct exp_range;
+template <>
+struct exp_range<float> {
+  static constexpr float least = -87, most = 88, lift = 32, lifted = 1.26641655490941757231e-14f;  // e^-32
+};
+template <>
+struct exp_range<double> {
+  static constexpr double least = -700, most = 709, lift = 64, lifted = 1.60381089054863783e-28;  // e^-64
+};
+/// Eigen's vectorised exponential inside its range; outside of it by e^x = e^(x - 1) e and e^x = e^(x + lift) e^-lift,
+/// whose sums are exact.
 template <class T, int N>
 RWKV_INLINE Pack<T, N> exp_lanes(Pack<T, N> x) {
+  using Range = exp_range<T>;
+  const auto above = x.v > Range::most - typename Pack<T, N>::native{};
+  const auto below = x.v < Range::least - typename Pack<T, N>::native{};
+  const Pack<T, N> one(T(1));
+  const Pack<T, N> shift = select(below, Pack<T, N>(Range::lift), select(above, -one, Pack<T, N>(T(0))));
+  const Pack<T, N> factor =
+      select(below, Pack<T, N>(Range::lifted), select(above, Pack<T, N>(T(2.71828182845904523536)), one));
+  const Pack<T, N> inside = x + shift;
   Eigen::Array<T, N, 1> lanes;
-  std::memcpy(lanes.data(), &x.v, sizeof x.v);
+  std::memcpy(lanes.data(), &inside.v, sizeof inside.v);
   lanes = lanes.exp();
-  std::memcpy(&x.v, lanes.data(), sizeof x.v);
-  return x;
+  Pack<T, N> power;
+  std::memcpy(&power.v, lanes.data(), sizeof power.v);
+  return select(x.v == x.v, power * factor, x);
 }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

@@ -12,6 +12,21 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+/// What is done with each tile of an operation: a callable by address, so that whoever runs tiles is compiled once and
+/// not once for every operation.
+class TileBody {
+ public:
+  template <class Body>
+  TileBody(const Body& body)
+      : body_(&body), call_([](const void* erased, Index tile) { (*static_cast<const Body*>(erased))(tile); }) {}
+
+  void operator()(Index tile) const { call_(body_, tile); }
+
+ private:
+  const void* body_;
+  void (*call_)(const void*, Index);
+};
+
 /// Runs tiles on the calling thread and `count - 1` others, which live as long as any copy of this object.
 class Threads {
  public:
@@ -24,14 +39,13 @@ class Threads {
 
   /// Calls body(tile) once for every tile in [0, tiles), in any order, and returns when all are done. What a tile
   /// computes must not depend on which thread runs it, and it must not throw. Allocates nothing.
-  template <class Body>
-  void run(Index tiles, const Body& body) const {
+  void run(Index tiles, TileBody body) const {
     if (count_ == 1 || tiles <= 1) {
       for (Index tile = 0; tile < tiles; ++tile) body(tile);
       return;
     }
     const int helpers = static_cast<int>(std::min<Index>(count_ - 1, tiles - 1));
-    Job<Body> job(body, tiles, helpers);
+    Job job(body, tiles, helpers);
     for (int h = 0; h < helpers; ++h) {
       // A capture of one pointer fits into std::function without an allocation.
       pool_->Schedule([&job] { job.help(); });
@@ -43,10 +57,9 @@ class Threads {
  private:
   /// Tiles in neighbouring runs, one for each thread: neighbours read neighbouring memory. A thread that has finished
   /// its own run helps with the next.
-  template <class Body>
   class Job {
    public:
-    Job(const Body& body, Index tiles, int helpers)
+    Job(TileBody body, Index tiles, int helpers)
         : body_(body), tiles_(tiles), runs_(std::min(helpers + 1, max_runs)), helping_(helpers) {
       for (int r = 0; r < runs_; ++r) next_[r].tile.store(begin_of(r), std::memory_order_relaxed);
     }
@@ -79,7 +92,7 @@ class Threads {
     Index begin_of(int run) const { return tiles_ * run / runs_; }
     Index take(int run) { return next_[run].tile.fetch_add(1, std::memory_order_relaxed); }
 
-    const Body& body_;
+    TileBody body_;
     Index tiles_;
     int runs_;
     Next next_[max_runs];

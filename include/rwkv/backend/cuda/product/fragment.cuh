@@ -1,6 +1,6 @@
 #pragma once
-/// Where the elements of a matrix lie in the registers of a warp, for the matrix instruction m16n8k16: d [16, 8] += a
-/// [16, 16] b [16, 8]. A register of a or b holds two elements, the first in its lower half.
+/// The register layout of the matrix instruction m16n8k16, d [16, 8] += a [16, 16] b [16, 8]: which element of a matrix
+/// is which element of a lane. A register of a or b holds two elements, the first in its lower half.
 #include "rwkv/config.hpp"
 
 namespace rwkv {

@@ -1,5 +1,14 @@
 #pragma once
-/// The verb `gemm` on a GPU: which kernel computes which product; and products with the work that waits for them.
+/// The verb `gemm`: which kernel computes which product.
+///
+///     rows of x      tensor cores                       FMA units
+///     1              gemv                               gemv
+///     2 to 4         gemv                               gemv
+///     5 to 8         skinny                             gemv
+///     9 to 128       skinny                             gemv up to 32 rows, then tiles
+///     more           tiles                              tiles
+///
+/// gemm_then launches products together with the work that waits for them (step/work.cuh).
 #include "rwkv/backend/cuda/product/gemm_fma.cuh"
 #include "rwkv/backend/cuda/product/gemm_mma.cuh"
 #include "rwkv/backend/cuda/product/gemm_skinny.cuh"
@@ -12,10 +21,10 @@ inline namespace RWKV_CUDA_ABI {
 
 namespace gpu {
 
-/// The kernels, with the rows of x that they take at once.
+/// The kernels, with the rows of x that a block takes at once.
 enum class Route { none, gemv_1, gemv_4, gemv_8, skinny_8, skinny_32, tiles };
 
-/// Devices from before tensor cores knew bf16 use none.
+/// Tensor cores multiply bf16 from compute capability 8.0 on.
 inline bool has_tensor_cores(const CudaStream& stream) { return stream.architecture() >= 80; }
 
 template <class T, class W, class Epilogue>
@@ -24,7 +33,7 @@ Route route_of(const Product<T, W, Epilogue>& p, bool tensor_cores) {
   if (p.y.rows == 1) return Route::gemv_1;
   if (p.y.rows <= 4) return Route::gemv_4;
   if (on_tensor_cores<T, W> && tensor_cores) {
-    // More than one pass takes, but too few to fill a large device with tiles of most matrices.
+    // Up to 128 rows most matrices have too few tiles to occupy a large device.
     if (p.y.rows > 128) return Route::tiles;
     return p.y.rows <= 8 ? Route::skinny_8 : Route::skinny_32;
   }
@@ -37,23 +46,23 @@ Route route_of(const PlainProduct<T, W>& p, bool) {
   return p.y.rows == 0 || p.y.cols == 0 || adds_nothing ? Route::none : Route::tiles;
 }
 
-/// A product in tiles, for any number of rows.
+/// A product in tiles, for any number of rows; a block for each tile.
 template <class Tiles>
 RWKV_KERNEL void __launch_bounds__(Tiles::threads, Tiles::resident) gemm_tiles_kernel(Tiles tiles) {
-  tiles.run(blockIdx.x);
+  tiles.run_block(blockIdx.x);
 }
 template <class Tiles>
 unsigned blocks_of(const Tiles& tiles) {
   return blocks_for(tiles.y.rows, Tiles::tile.rows) * blocks_for(tiles.y.cols, Tiles::tile.cols);
 }
-/// Launches the kernel for an output that is not empty.
+/// Launches the kernel. The output must not be empty.
 template <class Tiles>
 void launch_tiles(const CudaStream& stream, const Tiles& tiles) {
   stream.launch({.grid = {blocks_of(tiles)}, .block = {Tiles::threads}, .shared_bytes = Tiles::shared_bytes},
                 gemm_tiles_kernel<Tiles>, tiles);
 }
 
-/// Calls body(std::type_identity<Tiles>) with the tiles for an output [rows, cols].
+/// Calls body(std::type_identity<Tiles>) with the kind and size of tiles for an output [rows, cols].
 template <class X, class W, class Y, class Body>
 void with_tiles(bool tensor_cores, Index rows, Index cols, const Body& body) {
   const auto by_size = [&](auto large, auto small) {
@@ -90,8 +99,8 @@ void gemm_in_tiles(const CudaStream& stream, const PlainProduct<T, W>& p) {
   else gemm_in_tiles(stream, Factor<T, Along::depth>(p.x), w, y);
 }
 
-/// Products as a list of those of few rows sees them: the entry of one, empty unless it has the types and the route of
-/// the list, and its epilogue.
+/// A launch of few rows takes a list of products of types T and W on one route. This makes the entry of a product in
+/// such a list: empty when the product has other types or another route, so that no block computes it.
 template <class T, class W, class P>
 struct FewRowsEntry {
   static constexpr bool matches = false;
@@ -107,7 +116,7 @@ struct FewRowsEntry<T, W, Product<T, W, Epilogue>> {
   static Epilogue epilogue(const Product<T, W, Epilogue>& p) { return p.epilogue; }
 };
 
-/// Computes those products of types T and W that have few rows, one launch for each route that any of them takes.
+/// Computes the products of types T and W that have few rows, in one launch for each route.
 template <class T, class W, class... P>
 void launch_few(const CudaStream& stream, const P&... products) {
   if constexpr ((FewRowsEntry<T, W, P>::matches || ...)) {
@@ -133,8 +142,8 @@ void launch_few_in(const CudaStream& stream, const P&... products) {
   launch_few<T, f16>(stream, products...);
 }
 
-/// Computes products: x w^T, whose launch of few rows they share, and the adjoints of linear layers. No output overlaps
-/// a factor of any of them. Sums are always taken in the same order, which the sizes alone decide.
+/// Computes products x w^T, which share a launch where rows are few, and the adjoints of linear layers. No output may
+/// overlap a factor of any of them. The order of additions depends on sizes alone.
 template <class... P>
 void gemm(const CudaStream& stream, const P&... products) {
   launch_few_in<float>(stream, products...);
@@ -147,7 +156,7 @@ void gemm(const CudaStream& stream, const P&... products) {
   (in_tiles(products), ...);
 }
 
-/// An epilogue, or none.
+/// An epilogue that a flag switches on, so that products with and without it have one type.
 template <class Epilogue>
 struct Perhaps {
   bool wanted;
@@ -159,10 +168,10 @@ struct Perhaps {
   }
 };
 
-/// The products that gemm_then takes at most.
+/// The most products that gemm_then takes.
 inline constexpr int most_products = 3;
 
-/// Products of few rows as work, see work.cuh.
+/// Products of few rows as the first work of launch_in_turn, see work.cuh.
 template <class T, class W, class Epilogue>
 struct FewRowsWork : FewRowsPlan<T, W, most_products> {
   static constexpr int resident = 0;
@@ -170,18 +179,18 @@ struct FewRowsWork : FewRowsPlan<T, W, most_products> {
 
   Perhaps<Epilogue> epilogues[most_products];
 
-  __device__ __forceinline__ void run(unsigned block) const {
+  __device__ __forceinline__ void run_block(unsigned block) const {
     const auto nth = static_cast<int>(block);
     if constexpr (on_tensor_cores<T, W>) skinny_block<4>(this->products, nth, epilogues[0], epilogues[1], epilogues[2]);
     else gemv_block<8>(this->products, nth, epilogues[0], epilogues[1], epilogues[2]);
   }
 };
 
-/// Products in tiles as work; the blocks of product i are those before ends[i].
+/// Products in tiles as the first work of launch_in_turn. Product i has the blocks [ends[i - 1], ends[i]).
 template <class Tiles>
 struct TilesWork {
   static_assert(Tiles::threads == work_threads);
-  // Left to itself, the compiler saves registers here until it spills.
+  // Without a bound the compiler saves registers here until it spills.
   static constexpr int resident = Tiles::resident > 0 ? Tiles::resident : 1;
   static constexpr std::size_t shared_bytes = Tiles::shared_bytes;
 
@@ -189,7 +198,7 @@ struct TilesWork {
   unsigned ends[most_products];
   unsigned blocks;
 
-  __device__ __forceinline__ void run(unsigned block) const {
+  __device__ __forceinline__ void run_block(unsigned block) const {
     Tiles own = products[0];
     unsigned first = 0;
     RWKV_KERNEL_UNROLL for (int i = 1; i < most_products; ++i) {
@@ -198,12 +207,13 @@ struct TilesWork {
         first = ends[i - 1];
       }
     }
-    own.run(block - first);
+    own.run_block(block - first);
   }
 };
 
-/// Computes products x w^T of more than 8 rows in one launch, and in it the work that waits for them. Their epilogues
-/// are `Epilogue` or Identity. On devices without tensor cores, few rows and 16-bit weights take launches of their own.
+/// Computes products x w^T of more than 8 rows, and after them `work`, in one launch. Epilogues are `Epilogue` or
+/// Identity. On devices without tensor cores, products of few rows with 16-bit weights have a launch of their own.
+/// turn     zero, in memory of the device; used up by the launch
 template <class Epilogue, class Work, class T, class W, class... E>
 void gemm_then(const CudaStream& stream, Turn* turn, const Work& work, const Product<T, W, E>&... products) {
   constexpr int count = int{sizeof...(E)};
@@ -249,7 +259,7 @@ void gemm_then(const CudaStream& stream, Turn* turn, const Work& work, const Pro
 
 }  // namespace gpu
 
-/// The library's own kernels as the part of a backend that multiplies.
+/// The Gemm of a backend that is the library's own kernels.
 struct OwnGemm {
   template <class... P>
   void operator()(const CudaStream& stream, const P&... products) const {

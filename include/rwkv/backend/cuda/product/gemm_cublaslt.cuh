@@ -1,6 +1,6 @@
 #pragma once
-/// Matrix products by cuBLASLt. The program links it, or with RWKV_CUBLASLT_AT_RUN_TIME defined loads it when the first
-/// CublasLtGemm is made, and then does not need it to start.
+/// Matrix products by cuBLASLt. The program links the library; or, with RWKV_CUBLASLT_AT_RUN_TIME defined, loads it
+/// when the first CublasLtGemm is made, and starts without it.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -47,7 +47,8 @@ struct CublasLt {
     constexpr const char* name = "libcublasLt.so." RWKV_TEXT(CUBLAS_VER_MAJOR);
 #undef RWKV_TEXT
 #undef RWKV_TEXT_
-    void* const library = dlopen(name, RTLD_NOW | RTLD_LOCAL);  // stays loaded: its threads may outlive us
+    void* const library =
+        dlopen(name, RTLD_NOW | RTLD_LOCAL);  // stays loaded, because its threads may outlive this object
     if (library == nullptr) fail("rwkv: cuBLASLt cannot be loaded: ", static_cast<const char*>(dlerror()));
     const auto find = [&](auto& function, const char* symbol) {
       void* const address = dlsym(library, symbol);
@@ -79,7 +80,8 @@ struct CublasLt {
         set_preference(&::cublasLtMatmulPreferenceSetAttribute) {}
 #endif
 
-  /// The one there is. Errors: the library is not there
+  /// The functions, loaded once.
+  /// Errors    the library cannot be loaded
   static const CublasLt& instance() {
     static const CublasLt functions;
     return functions;
@@ -90,7 +92,7 @@ struct CublasLt {
   }
 };
 
-/// An object of cuBLASLt, which its function `destroy` ends.
+/// Owns an object of cuBLASLt, which the function `destroy` frees.
 template <class T, auto destroy>
 struct EndCublasLt {
   void operator()(T* object) const { static_cast<void>((CublasLt::instance().*destroy)(object)); }
@@ -99,18 +101,18 @@ template <class Handle, auto destroy>
 using CublasLtObject =
     std::unique_ptr<std::remove_pointer_t<Handle>, EndCublasLt<std::remove_pointer_t<Handle>, destroy>>;
 
-/// How numbers of T are named.
+/// What CUDA calls the type T.
 template <class T>
 inline constexpr cudaDataType_t cublas_type = std::is_same_v<T, double> ? CUDA_R_64F
                                               : std::is_same_v<T, bf16> ? CUDA_R_16BF
                                               : std::is_same_v<T, f16>  ? CUDA_R_16F
                                                                         : CUDA_R_32F;
 
-/// One factor or output as cuBLASLt takes it, by columns: a row of ours is a column.
+/// A factor or output as cuBLASLt takes it: column by column, so a row of ours is a column.
 struct CublasLtMatrix {
   const void* data;
   Index rows, cols, stride;
-  bool exchanged;  ///< rows and columns, before the product
+  bool exchanged;  ///< transposed before the product
 
   template <class T>
   static CublasLtMatrix of(Mat<T> m, bool exchanged) {
@@ -123,12 +125,12 @@ struct CublasLtMatrix {
   }
 };
 
-/// A product d (+)= a b, whose shape, types and alignments name the algorithm that computes it.
+/// A product d = a b or d += a b.
 struct CublasLtProduct {
   CublasLtMatrix a, b, d;
   cudaDataType_t type;
 
-  /// What an algorithm was found for.
+  /// All that the choice of an algorithm depends on.
   struct Key {
     const void* stream;
     cudaDataType_t type;
@@ -144,7 +146,7 @@ struct CublasLtProduct {
   }
 };
 
-/// An algorithm for one kind of product, or none.
+/// The algorithm for products with one key. Not usable when cuBLASLt has none.
 class CublasLtPlan {
  public:
   static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
@@ -168,7 +170,7 @@ class CublasLtPlan {
       lt.check(lt.set_preference(preference, what, &value, sizeof value), "cublasLtMatmulPreferenceSetAttribute");
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
-    // Parts of a sum meet in the workspace, in one order.
+    // Parts of a sum are added in the workspace, in a fixed order.
     prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, p.a.alignment());
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, p.b.alignment());
@@ -218,10 +220,10 @@ class CublasLtPlan {
   bool usable_ = false;
 };
 
-/// What a stream needs of cuBLASLt: a handle of its device and workspace that no other stream uses.
+/// A handle of cuBLASLt and a workspace for one stream: streams may not share a workspace.
 class CublasLtStream {
  public:
-  /// Also while the stream is recorded, which allocations otherwise forbid.
+  /// May be called while the stream is recorded: the relaxed capture mode permits allocations.
   explicit CublasLtStream(const CudaStream& stream) : device_(stream.device()) {
     const CurrentDevice current(device_);
     const CublasLt& lt = CublasLt::instance();
@@ -267,25 +269,25 @@ RWKV_KERNEL void __launch_bounds__(256) epilogue_kernel(Output<T, Epilogue> y) {
 
 inline namespace RWKV_CUBLASLT_ABI {
 
-/// The part of a backend that multiplies, by cuBLASLt: products of many rows whose factors have one type. Others, and
-/// those that it has no algorithm for, are left to our kernels. Copies share what they have found and, for each stream,
-/// a workspace of 32 MiB; the first product of a stream or shape allocates.
+/// The Gemm of a backend that uses cuBLASLt for products of many rows whose factors have one type, where cuBLASLt
+/// has an algorithm. The library's own kernels compute the others. Copies share the algorithms found and a workspace
+/// of 32 MiB for each stream; the first product of a stream or shape allocates.
 class CublasLtGemm {
  public:
   /// Errors    the library cannot be loaded
-  CublasLtGemm() : shared_(std::make_shared<Shared>()) { static_cast<void>(gpu::CublasLt::instance()); }
+  CublasLtGemm() : cache_(std::make_shared<Cache>()) { static_cast<void>(gpu::CublasLt::instance()); }
 
-  /// One for streams that come and go: it shares nothing with this.
+  /// A CublasLtGemm that shares nothing with this one, for streams of a shorter life.
   CublasLtGemm independent() const { return {}; }
 
   template <class... P>
   void operator()(const CudaStream& stream, const P&... products) const {
-    // Those that cuBLASLt took are left out by having no rows.
+    // A product that cuBLASLt computed is passed on without rows, so that our kernels skip it.
     gpu::gemm(stream, without_rows(products, multiply(stream, products))...);
   }
 
  private:
-  struct Shared {
+  struct Cache {
     std::mutex mutex;
     std::map<std::pair<int, const void*>, gpu::CublasLtStream> streams;
     std::map<gpu::CublasLtProduct::Key, gpu::CublasLtPlan> plans;
@@ -297,12 +299,13 @@ class CublasLtGemm {
     return product;
   }
 
-  /// An epilogue follows where it sees what the product has not yet rounded.
+  /// Returns false when our kernels are to compute the product. An epilogue runs as a kernel of its own; it must see
+  /// unrounded sums, so the output must be in the accumulator type.
   template <class T, class W, class Epilogue>
   bool multiply(const CudaStream& stream, const Product<T, W, Epilogue>& p) const {
     constexpr bool plain = std::is_same_v<Epilogue, Identity>;
     if constexpr (std::is_same_v<T, W> && (plain || std::is_same_v<T, accumulator_t<T>>)) {
-      constexpr Index few = 32;  // rows, which are bound by the weights that they read
+      constexpr Index few = 32;  // rows: such a product is bound by reading the weights, and left to our kernels
       if (p.x.cols == 0 || p.y.cols == 0 || p.y.rows <= few) return false;
       using M = gpu::CublasLtMatrix;
       if (!run<accumulator_t<T>>(stream, {M::of(p.w, true), M::of(p.x, false), M::of(p.y, false), gpu::cublas_type<T>},
@@ -333,14 +336,14 @@ class CublasLtGemm {
   template <class A>
   bool run(const CudaStream& stream, const gpu::CublasLtProduct& p, bool added) const {
     const gpu::CurrentDevice current(stream.device());
-    const std::lock_guard lock(shared_->mutex);
-    const auto& own = shared_->streams.try_emplace({stream.device(), stream.handle()}, stream).first->second;
-    const auto& plan = shared_->plans.try_emplace(p.key(stream.handle()), own.handle(), p).first->second;
+    const std::lock_guard lock(cache_->mutex);
+    const auto& own = cache_->streams.try_emplace({stream.device(), stream.handle()}, stream).first->second;
+    const auto& plan = cache_->plans.try_emplace(p.key(stream.handle()), own.handle(), p).first->second;
     if (plan.usable()) plan.run<A>(own.handle(), p, added, own.workspace(), stream.handle());
     return plan.usable();
   }
 
-  std::shared_ptr<Shared> shared_;
+  std::shared_ptr<Cache> cache_;
 };
 
 }  // namespace RWKV_CUBLASLT_ABI

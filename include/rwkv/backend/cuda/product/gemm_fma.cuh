@@ -1,6 +1,11 @@
 #pragma once
-/// Matrix products on the FMA units, for every type: tiles in shared memory, a smaller tile in the registers of a
-/// thread.
+/// Matrix products on FMA units, for all types. A block computes a tile of the output; for each stretch of the depth:
+///
+/// 1. Every thread loads its share of the next stretch of both factors into registers.
+/// 2. It multiplies the present stretch from shared memory into its own small tile of sums.
+/// 3. It stores the next stretch into the other of two shared buffers, and the block meets at a barrier.
+///
+/// Then every thread stores its sums through the epilogue.
 #include "rwkv/backend/cuda/product/gemm_operand.cuh"
 #include "rwkv/backend/cuda/runtime/tuning.cuh"
 
@@ -9,12 +14,12 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// One thread's share of a stretch [outer, depth] of a factor on its way to shared memory, where it lies as
-/// [depth][outer] in the type A that is computed in.
+/// A thread's share of a stretch [outer, depth] of a factor, on its way from global to shared memory. In shared
+/// memory it is [depth][outer], in the accumulator type A.
 template <class A, class F, int outer, int depth, int threads>
 class FmaStage {
  public:
-  static constexpr int row = outer + 4;  ///< elements between two k: pieces stay aligned, banks differ
+  static constexpr int row = outer + 4;  ///< elements from one k to the next: keeps alignment, spreads banks
 
   __device__ __forceinline__ void load(const F& factor, int first, int first_k, int thread) {
     RWKV_KERNEL_UNROLL for (int i = 0; i < count; ++i) {
@@ -22,10 +27,10 @@ class FmaStage {
       pieces_[i] = factor.template load<4>(first + to.at, first_k + to.k);
     }
   }
-  __device__ __forceinline__ void store(Shared<A>* tile, int thread) const {
+  __device__ __forceinline__ void store(SharedElement<A>* tile, int thread) const {
     RWKV_KERNEL_UNROLL for (int i = 0; i < count; ++i) {
       const Place to = place(thread + i * threads);
-      Shared<A>* first = tile + to.k * row + to.at;
+      SharedElement<A>* first = tile + to.k * row + to.at;
       if constexpr (F::along == Along::depth) {
         RWKV_KERNEL_UNROLL for (int j = 0; j < 4; ++j) first[j * row] = widen<A>(pieces_[i].v[j]);
       } else {
@@ -51,7 +56,7 @@ class FmaStage {
   Piece<typename F::element, 4> pieces_[count];
 };
 
-/// y = x w^T in the output's accumulator type. The tile of block b is the b-th; sums run in the order of k.
+/// y = x w^T in the accumulator type of the output. Sums run in the order of k.
 template <bool large, class X, class W, class Y>
 struct FmaProduct {
   using A = typename Y::scalar;
@@ -63,18 +68,19 @@ struct FmaProduct {
   W w;
   Y y;
 
-  __device__ __forceinline__ void run(unsigned block) const;
+  __device__ __forceinline__ void run_block(unsigned block) const;
 };
 
 template <bool large, class X, class W, class Y>
-__device__ __forceinline__ void FmaProduct<large, X, W, Y>::run(unsigned block) const {
+__device__ __forceinline__ void FmaProduct<large, X, W, Y>::run_block(unsigned block) const {
   constexpr int depth = tile.depth;
   constexpr int high = tile.thread_rows / 4, wide = tile.thread_cols / 4;
-  constexpr int down = tile.rows / high, across = tile.cols / wide;  // between the pieces of 4 that a thread has
+  constexpr int down = tile.rows / high,
+                across = tile.cols / wide;  // from one group of 4 rows or columns of a thread to its next
   FmaStage<A, X, tile.rows, depth, threads> x_stage;
   FmaStage<A, W, tile.cols, depth, threads> w_stage;
-  alignas(16) __shared__ Shared<A> x_tiles[2][depth * x_stage.row];
-  alignas(16) __shared__ Shared<A> w_tiles[2][depth * w_stage.row];
+  alignas(16) __shared__ SharedElement<A> x_tiles[2][depth * x_stage.row];
+  alignas(16) __shared__ SharedElement<A> w_tiles[2][depth * w_stage.row];
 
   const int thread = static_cast<int>(threadIdx.x);
   const int first_row = thread / (across / 4) * 4, first_col = thread % (across / 4) * 4;

@@ -1,5 +1,12 @@
 #pragma once
-/// Matrix products on tensor cores: factors of 16 bits, or of more as sums of two.
+/// Matrix products on tensor cores. A block of 8 warps computes a tile of the output; for each 32 numbers of the depth:
+///
+/// 1. Every thread loads its share of the next stretch of both factors into registers.
+/// 2. Every warp multiplies the present stretch from shared memory into its own tile of sums.
+/// 3. Every thread stores the next stretch, split into 16-bit terms (split.cuh), into the other of two shared buffers;
+///    the block meets at a barrier.
+///
+/// Then every thread stores its sums through the epilogue.
 #include "rwkv/backend/cuda/product/fragment.cuh"
 #include "rwkv/backend/cuda/product/split.cuh"
 #include "rwkv/backend/cuda/runtime/tuning.cuh"
@@ -9,22 +16,22 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// A stretch [outer, 32] of a factor in shared memory: a row is 4 chunks of 8 neighbours in k, or 16 words, each term
-/// of the numbers a tile of its own. Chunks change places from row to row, so that threads meet different banks.
+/// The layout of a stretch [outer, 32] of a factor in shared memory. A row is 4 chunks of 8 neighbours in k: 16
+/// words of two numbers. Each 16-bit term has its own array. Chunks are permuted from row to row, to spread banks.
 ///
-/// A thread reads chunk lane % 4 of a row in one piece and gives it to two matrix instructions, so these sum over k in
-/// another order than the chunks lie in: both factors in the same.
+/// A thread reads chunk lane % 4 of a row by one access and feeds it to two matrix instructions. That permutes k, in
+/// both factors alike.
 struct MmaRows {
   static constexpr int depth = 32, words = depth / 2;
 
-  /// The word of row `at` that holds k = 2 * pair and the one behind it.
+  /// The word of row `at` that holds k = 2 * pair and 2 * pair + 1.
   static __device__ __forceinline__ int word(int at, int pair) {
     return at * words + ((pair / 4 ^ at / 4) % 4) * 4 + pair % 4;
   }
 };
 
-/// One thread's share of a stretch on its way to shared memory: 8 numbers at a time, which are a chunk of a row, or two
-/// k of 4 rows where those are neighbours.
+/// A thread's share of a stretch, on its way from global to shared memory: 8 numbers at a time. These are a chunk of a
+/// row, or two k of 4 rows where rows are neighbours in memory.
 template <class T, int terms, class F, int outer, int threads>
 class MmaStage {
  public:
@@ -38,7 +45,7 @@ class MmaStage {
       }
     }
   }
-  __device__ __forceinline__ void store(Shared<unsigned>* tile, int thread) const {
+  __device__ __forceinline__ void store(SharedElement<unsigned>* tile, int thread) const {
     RWKV_KERNEL_UNROLL for (int i = 0; i < count; ++i) {
       const Place to = place(thread + i * threads);
       unsigned split[4][terms];
@@ -76,8 +83,8 @@ class MmaStage {
   Piece<typename F::element, 8 / pieces> pieces_[count][pieces];
 };
 
-/// y = x w^T. The tile of block b is the b-th; sums run in the order of k, 32 of it at a time. Tensor cores truncate
-/// their sums: where digits count, those of a stretch are added up by themselves.
+/// y = x w^T. Sums run in the order of k, 32 at a time. Tensor cores truncate when they accumulate; with split
+/// factors a stretch is therefore summed from zero and then added by an FMA unit.
 template <bool large, class X, class W, class Y>
 struct MmaProduct {
   using Terms = MmaTerms<typename X::element, typename W::element>;
@@ -91,18 +98,18 @@ struct MmaProduct {
   W w;
   Y y;
 
-  __device__ __forceinline__ void run(unsigned block) const;
+  __device__ __forceinline__ void run_block(unsigned block) const;
 };
 
 template <bool large, class X, class W, class Y>
-__device__ __forceinline__ void MmaProduct<large, X, W, Y>::run(unsigned block) const {
+__device__ __forceinline__ void MmaProduct<large, X, W, Y>::run_block(unsigned block) const {
   using T = typename Terms::number;
   constexpr int depth = MmaRows::depth;
   constexpr int high = tile.warp_rows / 16, wide = tile.warp_cols / 8;
   MmaStage<T, Terms::x, X, tile.rows, threads> x_stage;
   MmaStage<T, Terms::w, W, tile.cols, threads> w_stage;
   constexpr int x_words = Terms::x * x_stage.words, words = x_words + Terms::w * w_stage.words;
-  Shared<unsigned>* const tiles = detail::dynamic_shared<unsigned>();
+  SharedElement<unsigned>* const tiles = detail::dynamic_shared<unsigned>();
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const int warp_row = warp / (tile.cols / tile.warp_cols) * tile.warp_rows;
@@ -126,8 +133,8 @@ __device__ __forceinline__ void MmaProduct<large, X, W, Y>::run(unsigned block) 
       x_stage.load(x, row, k + depth, thread);
       w_stage.load(w, col, k + depth, thread);
     }
-    const Shared<unsigned>* const x_tile = tiles + now * words;
-    const Shared<unsigned>* const w_tile = x_tile + x_words;
+    const SharedElement<unsigned>* const x_tile = tiles + now * words;
+    const SharedElement<unsigned>* const w_tile = x_tile + x_words;
     float stretch[high][wide][4];
     RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
       RWKV_KERNEL_UNROLL for (int j = 0; j < wide; ++j) {
@@ -148,7 +155,7 @@ __device__ __forceinline__ void MmaProduct<large, X, W, Y>::run(unsigned block) 
             const unsigned right[2] = {b.v[step], b.v[step + 1]};
             RWKV_KERNEL_UNROLL for (int i = 0; i < high; ++i) {
               const unsigned left[4] = {a[i][0].v[step], a[i][1].v[step], a[i][0].v[step + 1], a[i][1].v[step + 1]};
-              detail::mma_m16n8k16<T>(stretch[i][j], left, right);
+              detail::mma_m16n8k16_warp<T>(stretch[i][j], left, right);
             }
           }
         }

@@ -1,7 +1,7 @@
 #pragma once
-/// The factors and outputs of matrix products as tile kernels see them: y[row, col] from x[row, k] and w[col, k].
+/// The factors and outputs of the tile kernels: y[row, col] is the sum over k of x[row, k] * w[col, k].
+#include "rwkv/backend/cuda/runtime/alignment.cuh"
 #include "rwkv/backend/cuda/runtime/device.cuh"
-#include "rwkv/backend/cuda/runtime/several.cuh"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/core/number.hpp"
 
@@ -10,21 +10,16 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-using detail::load_piece, detail::load_shared, detail::Piece, detail::Shared, detail::store_piece, detail::store_shared;
+using detail::load_piece, detail::load_shared, detail::Piece, detail::SharedElement, detail::store_piece,
+    detail::store_shared;
 
-/// Whether every row of a matrix begins at a multiple of 16 bytes.
-template <class T>
-bool is_aligned(const T* data, Index rows, Index stride) {
-  return has_pieces<16 / int{sizeof(T)}>(data, rows <= 1 ? 0 : stride);
-}
-
-/// The length of an axis as kernels count it.
+/// The length of an axis as an int, which kernels count in.
 inline int extent(Index length) {
   expects(length <= 2'000'000'000, "rwkv: CUDA products have at most 2000000000 rows and columns, not ", length);
   return static_cast<int>(length);
 }
 
-/// The axis of a factor along which its elements are neighbours: the one summed over, or the one it gives the output.
+/// The axis along which the elements of a factor are neighbours: depth is summed over, outer is an axis of the output.
 enum class Along { depth, outer };
 
 /// A factor [size, depth], stored as [size][stride] or [depth][stride].
@@ -39,10 +34,11 @@ struct Factor {
 
   Factor(Mat<const T> m)
       : data(m.data), stride(m.stride), size(extent(along == Along::depth ? m.rows : Index(m.cols))),
-        depth(extent(along == Along::depth ? Index(m.cols) : m.rows)), aligned(is_aligned(m.data, m.rows, m.stride)) {}
+        depth(extent(along == Along::depth ? Index(m.cols) : m.rows)), aligned(rows_aligned(m.data, m.rows, m.stride)) {
+  }
 
-  /// N neighbours from (at, k) on, zeros where the factor has ended; both are multiples of what the pieces of a tile
-  /// are made of, so an aligned factor has aligned pieces.
+  /// N neighbours from (at, k) on, with zeros beyond the factor. The one of `at` and k that runs along memory is a
+  /// multiple of N, so an aligned factor takes vector accesses.
   template <int N>
   __device__ __forceinline__ Piece<T, N> load(int at, int k) const {
     constexpr bool deep = along == Along::depth;
@@ -58,7 +54,7 @@ struct Factor {
   }
 };
 
-/// An output [rows, cols] and what happens to a sum on its way there.
+/// An output [rows, cols]: it is overwritten by epilogue(sum), or added to.
 template <class T, class Epilogue>
 struct Output {
   using element = T;
@@ -71,7 +67,7 @@ struct Output {
 
   Output(Mat<T> m, bool added_to, Epilogue last)
       : data(m.data), stride(m.stride), rows(extent(m.rows)), cols(extent(m.cols)),
-        aligned(is_aligned(m.data, m.rows, m.stride)), added(added_to), epilogue(last) {}
+        aligned(rows_aligned(m.data, m.rows, m.stride)), added(added_to), epilogue(last) {}
 
   __device__ __forceinline__ T finish(scalar sum, T before) const {
     return narrow<T>(added ? widen<scalar>(before) + sum : epilogue(One<scalar>(sum)).v);
@@ -97,7 +93,8 @@ struct Output {
   }
 };
 
-/// The tile of a block: blocks that run at the same time share rows of x and of w, so that both stay in the cache.
+/// The tile of a block. Tiles are numbered in bands of 8 rows of tiles, so that blocks that run at the same time share
+/// rows of x and of w in the cache.
 struct TilePlace {
   int row, col;
 

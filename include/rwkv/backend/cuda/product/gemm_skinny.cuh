@@ -1,6 +1,12 @@
 #pragma once
-/// Products of some rows, y = x w^T with 16-bit weights: weights go from memory straight into tensor cores, once, and
-/// the rows of x are their columns.
+/// Products of 5 to 128 rows, y = x w^T, on tensor cores; several products share a launch. The rows of w are the
+/// rows of the matrix instruction, the rows of x its columns. A block computes 32 outputs of up to 8 * eights rows
+/// of x:
+///
+/// 1. The warps of the block share the depth. Every warp loads weights and x from global memory straight into the
+///    registers of the matrix instruction, 32 numbers of the depth at a time.
+/// 2. The warps store their sums in shared memory.
+/// 3. The block adds them in the order of the warps and stores y through the epilogue.
 #include "rwkv/backend/cuda/product/fragment.cuh"
 #include "rwkv/backend/cuda/product/gemv.cuh"
 #include "rwkv/backend/cuda/product/split.cuh"
@@ -10,7 +16,7 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// 8 neighbours of a row of `depth` numbers, zeros behind it.
+/// 8 neighbours from k on in a row of `depth` numbers, with zeros beyond it.
 template <class T>
 __device__ __forceinline__ Piece<T, 8> load_eight(const T* row, int k, int depth, bool aligned) {
   if (aligned && k + 8 <= depth) return load_piece<8>(row + k);
@@ -21,7 +27,7 @@ __device__ __forceinline__ Piece<T, 8> load_eight(const T* row, int k, int depth
   return piece;
 }
 
-/// The words of 8 neighbours, one array for every term.
+/// 8 neighbours as words of two numbers, an array for each 16-bit term.
 template <class T, int terms, class E>
 __device__ __forceinline__ void split_eight(const Piece<E, 8>& piece, unsigned (&words)[terms][4]) {
   RWKV_KERNEL_UNROLL for (int i = 0; i < 4; ++i) {
@@ -31,18 +37,17 @@ __device__ __forceinline__ void split_eight(const Piece<E, 8>& piece, unsigned (
   }
 }
 
-/// A block of products of up to 8 * eights rows; more are computed 8 * eights at a time, in blocks that follow each
-/// other so that the weights are in the cache. A block computes SkinnySizes::outs outputs of its rows; its warps share
-/// the depth, 32 numbers at a time, and their sums are added in the order of the warps. Which k a matrix instruction
-/// sums over is as in MmaRows: a lane's 8 neighbours serve two of them.
+/// Where x has more than 8 * eights rows, consecutive blocks take them, so that these find the weights in the cache.
+/// As in MmaRows, a lane's 8 neighbours in k feed two matrix instructions.
 template <int eights, class T, class W, int count, class... Epilogue>
 __device__ __forceinline__ void skinny_block(const FewRowsOf<T, W, count>& products, int block,
                                              const Epilogue&... epilogues) {
   using Terms = MmaTerms<T, W>;
   using Number = typename Terms::number;
   constexpr int outs = SkinnySizes::outs, high = outs / 16, warps = SkinnySizes::threads / 32;
-  constexpr int deep = eights == 1 ? 2 : 1, row_sums = outs + 1;  // elements between two rows of sums
-  Shared<float>* const partial = detail::dynamic_shared<float>();
+  constexpr int deep = eights == 1 ? 2 : 1,
+                row_sums = outs + 1;  // elements from a row of sums to the next, to spread banks
+  SharedElement<float>* const partial = detail::dynamic_shared<float>();
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   int which = 0;
@@ -80,7 +85,7 @@ __device__ __forceinline__ void skinny_block(const FewRowsOf<T, W, count>& produ
               RWKV_KERNEL_UNROLL for (int step = 0; step < 4; step += 2) {
                 const unsigned a[4] = {upper[step], lower[step], upper[step + 1], lower[step + 1]};
                 const unsigned b[2] = {right[x_term][step], right[x_term][step + 1]};
-                detail::mma_m16n8k16<Number>(stretch[i], a, b);
+                detail::mma_m16n8k16_warp<Number>(stretch[i], a, b);
               }
             }
           }

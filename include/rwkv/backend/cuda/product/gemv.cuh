@@ -1,7 +1,14 @@
 #pragma once
-/// Products of few rows, y = x w^T: every weight is read once, straight into registers, and what counts is how many
-/// bytes are on their way. Several products share a launch.
+/// Products of few rows, y = x w^T; several products share a launch. Bound by the weights: each is read once, from
+/// global memory into registers, with as many bytes in flight as possible. For each stretch of the depth:
+///
+/// 1. The block stages the rows of x in shared memory.
+/// 2. Every warp, or `split` warps together, multiplies `outs` rows of w, 16 bytes a lane at a time.
+///
+/// Then each warp adds up its lanes by shuffles, the block adds the warps that share a row in order, and stores y
+/// through the epilogue.
 #include "rwkv/backend/cuda/product/gemm_operand.cuh"
+#include "rwkv/backend/cuda/runtime/reduce.cuh"
 #include "rwkv/backend/cuda/runtime/tuning.cuh"
 
 namespace rwkv {
@@ -9,25 +16,25 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// Rows of x in shared memory, in the type A that is computed in. Lanes read the numbers that meet 16 bytes of weights
-/// of type W; these lie so that the lanes of a warp read neighbouring 16 bytes.
+/// The layout of a row of x in shared memory, in the accumulator type A. A lane reads the numbers that belong to 16
+/// bytes of weights of type W; numbers are placed so that the lanes of a warp read neighbouring 16 bytes.
 template <class A, class W>
 struct StagedRows {
   static constexpr int per = 16 / int{sizeof(W)};                                      ///< weights in 16 bytes
   static constexpr int part = per * int{sizeof(A)} <= 16 ? per : 16 / int{sizeof(A)};  ///< numbers in a read
   static constexpr int parts = per / part;
 
-  /// The elements that `depth` numbers take.
+  /// The number of elements that `depth` numbers take.
   RWKV_HD static constexpr int size(int depth) { return (depth + 32 * per - 1) / (32 * per) * (32 * per); }
 
-  /// Where number k lies.
+  /// The element that holds number k.
   static __device__ __forceinline__ int place(int k) {
     const int piece = k / per, within = k % per;
     return piece / 32 * (32 * per) + within / part * (32 * part) + piece % 32 * part + within % part;
   }
-  /// The numbers [piece * per, (piece + 1) * per).
-  static __device__ __forceinline__ void read(const Shared<A>* x, int piece, A (&numbers)[per]) {
-    const Shared<A>* from = x + piece / 32 * (32 * per) + piece % 32 * part;
+  /// Reads the numbers [piece * per, (piece + 1) * per).
+  static __device__ __forceinline__ void read(const SharedElement<A>* x, int piece, A (&numbers)[per]) {
+    const SharedElement<A>* from = x + piece / 32 * (32 * per) + piece % 32 * part;
     RWKV_KERNEL_UNROLL for (int i = 0; i < parts; ++i) {
       const auto read = load_shared<A, part>(from + i * 32 * part);
       RWKV_KERNEL_UNROLL for (int j = 0; j < part; ++j) numbers[i * part + j] = read.v[j];
@@ -35,15 +42,16 @@ struct StagedRows {
   }
 };
 
-/// sums[o][r] += the products of stretches of `outs` rows of weights with `rows` staged rows of x, over the pieces of
-/// 16 bytes first, first + step, ... of a stretch of `depth` numbers: a lane's part of the sums. Loads of `deep` pieces
-/// of every row are under way at once.
-/// x        [rows][x_row] in shared memory, as StagedRows places them, zero behind `depth`
-/// weights  the first number of every row in this stretch
-/// aligned  they are multiples of 16 bytes
+/// sums[o][r] += a lane's part of the dot product of row o of the weights and row r of x, over a stretch of `depth`
+/// numbers: the lane takes the pieces of 16 bytes number first, first + step, ... Loads of `deep` pieces of each row
+/// are in flight at once.
+/// x        [rows][x_row] in shared memory, as StagedRows places them, zeros behind `depth`
+/// weights  the first number of each row in this stretch
+/// aligned  the rows are multiples of 16 bytes
 template <int deep, int outs, int rows, class A, class W>
-__device__ __forceinline__ void dot_rows(A (&sums)[outs][rows], const W* const (&weights)[outs], const Shared<A>* x,
-                                         int x_row, int depth, int first, int step, bool aligned) {
+__device__ __forceinline__ void dot_rows(A (&sums)[outs][rows], const W* const (&weights)[outs],
+                                         const SharedElement<A>* x, int x_row, int depth, int first, int step,
+                                         bool aligned) {
   using Staged = StagedRows<A, W>;
   constexpr int per = Staged::per;
   for (int piece = first; piece * per < depth; piece += deep * step) {
@@ -74,7 +82,7 @@ __device__ __forceinline__ void dot_rows(A (&sums)[outs][rows], const W* const (
   }
 }
 
-/// One product of a launch of several, without its epilogue.
+/// One product in a launch of several, without its epilogue.
 template <class T, class W>
 struct FewRows {
   T* y;
@@ -82,17 +90,17 @@ struct FewRows {
   const W* w;
   Index y_stride, x_stride, w_stride;
   int rows, outputs, depth;
-  int blocks;               ///< that compute it; none in a launch that it has no part in
+  int blocks;               ///< that compute it; 0: another launch computes it
   int split;                ///< warps that share the depth of a row of w
-  bool aligned, x_aligned;  ///< rows of w, of x begin at multiples of 16 bytes
+  bool aligned, x_aligned;  ///< rows of w, and of x, begin at multiples of 16 bytes
 };
 
-/// The products of a launch; those that it does not compute have no blocks.
+/// The products of a launch.
 template <class T, class W, int count>
 struct FewRowsOf {
   FewRows<T, W> products[count];
 
-  /// The product of a block, whose number becomes that within the product, and where the product is in the list.
+  /// Returns the product of a block. `block` becomes its number within the product, `which` the product's index.
   __device__ __forceinline__ FewRows<T, W> of(int& block, int& which) const {
     FewRows<T, W> found = products[0];
     which = 0;
@@ -111,7 +119,7 @@ struct FewRowsOf {
   }
 };
 
-/// The epilogue that stands at place `which` of the list, of a sum.
+/// Applies epilogue number `which` to a sum.
 template <class A, class... Epilogue>
 __device__ __forceinline__ A apply_at(int which, A sum, const Epilogue&... epilogues) {
   int i = 0;
@@ -120,8 +128,8 @@ __device__ __forceinline__ A apply_at(int which, A sum, const Epilogue&... epilo
   return result;
 }
 
-/// A block of products of up to `rows` rows; more are computed `rows` at a time, in blocks that follow each other so
-/// that the weights are in the cache. A block computes `outs` rows of w for every `split` of its warps.
+/// A block multiplies `rows` rows of x by `outs` rows of w for each `split` of its warps. Where x has more rows,
+/// consecutive blocks take them, so that these find the weights in the cache.
 template <int rows, class T, class W, int count, class... Epilogue>
 __device__ __forceinline__ void gemv_block(const FewRowsOf<T, W, count>& products, int block,
                                            const Epilogue&... epilogues) {
@@ -129,8 +137,8 @@ __device__ __forceinline__ void gemv_block(const FewRowsOf<T, W, count>& product
   using Staged = StagedRows<A, W>;
   constexpr GemvSizes sizes = gemv_sizes(rows, sizeof(A));
   constexpr int outs = sizes.outs, warps = GemvSizes::threads / 32;
-  __shared__ Shared<A> partial[warps][outs * rows];
-  Shared<A>* const staged = detail::dynamic_shared<A>();
+  __shared__ SharedElement<A> partial[warps][outs * rows];
+  SharedElement<A>* const staged = detail::dynamic_shared<A>();
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   int which = 0;
@@ -162,8 +170,7 @@ __device__ __forceinline__ void gemv_block(const FewRowsOf<T, W, count>& product
   }
   RWKV_KERNEL_UNROLL for (int o = 0; o < outs; ++o) {
     RWKV_KERNEL_UNROLL for (int r = 0; r < rows; ++r) {
-      A sum = sums[o][r];
-      RWKV_KERNEL_UNROLL for (int bit = 16; bit > 0; bit /= 2) sum += __shfl_xor_sync(~0u, sum, bit);
+      const A sum = sum_warp(sums[o][r]);
       if (lane == 0) partial[warp][o * rows + r] = sum;
     }
   }
@@ -183,7 +190,7 @@ RWKV_KERNEL void __launch_bounds__(GemvSizes::threads)
   gemv_block<rows>(products, static_cast<int>(blockIdx.x), epilogues...);
 }
 
-/// The product as the kernels of few rows take it; the launch knows how many blocks it has and how they share it.
+/// A product as the kernels of few rows take it. The plan of the launch sets `blocks` and `split`.
 template <class T, class W, class Epilogue>
 FewRows<T, W> few_rows(const Product<T, W, Epilogue>& p) {
   return {.y = p.y.data,
@@ -197,11 +204,11 @@ FewRows<T, W> few_rows(const Product<T, W, Epilogue>& p) {
           .depth = extent(p.x.cols),
           .blocks = 1,
           .split = 1,
-          .aligned = is_aligned(p.w.data, p.w.rows, p.w.stride),
-          .x_aligned = is_aligned(p.x.data, p.x.rows, p.x.stride)};
+          .aligned = rows_aligned(p.w.data, p.w.rows, p.w.stride),
+          .x_aligned = rows_aligned(p.x.data, p.x.rows, p.x.stride)};
 }
 
-/// How those products of few rows that have blocks are launched.
+/// Products of few rows and the shape of their launch.
 template <class T, class W, int count>
 struct FewRowsPlan {
   FewRowsOf<T, W, count> products;

@@ -1,5 +1,5 @@
 #pragma once
-/// How tensor cores, which multiply numbers of 16 bits, multiply wider ones: as sums of two 16-bit numbers.
+/// Wider numbers on tensor cores, which multiply 16-bit ones: a number is the sum of one or two 16-bit terms.
 #include "rwkv/backend/cuda/product/gemm_operand.cuh"
 
 namespace rwkv {
@@ -7,9 +7,8 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// The 16-bit type that a product of x in T and w in W is computed in and the terms that each factor has in it. A float
-/// has two terms of bf16 and is off by 2^-17 of itself; f16 as well, since its own range would not hold a float's, and
-/// it is exact.
+/// For a product of x in T and w in W: the 16-bit type of the terms, and how many terms each factor has. Two bf16 terms
+/// hold a float up to 2^-17 of itself, and an f16 exactly. f16 terms would not have the range of a float.
 template <class T, class W>
 struct MmaTerms {
   using number = void;
@@ -38,12 +37,12 @@ struct MmaTerms<float, f16> {
 template <class T, class W>
 inline constexpr bool on_tensor_cores = !std::is_void_v<typename MmaTerms<T, W>::number>;
 
-/// What the first term leaves of a number; nothing of one without end, which the term is already.
+/// What the first term leaves over of a number: 0 when the term is infinite or NaN, as the number then is.
 __device__ __forceinline__ float rest_after(float number, float term) {
   return term - term == 0.0f ? number - term : 0.0f;
 }
 
-/// The terms of two neighbours in T, as words of both.
+/// The terms of two neighbours: words[term] holds that term of both.
 template <class T, int terms, class E>
 __device__ __forceinline__ void split_pair(E first, E second, unsigned (&words)[terms]) {
   if constexpr (std::same_as<E, T>) {

@@ -1,5 +1,5 @@
 #pragma once
-/// Scans over time by CUB, for kernels of your own with any scannable cell: its `compose` is all they need.
+/// Scans over time by CUB, for kernels of your own: with the `compose` of any scannable cell.
 #include <cstddef>
 #include <cub/block/block_scan.cuh>
 #include <cub/device/device_scan.cuh>
@@ -19,13 +19,13 @@ struct Compose {
   }
 };
 
-/// A scan over the tokens of one channel by a block of `Threads` threads in one dimension, a token for each:
+/// A scan over the tokens of one channel by a block of `Threads` threads in one dimension, a token for each thread:
 ///
 ///     __shared__ typename TimeScan<WKV4, float, 128>::Storage storage;
-///     TimeScan<WKV4, float, 128>(storage).states(x, state);   // in front of the block; now in front of the token
-///     const auto y = WKV4::step(state, x);                    // and behind it
+///     TimeScan<WKV4, float, 128>(storage).states_block(x, state);  // from in front of the block to the token's own
+///     const auto y = WKV4::step(state, x);                         // to behind the token
 ///
-/// All threads call it, with the same state. A barrier goes between two uses of the storage.
+/// All threads of the block call states_block, with the same state. Put a barrier between two uses of the storage.
 template <Scannable C, class T, int Threads>
 class TimeScan {
  public:
@@ -35,10 +35,11 @@ class TimeScan {
 
   __device__ explicit TimeScan(Storage& storage) : storage_(storage) {}
 
-  /// Takes the state in front of the block's tokens to that in front of the thread's, and returns the stretch of all.
-  __device__ Stretch states(const Number (&x)[input_count<C>], Number (&state)[C::state_size]) const {
+  /// Takes the state in front of the block's tokens to the one in front of the thread's token. Returns the stretch
+  /// of all tokens of the block.
+  __device__ Stretch states_block(const Number (&x)[input_count<C>], Number (&state)[C::state_size]) const {
     const Stretch token = C::lift(x);
-    Stretch before = token, all = token;  // the first thread has none before it
+    Stretch before = token, all = token;  // unused by the first thread, which has no token before its own
     cub::BlockScan<Stretch, Threads>(storage_).ExclusiveScan(token, before, Compose<C>(), all);
     if (threadIdx.x > 0) C::enter(state, before);
     return all;
@@ -48,8 +49,9 @@ class TimeScan {
   Storage& storage_;
 };
 
-/// The composition of the first 1, 2, ... `count` stretches of one channel, in time-contiguous memory of the device.
-/// The order in which CUB composes is its own: two runs may differ in their last bits, unlike those of recur.
+/// scanned[i] = the composition of stretches[0] to stretches[i], all of one channel. CUB chooses the order of
+/// compositions: two runs may differ in their last bits, unlike with recur.
+/// Shapes    stretches, scanned: [count], contiguous memory of the device
 template <Scannable C, class Stretch>
 void scan_stretches(const CudaStream& stream, bool dry, Arena scratch, const Stretch* stretches, Stretch* scanned,
                     Index count) {

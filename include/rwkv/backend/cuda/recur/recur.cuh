@@ -1,11 +1,20 @@
 #pragma once
-/// Recurrences on a GPU: token after token with a thread for each lane, or as a chained scan over time.
+/// The verb `recur`: token after token, or as a chained scan over time (scan.cuh).
+///
+/// serial_kernel, channel cells: a thread steps R::size channels of a sequence through time and loads
+/// serial_tokens_ahead tokens ahead. Threads do not cooperate.
+///
+/// head_kernel, row cells: a block takes a head of a sequence, a thread each of its lanes.
+/// 1. Every thread puts the next tokens of the shared vectors into shared memory.
+/// 2. After a barrier it loads the tokens behind these, and steps its lane through the staged ones.
 #include <type_traits>
 #include <utility>
 
 #include "rwkv/backend/cuda/recur/held.cuh"
 #include "rwkv/backend/cuda/recur/recur_tuning.cuh"
 #include "rwkv/backend/cuda/recur/scan.cuh"
+#include "rwkv/backend/cuda/recur/sequences.cuh"
+#include "rwkv/backend/cuda/runtime/alignment.cuh"
 #include "rwkv/backend/cuda/runtime/device.cuh"
 #include "rwkv/core/arena.hpp"
 
@@ -14,7 +23,7 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// A channel cell token after token: a thread for R::size neighbouring channels of a sequence.
+/// A channel cell, token after token.
 template <class R, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(serial_threads) serial_kernel(Sequences sequences, Mat<T> state, Op... ops) {
   constexpr int ahead = serial_tokens_ahead;
@@ -47,7 +56,7 @@ RWKV_KERNEL void __launch_bounds__(serial_threads) serial_kernel(Sequences seque
   detail::store_lanes(now, state.row(s) + lane, width, detail::AllLanes{});
 }
 
-/// The state of a lane where it lies in memory: component n is `stride` numbers after component n - 1.
+/// The state of a lane in memory: component n at data[n * stride].
 template <class R>
 struct StateInMemory {
   R* data;
@@ -56,10 +65,10 @@ struct StateInMemory {
   RWKV_HD R& operator[](Index n) const { return data[n * stride]; }
 };
 
-/// The vectors that the lanes of a head share, at one token, in shared memory.
+/// The vectors that the lanes of a head share, in shared memory, at one token.
 template <class R, Index N>
 struct StagedHead {
-  const detail::Shared<typename R::scalar>* vectors;
+  const detail::SharedElement<typename R::scalar>* vectors;
   [[no_unique_address]] Extent<N> length;
   RWKV_HD R operator()(int vector, Index n) const {
     return R(static_cast<typename R::scalar>(vectors[vector * length + n]));
@@ -72,9 +81,8 @@ inline constexpr std::size_t shared_vectors = detail::shared_count<C>();
 template <Index N>
 inline constexpr int head_threads = N == dyn ? static_cast<int>(max_head_size) : static_cast<int>(N);
 
-/// A row cell token after token: a block for a head of a sequence, a thread for each of its lanes. With a static length
-/// the state stays in registers, otherwise it is updated where it lies. Dynamic shared memory: 2 * head_tokens * shared
-/// vectors * length numbers.
+/// A row cell, token after token. With a static length the state stays in registers, otherwise it is updated in memory.
+/// Dynamic shared memory: 2 * head_tokens * shared vectors * length numbers.
 template <Index N, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(head_threads<N>)
     head_kernel(Sequences sequences, Extent<N> length, Mat<T> state, Op... ops) {
@@ -84,8 +92,8 @@ RWKV_KERNEL void __launch_bounds__(head_threads<N>)
   const auto heads = static_cast<unsigned>(y.width / length);
   const Index head = blockIdx.x % heads, s = blockIdx.x / heads, row = threadIdx.x, lane = head * length + row;
   const Span span = sequences[s];
-  detail::Shared<T>* const staged = detail::dynamic_shared<T>();
-  const Index token = static_cast<Index>(shared) * length;  // numbers staged for each
+  detail::SharedElement<T>* const staged = detail::dynamic_shared<T>();
+  const Index token = static_cast<Index>(shared) * length;  // numbers staged for a token
 
   T* const lane_state = state.row(s) + head * length * length + row;
   R registers[N == dyn ? 1 : N];
@@ -97,10 +105,10 @@ RWKV_KERNEL void __launch_bounds__(head_threads<N>)
   RWKV_UNROLL for (int i = 0; i < head_tokens; ++i) {
     if (span.begin + i < span.end) run.fetch(i, span.b, span.begin + i, lane, ops...);
   }
-  // Two buffers: while slower threads read one, faster ones fill the other, and a barrier keeps them one group apart.
+  // Two buffers, so that one barrier is enough: fast threads fill one while slow threads still read the other.
   int buffer = 0;
   for (Index t = span.begin; t < span.end; t += head_tokens, buffer ^= 1) {
-    detail::Shared<T>* const group = staged + buffer * head_tokens * token;
+    detail::SharedElement<T>* const group = staged + buffer * head_tokens * token;
     R x[head_tokens][own + shared];
     RWKV_UNROLL for (int i = 0; i < head_tokens; ++i) {
       if (t + i < span.end) {
@@ -146,12 +154,12 @@ void recur_serial(const CudaStream& stream, Sequences sequences, Mat<T> state, c
                   serial_kernel<Several<T, N>, C, T, Sequences, Op...>, sequences, state, ops...);
   };
   if constexpr (most_lanes < T >> 1) {
-    if (all_aligned<most_lanes<T>>(width, state, ops...)) return launch(std::integral_constant<int, most_lanes<T>>{});
+    if (lanes_aligned<most_lanes<T>>(width, state, ops...)) return launch(std::integral_constant<int, most_lanes<T>>{});
   }
   launch(std::integral_constant<int, 1>{});
 }
 
-/// Launches head_kernel; a static length lets the state stay in registers, 64 is that of published models.
+/// Launches head_kernel. A length of 64, as in published models, becomes static, so that the state stays in registers.
 template <class C, Index N, class T, class Sequences, class... Op>
 void recur_heads(const CudaStream& stream, Sequences sequences, Extent<N> length, Mat<T> state, const Op&... ops) {
   if constexpr (N == dyn) {
@@ -161,11 +169,11 @@ void recur_heads(const CudaStream& stream, Sequences sequences, Extent<N> length
   const Index staged = 2 * head_tokens * static_cast<Index>(shared_vectors<C>) * length;
   stream.launch({.grid = {static_cast<unsigned>(detail::written(ops...).width / length * sequences.count())},
                  .block = {static_cast<unsigned>(Index(length))},
-                 .shared_bytes = static_cast<std::size_t>(staged) * sizeof(detail::Shared<T>)},
+                 .shared_bytes = static_cast<std::size_t>(staged) * sizeof(detail::SharedElement<T>)},
                 head_kernel<held, C, T, Sequences, Op...>, sequences, Extent<held>(Index(length)), state, ops...);
 }
 
-/// Runs a cell over sequences of at most `longest` tokens.
+/// Runs a cell over sequences of at most `longest` tokens: heads, a scan, or token after token.
 template <class Schedule, class C, Index N, class T, class Sequences, class... Op>
 void recur_sequences(const CudaStream& stream, bool dry, Arena scratch, [[maybe_unused]] Schedule schedule, C,
                      Extent<N> length, Sequences sequences, [[maybe_unused]] Index longest, Mat<T> state,
@@ -191,9 +199,10 @@ void recur(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule,
   recur_sequences(stream, dry, scratch, schedule, cell, length, Whole{y.batch, y.time}, y.time, dynamic(state), ops...);
 }
 
-/// The verb `recur` over sequences of different lengths in one row: operands [1, tokens, width], starts [sequences + 1]
-/// in memory of the device, ascending from 0 to tokens; sequence s has the tokens [starts[s], starts[s + 1]) and the
-/// state state[s].
+/// The verb `recur` over packed sequences.
+/// starts    [sequences + 1], in memory of the device, ascending from 0 to tokens: sequence s has the tokens
+///           [starts[s], starts[s + 1]) and the state state[s]
+/// Shapes    operands: [1, tokens, width]
 template <class Schedule, class C, Index N, class T, Index M, class I, class... Op>
 void recur_packed(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N> length,
                   Mat<T, M> state, const I* starts, const Op&... ops) {

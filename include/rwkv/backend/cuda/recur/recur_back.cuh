@@ -1,5 +1,10 @@
 #pragma once
-/// The adjoints of recurrences on a GPU: backwards token after token, or as a chained scan over time.
+/// The verb `recur_back`: token after token, or as a chained scan over time (scan_back.cuh).
+///
+/// serial_back_kernel: a thread takes a channel of a sequence; threads do not cooperate.
+/// 1. Forward through the sequence, keeping the state in front of every run of tokens in scratch memory.
+/// 2. Backward, run after run: load the run and the state in front of it, recompute the states inside, go back.
+/// 3. Sums over tokens are stored for each sequence; partial_sums.cuh adds the sequences.
 #include <type_traits>
 #include <utility>
 
@@ -10,19 +15,17 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// Tokens whose states a lane holds on its way back.
+/// Tokens of a run: those whose states a thread holds in registers.
 template <class C, class T>
-inline constexpr int back_tokens = tokens_of_run(C::state_size* words_of<T>);
+inline constexpr int tokens_back = tokens_of_run(C::state_size* words_of<T>);
 
-/// The adjoint of a channel cell token after token: a thread for a channel of a sequence. On the way forward it keeps
-/// the state in front of every run, in starts [slot, component, channel]; on the way back it holds the states of one
-/// run.
+/// The adjoint of a channel cell, token after token. starts: the states in front of runs, [slot, component, channel].
 template <class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(serial_threads, 1)
     serial_back_kernel(Sequences sequences, T* starts, Mat<const T> first, Mat<const T> dlast, Mat<T> dfirst,
                        Partial<T> partial, Op... ops) {
   using R = Several<T, 1>;
-  constexpr int tokens = back_tokens<C, T>;
+  constexpr int tokens = tokens_back<C, T>;
   constexpr std::size_t inputs = input_count<C>;
   constexpr auto all = detail::AllLanes{};
   const Index width = detail::written(ops...).width;
@@ -56,7 +59,7 @@ RWKV_KERNEL void __launch_bounds__(serial_threads, 1)
   Numbers<R, detail::sum_count<Op...> + 1> sums;
   RWKV_UNROLL for (std::size_t n = 0; n <= detail::sum_count<Op...>; ++n) sums.v[n] = R(0);
   detail::load_lanes(dstate.v, dlast.row(s) + lane, width, all);
-  BackRun<C, R, tokens, Op...> run;
+  AdjointRun<C, R, tokens, Op...> run;
   run.held.begin(lane, ops...);
   for (Index n = runs; n-- > 0;) {
     const Index t = span.begin + n * tokens;
@@ -81,13 +84,13 @@ void recur_back_sequences(const CudaStream& stream, bool dry, Arena scratch, [[m
       return recur_back_scan<C>(stream, dry, scratch, sequences, first, dlast, dfirst, ops...);
     }
   }
-  T* starts = scratch.take<T>(sequences.slots(back_tokens<C, T>) * C::state_size * width);
+  T* starts = scratch.take<T>(sequences.slots(tokens_back<C, T>) * C::state_size * width);
   const Partial<T> partial{scratch.take<T>(sequences.count() * Index{detail::sum_count<Op...>} * width), width};
   if (dry) return;
   stream.launch({.grid = {static_cast<unsigned>(blocks_for(width, serial_threads) * sequences.count())},
                  .block = {serial_threads}},
                 serial_back_kernel<C, T, Sequences, Op...>, sequences, starts, first, dlast, dfirst, partial, ops...);
-  launch_add_partial(stream, partial, sequences.count(), ops...);
+  add_partial(stream, partial, sequences.count(), ops...);
 }
 
 /// The verb `recur_back`.
@@ -101,7 +104,7 @@ void recur_back(const CudaStream& stream, bool dry, Arena scratch, Schedule sche
                        dynamic(dlast), dynamic(dfirst), ops...);
 }
 
-/// The verb `recur_back` over sequences of different lengths in one row, as recur_packed.
+/// The verb `recur_back` over packed sequences; `starts` and shapes as in recur_packed.
 template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class I, class... Op>
 void recur_back_packed(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N>,
                        Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst, const I* starts,

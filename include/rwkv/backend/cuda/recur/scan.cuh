@@ -1,11 +1,20 @@
 #pragma once
-/// Time in parallel: a scan over tiles of tokens that hand the state on to the next.
+/// The verb `recur` with time in parallel: a chained scan. A block computes a tile of tokens for 32 or 64 channels,
+/// each of its warps a run of the tile's tokens:
+///
+/// 1. Every thread loads its run into registers and composes its tokens into one summary, which goes to shared memory.
+/// 2. Warp 0 composes the summaries of the runs in order.
+/// 3. Warp 0 waits for the state in front of the tile (tile_chain.cuh) and publishes the one behind it.
+/// 4. Every thread computes the state in front of its run and steps through the run, writing outputs.
 #include <cstddef>
 #include <type_traits>
 #include <utility>
 
 #include "rwkv/backend/cuda/recur/held.cuh"
 #include "rwkv/backend/cuda/recur/recur_tuning.cuh"
+#include "rwkv/backend/cuda/recur/sequences.cuh"
+#include "rwkv/backend/cuda/recur/tile_chain.cuh"
+#include "rwkv/backend/cuda/runtime/alignment.cuh"
 #include "rwkv/backend/cuda/runtime/device.cuh"
 #include "rwkv/core/arena.hpp"
 
@@ -14,132 +23,29 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// A few numbers as one value.
-template <class R, int Count>
-struct Numbers {
-  R v[Count];
-};
-
-/// The 32-bit words of a value.
-template <class V>
-inline constexpr int words_of = static_cast<int>(sizeof(V) / 4);
-
-/// Values of the 32 lanes of warps in shared memory, word after word, so that no two lanes meet in a bank.
-template <class V>
-__device__ void park(detail::Shared<unsigned>* at, int lane, const V& value) {
-  struct Words {
-    unsigned v[words_of<V>];
-  };
-  const auto words = detail::bits_as<Words>(value);
-  RWKV_UNROLL for (int i = 0; i < words_of<V>; ++i) at[i * 32 + lane] = words.v[i];
-}
-template <class V>
-__device__ V parked(const detail::Shared<unsigned>* at, int lane) {
-  struct Words {
-    unsigned v[words_of<V>];
-  };
-  Words words;
-  RWKV_UNROLL for (int i = 0; i < words_of<V>; ++i) words.v[i] = at[i * 32 + lane];
-  return detail::bits_as<V>(words);
-}
-
-/// Hands the state of each channel on from tile to tile, through memory that begins as zeros. Tiles take tickets, so
-/// that a tile that waits has a predecessor that runs. Up to 12 bytes of state and the mark that they are there travel
-/// as one word; more wait for a mark of their own.
-template <class T, int States>
-struct Chain {
-  static constexpr bool in_words = sizeof(T) == 4 && States <= 3;
-
-  unsigned* tickets;       ///< the next
-  detail::Word128* words;  ///< in_words: [slot, channel], else the marks [slot, column of channels]
-  T* numbers;              ///< [slot, component, channel]
-  Index width, columns;
-
-  static Index word_count(Index slots, Index width) { return slots * (in_words ? width : (width + 31) / 32); }
-
-  /// From the arena; `columns` are the columns of tiles.
-  static Chain take(Arena& scratch, Index slots, Index width, Index columns) {
-    Chain chain{};
-    auto* begin = scratch.take<detail::Word128>(1 + word_count(slots, width));
-    chain.tickets = reinterpret_cast<unsigned*>(begin);
-    chain.words = begin == nullptr ? nullptr : begin + 1;
-    chain.numbers = scratch.take<T>(in_words ? 0 : slots * States * width);
-    chain.width = width;
-    chain.columns = columns;
-    return chain;
-  }
-  void clear(const CudaStream& stream, Index slots) const {
-    const CurrentDevice current(stream.device());
-    const Index bytes = (1 + word_count(slots, width)) * static_cast<Index>(sizeof(detail::Word128));
-    RWKV_CUDA_TRY(cudaMemsetAsync(tickets, 0, static_cast<std::size_t>(bytes), stream.handle()));
-  }
-
-  /// Called by a whole warp, as is `wait`; lanes that are not active have no channels.
-  template <int N>
-  __device__ void publish(Index slot, Index column, Index channel, bool active,
-                          const Several<T, N> (&state)[States]) const {
-    if constexpr (in_words) {
-      if (!active) return;
-      RWKV_UNROLL for (int i = 0; i < N; ++i) {
-        unsigned bits[3] = {};
-        RWKV_UNROLL for (int n = 0; n < States; ++n) bits[n] = detail::bits_as<unsigned>(state[n].v[i]);
-        detail::store_relaxed(words + slot * width + channel + i, {bits[0], bits[1], bits[2], 1});
-      }
-    } else {
-      if (active) {
-        RWKV_UNROLL for (int n = 0; n < States; ++n) state[n].store(numbers + (slot * States + n) * width + channel);
-      }
-      __threadfence();
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) detail::store_relaxed(words + slot * columns + column, {0, 0, 0, 1});
-    }
-  }
-  template <int N>
-  __device__ void wait(Index slot, Index column, Index channel, bool active, Several<T, N> (&state)[States]) const {
-    if constexpr (in_words) {
-      if (!active) return;
-      RWKV_UNROLL for (int i = 0; i < N; ++i) {
-        detail::Word128 word;
-        do word = detail::load_relaxed(words + slot * width + channel + i);
-        while (word.w == 0);
-        const unsigned bits[3] = {word.x, word.y, word.z};
-        RWKV_UNROLL for (int n = 0; n < States; ++n) state[n].v[i] = detail::bits_as<T>(bits[n]);
-      }
-    } else {
-      while (detail::load_relaxed(words + slot * columns + column).w == 0) {
-      }
-      __threadfence();
-      if (!active) return;
-      RWKV_UNROLL for (int n = 0; n < States; ++n) {
-        state[n] = Several<T, N>::load(numbers + (slot * States + n) * width + channel);
-      }
-    }
-  }
-};
-
 /// The tile of a block, and the run of it that a warp holds.
 template <class Tile>
 struct ScanTilePlace {
-  Index column;  ///< of tiles
-  Index slot;    ///< among the tiles of all sequences
-  Place place;   ///< sequence and tile of it
+  Index column;  ///< of the tile, across the width
+  Index slot;    ///< of the tile, among the tiles of all sequences
+  Place place;   ///< the sequence, and which of its tiles
   Span span;     ///< the sequence's tokens
-  Index left;    ///< tokens from the tile's first to the sequence's end; none in an empty slot
+  Index left;    ///< tokens from the tile's first to the sequence's end; 0 or less in an empty slot
   int lane, warp;
-  int tokens, runs;  ///< of the tile
-  Index channel;     ///< the lane's first
-  bool active;       ///< whether it has any
-  Index first;       ///< the token its run begins with
-  int count;         ///< of its tokens
+  int tokens, runs;  ///< in the tile
+  Index channel;     ///< the first of the lane
+  bool active;       ///< whether the lane has channels
+  Index first;       ///< the first token of the warp's run
+  int count;         ///< tokens of the run
 
-  /// Ticket by ticket, the columns of a slot first, slots ascending or, for the way back, descending.
+  /// Consecutive tickets take the columns of a slot, then the next slot: ascending, or descending for the adjoint.
   template <class Sequences>
-  RWKV_HD static ScanTilePlace of(const Sequences& sequences, unsigned ticket, Index width, bool back,
+  RWKV_HD static ScanTilePlace of(const Sequences& sequences, unsigned ticket, Index width, bool descending,
                                   unsigned thread) {
     ScanTilePlace at;
     const auto columns = static_cast<unsigned>((width + Tile::channels - 1) / Tile::channels);
     at.column = ticket % columns;
-    at.slot = back ? sequences.slots(Tile::length) - 1 - Index{ticket / columns} : Index{ticket / columns};
+    at.slot = descending ? sequences.slots(Tile::length) - 1 - Index{ticket / columns} : Index{ticket / columns};
     at.place = sequences.place(at.slot, Tile::length);
     at.span = sequences[at.place.s];
     const Index begin = at.span.begin + at.place.n * Tile::length;
@@ -158,7 +64,7 @@ struct ScanTilePlace {
   RWKV_HD bool is_last() const { return left <= Tile::length; }
 };
 
-/// What a stretch of time does to the state of R::size channels.
+/// What a stretch of time does to the state of R::size channels, as the cell's `lift` and `compose` describe it.
 template <class C, class R>
 using stretch_t = decltype(C::lift(std::declval<const R (&)[input_count<C>]>()));
 
@@ -177,33 +83,31 @@ RWKV_HD stretch_t<C, R> summary_of(const Held& run, int count) {
   return stretch;
 }
 
-/// The tiles of a cell: their lengths do not depend on the lanes, so neither does a result.
+/// The tiles of a cell. Their length does not depend on `Lanes`, so results do not depend on alignment.
 template <class C, class T, int Lanes, bool Long>
 using scan_tile_t = TileShape<warps_of_tile(16, words_of<stretch_t<C, Several<T, most_lanes<T>>>>),
                               (Long ? 2 : 1) * tokens_of_run(static_cast<int>(input_count<C>)), Lanes>;
 
-/// Cells whose tiles of one warp fit in shared memory.
+/// Whether a cell is scanned: it must be scannable, and a tile of one warp must fit in shared memory.
 template <class C, class T>
 constexpr bool scans() {
   if constexpr (!Scannable<C>) return false;
   else return words_of<stretch_t<C, Several<T, most_lanes<T>>>> + 2 * C::state_size * words_of<T> <= 256;
 }
 
-/// One tile of a scan. Each warp summarises its run, one of them composes the summaries, waits for the state in front
-/// of the tile and publishes the one behind it, then each warp goes through its run from the state in front of it.
-/// Without `Outputs` only the states behind tiles are published, for the way back.
+/// One tile of a scan. Without `Outputs` it ends after phase 3: the adjoint needs only the published states.
 template <class Tile, bool Outputs, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
-    scan_kernel(Sequences sequences, Chain<T, C::state_size> chain, Mat<std::conditional_t<Outputs, T, const T>> state,
-                Op... ops) {
+    scan_kernel(Sequences sequences, TileChain<T, C::state_size> chain,
+                Mat<std::conditional_t<Outputs, T, const T>> state, Op... ops) {
   using R = Several<T, Tile::lanes>;
   using Summary = stretch_t<C, R>;
   using State = Numbers<R, C::state_size>;
   constexpr std::size_t inputs = input_count<C>;
   constexpr int words = words_of<Summary>;
-  __shared__ detail::Shared<unsigned> ticket;
-  __shared__ detail::Shared<unsigned> summaries[Tile::warps * words * 32];
-  __shared__ detail::Shared<unsigned> in_front[words_of<State> * 32];
+  __shared__ detail::SharedElement<unsigned> ticket;
+  __shared__ detail::SharedElement<unsigned> summaries[Tile::warps * words * 32];
+  __shared__ detail::SharedElement<unsigned> in_front[words_of<State> * 32];
   if (threadIdx.x == 0) ticket = atomicAdd(chain.tickets, 1u);
   __syncthreads();
   const Index width = detail::written(ops...).width;
@@ -229,7 +133,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
     State now;
     if (at.place.n > 0) {
       const Index before = sequences.slot({at.place.s, at.place.n - 1}, Tile::length);
-      chain.wait(before, at.column, at.channel, at.active, now.v);
+      chain.wait_warp(before, at.column, at.channel, at.active, now.v);
     } else if (at.active) {
       detail::load_lanes(now.v, state.row(at.place.s) + at.channel, width, detail::AllLanes{});
     }
@@ -237,7 +141,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
       park(in_front, at.lane, now);
       C::enter(now.v, total);
     }
-    if (!at.is_last()) chain.publish(at.slot, at.column, at.channel, at.active, now.v);
+    if (!at.is_last()) chain.publish_warp(at.slot, at.column, at.channel, at.active, now.v);
     else if constexpr (Outputs) {
       if (at.active) detail::store_lanes(now.v, state.row(at.place.s) + at.channel, width, detail::AllLanes{});
     }
@@ -258,8 +162,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
   }
 }
 
-/// Tiles of tokens for a chunk that was asked for, or that Auto takes; longer than `longest` where it is to be in
-/// sequence.
+/// The chunk that a schedule asks for. Auto asks for `longest`, which means token after token, where that is faster.
 inline Index chunk_of(Auto, Index lanes, Index longest) {
   return serial_is_faster(lanes, longest) ? longest : auto_chunk(longest);
 }
@@ -268,13 +171,13 @@ inline Index chunk_of(Scan schedule, Index, Index) {
   return schedule.chunk;
 }
 
-/// The columns of tiles across a width.
+/// The number of tiles across a width.
 template <class Tile>
 Index tile_columns(Index width) {
   return (width + Tile::channels - 1) / Tile::channels;
 }
 
-/// Calls body(tile) with the shape of tile for a chunk and the lanes that memory is aligned for.
+/// Calls body(tile) with the tile shape for a chunk, with several lanes a thread where memory is aligned for them.
 template <class C, class T, bool Long, class Body>
 void with_scan_tile([[maybe_unused]] Index chunk, bool aligned, const Body& body) {
   const auto with_lanes = [&]<int Lanes>(std::integral_constant<int, Lanes>) {
@@ -291,7 +194,7 @@ void with_scan_tile([[maybe_unused]] Index chunk, bool aligned, const Body& body
 
 /// Launches scan_kernel.
 template <class Tile, bool Outputs, class C, class T, class Sequences, class... Op>
-void launch_scan(const CudaStream& stream, const Chain<T, C::state_size>& chain, Sequences sequences,
+void launch_scan(const CudaStream& stream, const TileChain<T, C::state_size>& chain, Sequences sequences,
                  Mat<std::conditional_t<Outputs, T, const T>> state, const Op&... ops) {
   const Index slots = sequences.slots(Tile::length);
   chain.clear(stream, slots);
@@ -299,17 +202,18 @@ void launch_scan(const CudaStream& stream, const Chain<T, C::state_size>& chain,
                 scan_kernel<Tile, Outputs, C, T, Sequences, Op...>, sequences, chain, state, ops...);
 }
 
-/// The verb `recur` as a chained scan.
+/// Takes scratch for the chain and launches the scan.
 template <class C, class T, class Sequences, class... Op>
 void recur_scan(const CudaStream& stream, bool dry, Arena scratch, Index chunk, Sequences sequences, Mat<T> state,
                 const Op&... ops) {
   const Index width = detail::written(ops...).width;
-  with_scan_tile<C, T, Sequences::long_tiles>(chunk, all_aligned<most_lanes<T>>(width, state, ops...), [&](auto tile) {
-    using Tile = decltype(tile);
-    const auto chain =
-        Chain<T, C::state_size>::take(scratch, sequences.slots(Tile::length), width, tile_columns<Tile>(width));
-    if (!dry) launch_scan<Tile, true, C>(stream, chain, sequences, state, ops...);
-  });
+  with_scan_tile<C, T, Sequences::long_tiles>(
+      chunk, lanes_aligned<most_lanes<T>>(width, state, ops...), [&](auto tile) {
+        using Tile = decltype(tile);
+        const auto chain =
+            TileChain<T, C::state_size>::take(scratch, sequences.slots(Tile::length), width, tile_columns<Tile>(width));
+        if (!dry) launch_scan<Tile, true, C>(stream, chain, sequences, state, ops...);
+      });
 }
 
 }  // namespace gpu

@@ -1,30 +1,40 @@
 #pragma once
-/// The adjoint of a recurrence with time in parallel: tiles of tokens that hand the cotangent of the state on to the
-/// tile in front.
+/// The verb `recur_back` with time in parallel: a chained scan forward, then one backward over the same tiles.
+///
+/// Forward (scan_kernel without outputs) publishes the state behind every tile. Backward (scan_back_kernel), in a block
+/// for a tile, each warp with a run of its tokens:
+///
+/// 1. Every thread loads its run and summarises it. Warp 0 waits for the state in front of the tile and stores the
+///    state in front of every run.
+/// 2. Every thread recomputes the states inside its run and composes the adjoints of its tokens.
+/// 3. Warp 0 composes the adjoints of the runs, waits for the cotangent behind the tile and publishes the one in front.
+/// 4. Every thread goes backward through its run and writes the cotangents of the inputs.
+/// 5. The block adds up its sums over tokens (partial_sums.cuh adds the tiles).
 #include <cstddef>
 #include <type_traits>
 #include <utility>
 
 #include "rwkv/backend/cuda/recur/scan.cuh"
+#include "rwkv/backend/cuda/runtime/partial_sums.cuh"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// The way back through a stretch of time of any cell, by the linear map of its tokens.
+/// The adjoint of a stretch of time for a cell that brings none: a linear map, derived from step_back.
 template <class C, class R>
-struct MappedBack {
+struct DerivedAdjoint {
   static constexpr int states = C::state_size;
   StretchBack<R, states> stretch;
 
-  RWKV_HD static MappedBack identity() { return {StretchBack<R, states>::identity()}; }
+  RWKV_HD static DerivedAdjoint identity() { return {StretchBack<R, states>::identity()}; }
   RWKV_HD void extend(const R (&before)[states], const R (&x)[input_count<C>], R dy) {
     R dx[input_count<C>];
     step_back<C>(before, x, dy, stretch.added, dx);
     RWKV_UNROLL for (int n = 0; n < states; ++n) step_back<C>(before, x, R(0), stretch.map[n], dx);
   }
-  RWKV_HD void extend(const MappedBack& front) {
+  RWKV_HD void extend(const DerivedAdjoint& front) {
     front.stretch(stretch.added);
     StretchBack<R, states> linear = front.stretch;
     RWKV_UNROLL for (int n = 0; n < states; ++n) linear.added[n] = R(0);
@@ -34,25 +44,25 @@ struct MappedBack {
 };
 
 template <class C, class R>
-struct BackOf {
-  using type = MappedBack<C, R>;
+struct AdjointOf {
+  using type = DerivedAdjoint<C, R>;
 };
 template <class C, class R>
 requires HasBack<C>
-struct BackOf<C, R> {
+struct AdjointOf<C, R> {
   using type = typename C::template Back<R>;
 };
 template <class C, class R>
-using back_t = typename BackOf<C, R>::type;
+using adjoint_t = typename AdjointOf<C, R>::type;
 
-/// The position of operand Nth among the sums.
+/// The position of operand Nth among the operands that are sums.
 template <std::size_t Nth, class... Op>
 inline constexpr std::size_t sum_position = detail::sums_before<Op...>(Nth);
 
-/// A run of tokens on the way back: inputs and cotangents of outputs as they lie in memory, and the states in front of
-/// its tokens.
+/// A run of tokens for the adjoint: inputs and cotangents of outputs in their stored type, and the state in front of
+/// each token.
 template <class C, class R, int Tokens, class... Op>
-struct BackRun {
+struct AdjointRun {
   static constexpr std::size_t inputs = input_count<C>, sum_count = detail::sum_count<Op...>;
   run_t<R, Tokens, inputs + 1, Op...> held;
   Numbers<R, C::state_size> states[Tokens];
@@ -62,7 +72,7 @@ struct BackRun {
       if (i < count) held.fetch(i, b, first + i, lane, ops...);
     }
   }
-  /// The states of the tokens, from that in front of the first.
+  /// Computes the state in front of each token, from the one in front of the first.
   RWKV_HD void recompute(int count, const R (&start)[C::state_size]) {
     R now[C::state_size];
     RWKV_UNROLL for (int n = 0; n < C::state_size; ++n) now[n] = start[n];
@@ -75,8 +85,8 @@ struct BackRun {
       }
     }
   }
-  RWKV_HD back_t<C, R> summary(int count) const {
-    auto back = back_t<C, R>::identity();
+  RWKV_HD adjoint_t<C, R> summary(int count) const {
+    auto back = adjoint_t<C, R>::identity();
     RWKV_UNROLL for (int i = Tokens - 1; i >= 0; --i) {
       if (i < count) {
         R x[inputs], dy;
@@ -86,8 +96,8 @@ struct BackRun {
     }
     return back;
   }
-  /// Takes dstate from behind the run to its front, writes the cotangents of the inputs and adds up those that are
-  /// summed.
+  /// Takes dstate from behind the run to its front, writes the cotangents of the inputs, and adds those of summed
+  /// inputs to `sums`.
   RWKV_HD void retreat(int count, Index b, Index first, Index lane, R (&dstate)[C::state_size],
                        Numbers<R, sum_count + 1>& sums, const Op&... ops) const {
     RWKV_UNROLL for (int i = Tokens - 1; i >= 0; --i) {
@@ -125,104 +135,45 @@ struct BackRun {
   }
 };
 
-/// Adds a total to channel c of the operand if it is the sum that `nth` counts down to.
-template <class Op, class T>
-RWKV_HD void add_to(const Op& op, unsigned& nth, Index c, T total) {
-  if constexpr (detail::is_sum<Op>) {
-    if (nth-- != 0 || op.p.data == nullptr) return;
-    op.p.data[c] = narrow<stored_t<Op>>(widen<T>(op.p.data[c]) + total);
-  }
-}
-
-/// Sums of parts of the tokens: [part, sum, channel].
-template <class T>
-struct Partial {
-  T* numbers;
-  Index width;
-
-  /// The sums of one part for the channels of a lane.
-  template <class R, int Count>
-  RWKV_HD void store(Index part, Index lane, const Numbers<R, Count>& sums) const {
-    RWKV_UNROLL for (int n = 0; n + 1 < Count; ++n) sums.v[n].store(numbers + (part * (Count - 1) + n) * width + lane);
-  }
-};
-
-/// Threads along the parts of the kernel below.
-inline constexpr int partial_warps = 8;
-
-/// Adds the sums of all parts to where they belong, in an order that their number decides: blocks (32 channels, sum),
-/// each warp every eighth part.
-template <class T, class... Op>
-RWKV_KERNEL void __launch_bounds__(32 * partial_warps) add_partial_kernel(Partial<T> partial, Index parts, Op... ops) {
-  constexpr Index sums = static_cast<Index>(detail::sum_count<Op...>);
-  __shared__ detail::Shared<T> totals[partial_warps][32];
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  const Index channel = Index{blockIdx.x} * 32 + lane;
-  T total(0);
-  if (channel < partial.width) {
-    for (Index part = warp; part < parts; part += partial_warps) {
-      total += partial.numbers[(part * sums + blockIdx.y) * partial.width + channel];
-    }
-  }
-  totals[warp][lane] = total;
-  __syncthreads();
-  if (warp > 0 || channel >= partial.width) return;
-  for (int w = 1; w < partial_warps; ++w) total += static_cast<T>(totals[w][lane]);
-  unsigned nth = blockIdx.y;
-  (add_to(ops, nth, channel, total), ...);
-}
-
-/// Launches add_partial_kernel, if there is a sum.
-template <class T, class... Op>
-void launch_add_partial(const CudaStream& stream, Partial<T> partial, Index parts, const Op&... ops) {
-  constexpr auto sums = static_cast<unsigned>(detail::sum_count<Op...>);
-  if constexpr (sums > 0) {
-    stream.launch({.grid = {blocks_for(partial.width, 32), sums}, .block = {32 * partial_warps}},
-                  add_partial_kernel<T, Op...>, partial, parts, ops...);
-  }
-}
-
-/// The words that a lane of a warp leaves in shared memory on the way back: a summary or a state, and with the sums.
+/// The 32-bit words of shared memory that scan_back_kernel needs for a thread: for the widest of summary, adjoint and
+/// state, and for these and the sums.
 template <class C, class T>
-inline constexpr int back_words = [] {
+inline constexpr int words_back = [] {
   using R = Several<T, 1>;
-  const int stretch = words_of<stretch_t<C, R>>, back = words_of<back_t<C, R>>, state = words_of<T> * C::state_size;
+  const int stretch = words_of<stretch_t<C, R>>, back = words_of<adjoint_t<C, R>>, state = words_of<T> * C::state_size;
   const int widest = stretch > back ? stretch : back;
   return widest > state ? widest : state;
 }();
 template <class C, class T, class... Op>
-inline constexpr int all_back_words = back_words<C, T> + words_of<T>* static_cast<int>(detail::sum_count<Op...> + 1);
+inline constexpr int all_words_back = words_back<C, T> + words_of<T>* static_cast<int>(detail::sum_count<Op...> + 1);
 
-/// The tiles on the way back.
+/// The tiles of scan_back_kernel.
 template <class C, class T, class... Op>
-using back_tile_t =
-    TileShape<warps_of_tile(16, all_back_words<C, T, Op...>), tokens_of_run(C::state_size* words_of<T>), 1>;
+using tile_back_t =
+    TileShape<warps_of_tile(16, all_words_back<C, T, Op...>), tokens_of_run(C::state_size* words_of<T>), 1>;
 
-/// Cells whose tiles of one warp fit in shared memory on the way back.
+/// Whether the adjoint of a cell is scanned: a tile of one warp must fit in shared memory.
 template <class C, class T, class... Op>
 constexpr bool scans_back() {
   if constexpr (!scans<C, T>()) return false;
-  else return all_back_words<C, T, Op...> <= 256;
+  else return all_words_back<C, T, Op...> <= 256;
 }
 
-/// One tile on the way back, `forward` has the states behind the tiles. The states in front of the runs come first,
-/// from their summaries; then the same the other way round: each warp summarises its run, one of them composes the
-/// summaries, waits for the cotangent behind the tile and publishes the one in front of it, then each warp goes back
-/// through its run.
+/// One tile, backward. `forward` holds the states behind the tiles, `chain` the cotangents in front of them.
 template <class Tile, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
-    scan_back_kernel(Sequences sequences, Chain<T, C::state_size> forward, Chain<T, C::state_size> chain,
+    scan_back_kernel(Sequences sequences, TileChain<T, C::state_size> forward, TileChain<T, C::state_size> chain,
                      Mat<const T> first, Mat<const T> dlast, Mat<T> dfirst, Partial<T> partial, Op... ops) {
   using R = Several<T, Tile::lanes>;
   using Summary = stretch_t<C, R>;
-  using Back = back_t<C, R>;
+  using Adjoint = adjoint_t<C, R>;
   using State = Numbers<R, C::state_size>;
   using Sums = Numbers<R, detail::sum_count<Op...> + 1>;
-  constexpr int words = back_words<C, T>;
-  __shared__ detail::Shared<unsigned> ticket;
-  __shared__ detail::Shared<unsigned> summaries[Tile::warps * words * 32];
-  __shared__ detail::Shared<unsigned> behind[words_of<State> * 32];
-  __shared__ detail::Shared<unsigned> summed[Tile::warps * words_of<Sums> * 32];
+  constexpr int words = words_back<C, T>;
+  __shared__ detail::SharedElement<unsigned> ticket;
+  __shared__ detail::SharedElement<unsigned> summaries[Tile::warps * words * 32];
+  __shared__ detail::SharedElement<unsigned> behind[words_of<State> * 32];
+  __shared__ detail::SharedElement<unsigned> summed[Tile::warps * words_of<Sums> * 32];
   if (threadIdx.x == 0) ticket = atomicAdd(chain.tickets, 1u);
   __syncthreads();
   const Index width = detail::written(ops...).width;
@@ -241,7 +192,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
     return;
   }
 
-  BackRun<C, R, Tile::tokens, Op...> run;
+  AdjointRun<C, R, Tile::tokens, Op...> run;
   if (at.active) run.held.begin(at.channel, ops...);
   run.fetch(at.count, at.span.b, at.first, at.channel, ops...);
   if (at.count > 0) park(summary_at(at.warp), at.lane, summary_of<C, R>(run.held, at.count));
@@ -250,7 +201,7 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
     State now;
     if (at.place.n > 0) {
       const Index before = sequences.slot({at.place.s, at.place.n - 1}, Tile::length);
-      forward.wait(before, at.column, at.channel, at.active, now.v);
+      forward.wait_warp(before, at.column, at.channel, at.active, now.v);
     } else if (at.active) {
       detail::load_lanes(now.v, first.row(at.place.s) + at.channel, width, all);
     }
@@ -269,18 +220,18 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
   }
   __syncthreads();
   if (at.warp == 0) {
-    Back total;
+    Adjoint total;
     if (at.active) {
-      total = parked<Back>(summary_at(at.runs - 1), at.lane);
+      total = parked<Adjoint>(summary_at(at.runs - 1), at.lane);
       for (int w = at.runs - 1; w-- > 0;) {
-        total.extend(parked<Back>(summary_at(w), at.lane));
+        total.extend(parked<Adjoint>(summary_at(w), at.lane));
         park(summary_at(w), at.lane, total);
       }
     }
     State dstate;
     if (!at.is_last()) {
       const Index after = sequences.slot({at.place.s, at.place.n + 1}, Tile::length);
-      chain.wait(after, at.column, at.channel, at.active, dstate.v);
+      chain.wait_warp(after, at.column, at.channel, at.active, dstate.v);
     } else if (at.active) {
       detail::load_lanes(dstate.v, dlast.row(at.place.s) + at.channel, width, all);
     }
@@ -288,12 +239,12 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
       park(behind, at.lane, dstate);
       total(dstate.v);
     }
-    if (at.place.n > 0) chain.publish(at.slot, at.column, at.channel, at.active, dstate.v);
+    if (at.place.n > 0) chain.publish_warp(at.slot, at.column, at.channel, at.active, dstate.v);
   }
   __syncthreads();
   if (at.count > 0) {
     auto dstate = parked<State>(behind, at.lane);
-    if (at.warp + 1 < at.runs) parked<Back>(summary_at(at.warp + 1), at.lane)(dstate.v);
+    if (at.warp + 1 < at.runs) parked<Adjoint>(summary_at(at.warp + 1), at.lane)(dstate.v);
     run.retreat(at.count, at.span.b, at.first, at.channel, dstate.v, sums, ops...);
     if (at.warp == 0 && at.place.n == 0) {
       detail::store_lanes(dstate.v, dfirst.row(at.place.s) + at.channel, width, all);
@@ -311,15 +262,15 @@ RWKV_KERNEL void __launch_bounds__(Tile::threads, 1)
   }
 }
 
-/// The verb `recur_back` as a chained scan: a summary of all tiles forward, then the way back.
+/// Takes scratch and launches the scan forward, the one backward, and the sums.
 template <class C, class T, class Sequences, class... Op>
 void recur_back_scan(const CudaStream& stream, bool dry, Arena scratch, Sequences sequences, Mat<const T> first,
                      Mat<const T> dlast, Mat<T> dfirst, const Op&... ops) {
-  using Tile = back_tile_t<C, T, Op...>;
+  using Tile = tile_back_t<C, T, Op...>;
   const Index width = detail::written(ops...).width, slots = sequences.slots(Tile::length);
   const Index columns = tile_columns<Tile>(width);
-  const auto forward = Chain<T, C::state_size>::take(scratch, slots, width, columns);
-  const auto chain = Chain<T, C::state_size>::take(scratch, slots, width, columns);
+  const auto forward = TileChain<T, C::state_size>::take(scratch, slots, width, columns);
+  const auto chain = TileChain<T, C::state_size>::take(scratch, slots, width, columns);
   const Partial<T> partial{scratch.take<T>(slots * Index{detail::sum_count<Op...>} * width), width};
   if (dry) return;
   launch_scan<Tile, false, C>(stream, forward, sequences, first, ops...);
@@ -327,7 +278,7 @@ void recur_back_scan(const CudaStream& stream, bool dry, Arena scratch, Sequence
   stream.launch({.grid = {static_cast<unsigned>(slots * columns)}, .block = {Tile::threads}},
                 scan_back_kernel<Tile, C, T, Sequences, Op...>, sequences, forward, chain, first, dlast, dfirst,
                 partial, ops...);
-  launch_add_partial(stream, partial, slots, ops...);
+  add_partial(stream, partial, slots, ops...);
 }
 
 }  // namespace gpu

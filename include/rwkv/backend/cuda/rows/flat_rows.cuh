@@ -1,9 +1,14 @@
 #pragma once
 /// Row programs over many arrays in one launch.
+///
+/// 1. The host packs tasks into the parameter of a kernel, which has room for 4 KB.
+/// 2. A block finds the task that it works on.
+/// 3. A thread applies the program to R::size neighbours. Threads do not cooperate.
 #include <algorithm>
 #include <span>
 #include <utility>
 
+#include "rwkv/backend/cuda/runtime/alignment.cuh"
 #include "rwkv/backend/cuda/runtime/device.cuh"
 #include "rwkv/backend/cuda/runtime/several.cuh"
 #include "rwkv/backend/flat_rows.hpp"
@@ -15,12 +20,12 @@ namespace gpu {
 
 inline constexpr int flat_threads = 256;
 
-/// The tasks of one launch; they travel as a parameter of the kernel, which has room for 4 KB.
+/// The tasks of one launch.
 template <class Task>
 struct FlatTasks {
   static constexpr int most = static_cast<int>(3840 / (sizeof(Task) + sizeof(unsigned)));
   Task task[most];
-  unsigned first_block[most];  ///< of each task; the blocks of a task are neighbours
+  unsigned first_block[most];  ///< of each task; its blocks follow each other
   int count;
 };
 
@@ -44,15 +49,15 @@ RWKV_KERNEL void __launch_bounds__(flat_threads) flat_rows_kernel(FlatTasks<Flat
   }
 }
 
-/// The verb `rows_each`: one launch for every 4 KB of tasks.
+/// The verb `rows_each`. Aligned and other tasks have launches of their own.
 template <class P, class T, std::size_t Inputs, std::size_t Outputs>
 void rows_each(const CudaStream& stream, std::span<const FlatRows<P, T, Inputs, Outputs>> tasks) {
   using Task = FlatRows<P, T, Inputs, Outputs>;
   constexpr int channels = static_cast<int>(16 / sizeof(T));
   const auto aligned = [](const Task& task) {
     bool all = task.size() % channels == 0;
-    for (const T* pointer : task.in) all = all && has_pieces<channels>(pointer);
-    for (const T* pointer : task.out) all = all && has_pieces<channels>(pointer);
+    for (const T* pointer : task.in) all = all && is_aligned<channels>(pointer);
+    for (const T* pointer : task.out) all = all && is_aligned<channels>(pointer);
     return all;
   };
   const auto run = [&](auto number, bool wanted) {

@@ -1,5 +1,12 @@
 #pragma once
 /// Cross entropy, and the sum of squares that clipping needs.
+///
+/// Cross entropy, a block for each row of logits:
+/// 1. Each thread reads every 512th logit and keeps a running softmax.
+/// 2. The threads of a warp join theirs by shuffles, the warps of the block theirs through shared memory, in order.
+/// 3. Each thread replaces its logits by gradients. Thread 0 stores the loss.
+///
+/// Sum of squares: blocks sum shares of a matrix, then one block adds the shares of all matrices in order.
 #include <cmath>
 #include <span>
 
@@ -32,7 +39,7 @@ struct Softmax {
   }
 };
 
-/// As cross_entropy_row; a block takes a row.
+/// Computes cross_entropy_row for the row of the block.
 template <class T>
 RWKV_KERNEL void __launch_bounds__(loss_threads)
     cross_entropy_kernel(Mat<T> logits, const Token* targets, CrossEntropyWeights weights, T* losses) {
@@ -56,8 +63,8 @@ RWKV_KERNEL void __launch_bounds__(loss_threads)
                            __shfl_xor_sync(whole_warp, own.place, lanes), __shfl_xor_sync(whole_warp, own.sum, lanes)};
     own = own.joined(other);
   }
-  __shared__ detail::Shared<T> largest[loss_warps], sums[loss_warps];
-  __shared__ detail::Shared<Index> places[loss_warps];
+  __shared__ detail::SharedElement<T> largest[loss_warps], sums[loss_warps];
+  __shared__ detail::SharedElement<Index> places[loss_warps];
   const int warp = static_cast<int>(threadIdx.x) / warp_size;
   if (threadIdx.x % warp_size == 0) {
     largest[warp] = own.largest;
@@ -85,17 +92,17 @@ void cross_entropy(const CudaStream& stream, Mat<T> logits, const Token* targets
                 targets, weights, losses);
 }
 
-/// Blocks that sum the squares of a matrix: by its size alone.
+/// The number of blocks that sum the squares of a matrix. Its size alone decides, and so the order of additions.
 inline constexpr int squares_threads = 256;
 inline Index squares_blocks(Index numbers) {
   const Index blocks = (numbers + squares_threads * 16 - 1) / (squares_threads * 16);
   return blocks < 1 ? 1 : blocks > 1024 ? 1024 : blocks;
 }
 
-/// The sum of squares of each block's share, in double.
+/// partial[block] = the sum of squares of the block's share, in double.
 template <class T>
 RWKV_KERNEL void squares_kernel(Mat<const T> x, double* partial) {
-  __shared__ detail::Shared<double> shared[squares_threads / warp_size];
+  __shared__ detail::SharedElement<double> shared[squares_threads / warp_size];
   double sum[1] = {0};
   const Index numbers = x.rows * x.cols, step = Index{gridDim.x} * squares_threads;
   for (Index i = Index{blockIdx.x} * squares_threads + threadIdx.x; i < numbers; i += step) {
@@ -103,21 +110,22 @@ RWKV_KERNEL void squares_kernel(Mat<const T> x, double* partial) {
         static_cast<double>(widen<accumulator_t<T>>(x.stride == x.cols ? x.data[i] : x(i / x.cols, i % x.cols)));
     sum[0] += number * number;
   }
-  block_sum(sum, shared);
+  sum_block(sum, shared);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum[0];
 }
 
-/// Adds the blocks' shares in their order; one block.
+/// *sum = the sum of the shares. One block.
 template <int = 0>
 RWKV_KERNEL void add_squares_kernel(const double* partial, Index count, double* sum) {
-  __shared__ detail::Shared<double> shared[squares_threads / warp_size];
+  __shared__ detail::SharedElement<double> shared[squares_threads / warp_size];
   double total[1] = {0};
   for (Index i = threadIdx.x; i < count; i += squares_threads) total[0] += partial[i];
-  block_sum(total, shared);
+  sum_block(total, shared);
   if (threadIdx.x == 0) *sum = total[0];
 }
 
-/// Leaves the sum of squares of some matrices in `sum`; partial has room for the squares_blocks of each.
+/// *sum = the sum of squares of all matrices. `partial` has room for the squares_blocks of each. Both are in memory of
+/// the device.
 template <class T>
 void sum_of_squares(const CudaStream& stream, std::span<const Mat<const T>> matrices, double* partial, double* sum) {
   Index blocks = 0;

@@ -1,5 +1,5 @@
 #pragma once
-/// Filling, gathering and scattering rows.
+/// Filling, gathering and scattering rows: a thread for each column of a row, without cooperation but in scatter_add.
 #include "rwkv/backend/cuda/runtime/device.cuh"
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/core/number.hpp"
@@ -9,8 +9,7 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// Threads of a block over neighbouring columns of a row; blocks are (columns, rows), and rows beyond the grid are
-/// taken by the blocks again.
+/// The grid (columns / column_threads, rows). Where a matrix has more rows than a grid, a block takes several.
 inline constexpr int column_threads = 256;
 inline dim3 column_blocks(Index rows, Index columns) {
   constexpr Index most = 65535;
@@ -39,16 +38,18 @@ void gather_rows(const CudaStream& stream, Mat<const W> table, const Token* rows
   stream.launch({column_blocks(to.rows, to.cols), dim3(column_threads)}, gather_kernel<T, W>, table, rows, to);
 }
 
-/// Tokens in shared memory at a time.
+/// Tokens that a block of scatter_add_kernel has in shared memory at a time.
 inline constexpr int scatter_stretch = 1024;
 
-/// A block whose token occurs for the first time adds all rows of that token in their order, so that equal tokens never
-/// meet; blocks are rows.
+/// table[rows[i]] += from[i], in the order of i; a block for each i:
+/// 1. The block looks whether its token occurs before i, and ends if so.
+/// 2. It adds every row of that token from i on, a thread for each column.
+/// So one block alone writes a row of the table, and the order of additions is fixed.
 template <class T, class W>
 RWKV_KERNEL void scatter_add_kernel(Mat<const T> from, const Token* rows, Mat<W> table) {
   const Index own = blockIdx.x;
   const Token token = rows[own];
-  __shared__ detail::Shared<int> seen;
+  __shared__ detail::SharedElement<int> seen;
   if (threadIdx.x == 0) seen = 0;
   __syncthreads();
   bool found = false;
@@ -56,7 +57,7 @@ RWKV_KERNEL void scatter_add_kernel(Mat<const T> from, const Token* rows, Mat<W>
   if (found) atomicExch(&seen, 1);
   __syncthreads();
   if (seen != 0) return;
-  __shared__ detail::Shared<Token> stretch[scatter_stretch];
+  __shared__ detail::SharedElement<Token> stretch[scatter_stretch];
   for (Index begin = own; begin < from.rows; begin += scatter_stretch) {
     const Index left = from.rows - begin, count = left < scatter_stretch ? left : scatter_stretch;
     __syncthreads();

@@ -1,5 +1,5 @@
 #pragma once
-/// A device, a stream of it, and launches into that stream.
+/// A device, a stream on it, and kernel launches into that stream.
 #include <cstddef>
 #include <utility>
 
@@ -12,7 +12,7 @@ inline namespace RWKV_CUDA_ABI {
 
 namespace gpu {
 
-/// Makes a device current for as long as it lives; what the caller had selected comes back.
+/// Selects a device while it lives, then selects the device that was current before.
 class CurrentDevice {
  public:
   explicit CurrentDevice(int device) {
@@ -30,13 +30,14 @@ class CurrentDevice {
   int before_ = -1;
 };
 
-/// Its only use is to be asked for: it has code for the device, or no other kernel of the library has.
+/// Does nothing. CudaStream asks the runtime about it: a device that has no code for this kernel has none for the
+/// others.
 template <int = 0>
 RWKV_KERNEL void probe_kernel() {}
 
 }  // namespace gpu
 
-/// A stream of one device. Never the default stream, so libraries that use that one do not wait for this.
+/// A stream on one device. It is non-blocking: work in the default stream does not wait for it.
 class CudaStream {
  public:
   /// Errors    no device, a driver older than the runtime, no such device, or one that the program has no code for
@@ -65,7 +66,7 @@ class CudaStream {
            "; compile it for that architecture (CMAKE_CUDA_ARCHITECTURES)");
     }
     gpu::check_cuda(probed, "cudaFuncGetAttributes");
-    // Code for an older architecture is translated for the device, but has not become newer.
+    // PTX for an older architecture is compiled for the device, but uses only the features of the older one.
     const int own = 10 * properties_.major + properties_.minor;
     architecture_ = attributes.ptxVersion < own ? attributes.ptxVersion : own;
     RWKV_CUDA_TRY(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
@@ -80,7 +81,7 @@ class CudaStream {
   int device() const { return device_; }
   cudaStream_t handle() const { return stream_; }
   const cudaDeviceProp& properties() const { return properties_; }
-  /// What the code that runs on the device was compiled for, such as 90 for compute capability 9.0.
+  /// The architecture that the kernels were compiled for, such as 90 for compute capability 9.0.
   int architecture() const { return architecture_; }
 
   void sync() const { RWKV_CUDA_TRY(cudaStreamSynchronize(stream_)); }
@@ -95,17 +96,18 @@ class CudaStream {
   struct Shape {
     dim3 grid, block;
     std::size_t shared_bytes = 0;
-    bool early = false;  ///< may begin before the kernel in front has ended; its kernel calls wait_for_predecessor()
+    bool early = false;  ///< programmatic dependent launch; the kernel must call wait_for_predecessor()
   };
 
-  /// Launches a kernel into the stream; one without blocks is none. Every launch is checked, with RWKV_CHECKED also
-  /// what the kernel did.
+  /// Launches a kernel into the stream, unless the grid is empty. Errors of the launch are thrown. With RWKV_CHECKED it
+  /// waits for the kernel and throws its errors too.
   template <class... Parameters, class... Arguments>
   void launch(const Shape& shape, void (*kernel)(Parameters...), const Arguments&... arguments) const {
     if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
     const gpu::CurrentDevice current(device_);
-    // The limit of 48 KB counts static shared memory as well, of which every kernel with dynamic shared memory has less
-    // than 8 KB. All launches of a kernel ask for the same, as several threads may launch it.
+    // Above 48 KB of static and dynamic shared memory together a kernel needs this attribute. Kernels with dynamic
+    // shared memory have less than 8 KB of static. All launches set the same value: threads may launch at the same
+    // time.
     constexpr std::size_t most_static = 8 * 1024;
     if (shape.shared_bytes > 32 * 1024) {
       RWKV_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -127,7 +129,7 @@ class CudaStream {
     settle();
   }
 
-  /// With RWKV_CHECKED every operation ends before the next begins, so that an error names the one that made it.
+  /// With RWKV_CHECKED waits for the operation just queued, so that an error names the call that caused it.
   void settle() const {
 #if RWKV_CHECKED
     if (!recording()) sync();
@@ -142,7 +144,7 @@ class CudaStream {
 };
 
 namespace gpu {
-/// Blocks of `per_block` that cover `count`.
+/// The number of blocks that cover `count` elements with `per_block` each.
 constexpr unsigned blocks_for(Index count, Index per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
 }

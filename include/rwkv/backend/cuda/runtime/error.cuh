@@ -11,7 +11,7 @@ namespace gpu {
 /// Throws an Error when a call of the CUDA runtime did not succeed, with the call and the runtime's own words.
 inline void check_cuda(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());  // an error that leaves the device usable is not seen again by a later check
+  static_cast<void>(cudaGetLastError());  // or the next check would report it again
   fail("rwkv: CUDA: ", call, ": ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
 }
 

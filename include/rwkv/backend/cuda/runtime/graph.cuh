@@ -1,5 +1,5 @@
 #pragma once
-/// Recorded work: a piece of a stream that is launched again as a whole.
+/// CUDA graphs: work that is recorded from a stream and launched again as a whole.
 #include <utility>
 
 #include "rwkv/backend/cuda/runtime/device.cuh"
@@ -8,14 +8,15 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 
-/// Work recorded from a stream. It keeps the addresses that it was recorded with: the memory behind them must live as
-/// long as it is launched, and is in use while it runs, whatever the stream. Moves, does not copy.
+/// Work recorded from a stream. It holds addresses and no memory: the memory must outlive every launch, and is in use
+/// while a launch runs, in whatever stream. Can be moved, not copied.
 class CudaGraph {
  public:
-  /// Nothing.
+  /// An empty recording.
   CudaGraph() = default;
 
-  /// What f() queues in the stream, other than waiting for it. After an Error the stream is as it was.
+  /// Records what f() queues in the stream. f() must not wait for the stream.
+  /// Errors    those of f() and of the capture; the stream can be used afterwards
   template <class F>
   CudaGraph(const CudaStream& stream, F&& f) : device_(stream.device()) {
     const gpu::CurrentDevice current(device_);
@@ -44,7 +45,7 @@ class CudaGraph {
   }
 
  private:
-  /// From the beginning of a recording to its end, which comes whatever happens in between.
+  /// Begins a stream capture; ends it also when an exception passes.
   struct Capture {
     const CudaStream& stream;
     cudaGraph_t graph = nullptr;

@@ -1,6 +1,6 @@
 #pragma once
-/// The few things a kernel does that are not plain C++ or a built-in function of CUDA. Everything else in a kernel is
-/// also a program for the host, so that kernels can be run and checked on machines without a GPU.
+/// Inline PTX, vector accesses and shared memory: all that kernels need beyond plain C++ and CUDA's built-in functions.
+/// tests/simt has a twin of this header in C++, with which the same kernels run on machines without a GPU.
 #include <concepts>
 
 #include "rwkv/core/number.hpp"
@@ -9,24 +9,24 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 namespace detail {
 
-/// An element of shared memory.
+/// An element of an array in shared memory. The twin checks its accesses.
 template <class T>
-using Shared = T;
+using SharedElement = T;
 
-/// The shared memory whose size the launch gives.
+/// Dynamic shared memory: the launch sets its size.
 template <class T>
-__device__ __forceinline__ Shared<T>* dynamic_shared() {
+__device__ __forceinline__ SharedElement<T>* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char rwkv_dynamic_shared[];
-  return reinterpret_cast<Shared<T>*>(rwkv_dynamic_shared);
+  return reinterpret_cast<SharedElement<T>*>(rwkv_dynamic_shared);
 }
 
-/// N neighbouring numbers that are read and written in one piece, at most 16 bytes of it at a time.
+/// N neighbouring numbers, read and written by vector accesses of up to 16 bytes.
 template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Piece {
   T v[N];
 };
 
-/// A piece of global memory; `from` is aligned to it.
+/// Vector accesses to global memory; the address is a multiple of alignof(Piece<T, N>).
 template <int N, class T>
 __device__ __forceinline__ Piece<T, N> load_piece(const T* from) {
   return *reinterpret_cast<const Piece<T, N>*>(from);
@@ -36,22 +36,22 @@ __device__ __forceinline__ void store_piece(T* to, const Piece<T, N>& piece) {
   *reinterpret_cast<Piece<T, N>*>(to) = piece;
 }
 
-/// A piece of shared memory.
+/// The same in shared memory.
 template <class T, int N>
-__device__ __forceinline__ Piece<T, N> load_shared(const Shared<T>* from) {
+__device__ __forceinline__ Piece<T, N> load_shared(const SharedElement<T>* from) {
   return *reinterpret_cast<const Piece<T, N>*>(from);
 }
 template <class T, int N>
-__device__ __forceinline__ void store_shared(Shared<T>* to, const Piece<T, N>& piece) {
+__device__ __forceinline__ void store_shared(SharedElement<T>* to, const Piece<T, N>& piece) {
   *reinterpret_cast<Piece<T, N>*>(to) = piece;
 }
 
-/// 16 bytes that are read and written in one piece.
+/// 16 bytes, read and written by one instruction.
 struct alignas(16) Word128 {
   unsigned x, y, z, w;
 };
 
-/// Stores and loads of 16 bytes that other blocks see whole, in no order with other memory.
+/// Relaxed accesses: other blocks see all 16 bytes or none. They order no other access.
 __device__ __forceinline__ void store_relaxed(Word128* to, Word128 word) {
   asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(word.x), "r"(word.y), "r"(word.z),
                "r"(word.w)
@@ -66,13 +66,14 @@ __device__ __forceinline__ Word128 load_relaxed(const Word128* from) {
   return word;
 }
 
-/// Waits until a counter that other blocks raise has reached `count`, and sees what they wrote before they raised it.
+/// Spins until a counter that other blocks raise is at least `count`. What they wrote before they raised it is visible
+/// afterwards. One thread of a block calls it.
 __device__ __forceinline__ void wait_for_count(const unsigned* counter, unsigned count) {
   unsigned now;
   while (true) {
     asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
     if (now >= count) break;
-    __nanosleep(32);  // others use the same cache
+    __nanosleep(32);  // leaves the cache to the blocks that still work
   }
   __threadfence();
 }
@@ -104,7 +105,7 @@ __device__ __forceinline__ T widen_fast(U value) {
 
 /// d [16, 8] += a [16, 16] b [16, 8] of a warp, a and b in 16 bits, with the layout of fragment.cuh.
 template <class T>
-__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+__device__ __forceinline__ void mma_m16n8k16_warp(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   if constexpr (std::same_as<T, bf16>) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -122,8 +123,9 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
 #endif
 }
 
-/// Programmatic dependent launch: waits for what the kernel before has written, and lets the kernel behind begin.
-/// Without effect where the device or the launch has none.
+/// Programmatic dependent launch. wait_for_predecessor() waits until the previous kernel of the stream has ended and
+/// its writes are visible; let_successor_begin() lets the blocks of the next kernel start. Both do nothing in code
+/// below compute capability 9.0 and in plain launches.
 __device__ __forceinline__ void wait_for_predecessor() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -1,13 +1,13 @@
 #pragma once
-/// What every header of the CUDA backend starts from: the runtime, and the names that kernels are declared with.
+/// The CUDA runtime, and the macros that kernels are declared with.
 #include <cuda_runtime.h>
 
 #include "rwkv/backend/cuda/runtime/intrinsics.cuh"
 #include "rwkv/config.hpp"
 
-/// The architectures that this translation unit is compiled for name an inline namespace around the whole backend: two
-/// libraries of one program that were compiled for different GPUs must not have their kernels merged. Only .cu files
-/// name anything in it.
+/// An inline namespace around the whole backend, named after the architectures that this translation unit is compiled
+/// for. Without it the linker would merge kernels of two libraries that were compiled for different GPUs. Only .cu
+/// files name anything in it.
 #define RWKV_CUDA_ABI_1_(a) sm_##a
 #define RWKV_CUDA_ABI_2_(a, b) sm_##a##_##b
 #define RWKV_CUDA_ABI_3_(a, b, c) sm_##a##_##b##_##c
@@ -25,16 +25,16 @@
 #define RWKV_CUDA_ABI sm_host
 #endif
 
-// A kernel on a program or cell of an unnamed namespace is local to its file already; the attribute is no mistake.
+// nvcc warns that visibility is ignored for a kernel over a type of an unnamed namespace: it is local to its file
+// anyway.
 #ifdef __NVCC__
 #pragma nv_diag_suppress 1407
 #endif
 
-/// Declares a kernel. Hidden, so that no other shared library's kernel of the same name takes its place.
+/// Declares a kernel. Hidden, so that a kernel of the same name in another shared library does not replace it.
 #define RWKV_KERNEL __attribute__((visibility("hidden"))) __global__
 
-/// Unrolls the loop of a kernel that follows, so that the arrays it walks along are registers. On a host it stays a
-/// loop.
+/// Unrolls the next loop in device code, so that the arrays it indexes stay in registers. In host code it stays a loop.
 #if defined(__CUDA_ARCH__)
 #define RWKV_KERNEL_UNROLL _Pragma("unroll")
 #else

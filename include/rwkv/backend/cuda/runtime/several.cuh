@@ -10,17 +10,17 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 
-/// N numbers of T in registers. Loads and stores of N elements are one access of memory, so their address must be
-/// aligned to their size.
+/// N numbers of T in registers. A load or store of N elements is one memory access: the address must be a multiple of
+/// their size, see alignment.cuh.
 template <class T, int N>
 struct Several {
   using scalar = T;
   static constexpr int size = N;
   T v[N];
 
-  /// N stored numbers as one piece of memory.
+  /// N numbers as they lie in memory.
   template <class U>
-  struct alignas(sizeof(U) * N) Piece {
+  struct alignas(sizeof(U) * N) Stored {
     U v[N];
   };
 
@@ -37,22 +37,22 @@ struct Several {
 
   template <class U>
   RWKV_HD static Several load(const U* from) {
-    const Piece<U> piece = *reinterpret_cast<const Piece<U>*>(from);
+    const Stored<U> stored = *reinterpret_cast<const Stored<U>*>(from);
     Several x;
-    RWKV_UNROLL for (int i = 0; i < N; ++i) x.v[i] = widen<T>(piece.v[i]);
+    RWKV_UNROLL for (int i = 0; i < N; ++i) x.v[i] = widen<T>(stored.v[i]);
     return x;
   }
   template <class U>
   RWKV_HD void store(U* to) const {
-    Piece<U> piece;
-    RWKV_UNROLL for (int i = 0; i < N; ++i) piece.v[i] = narrow<U>(v[i]);
-    // Small pieces as one word: nvcc splits a structure of two numbers into two accesses now and then.
-    if constexpr (sizeof piece == 8)
-      *reinterpret_cast<Word<std::uint64_t>*>(to) = {detail::bits_as<std::uint64_t>(piece)};
-    else if constexpr (sizeof piece == 4) {
-      *reinterpret_cast<Word<std::uint32_t>*>(to) = {detail::bits_as<std::uint32_t>(piece)};
+    Stored<U> stored;
+    RWKV_UNROLL for (int i = 0; i < N; ++i) stored.v[i] = narrow<U>(v[i]);
+    // 8 and 4 bytes as one word, because nvcc may split a structure of two numbers into two stores.
+    if constexpr (sizeof stored == 8)
+      *reinterpret_cast<Word<std::uint64_t>*>(to) = {detail::bits_as<std::uint64_t>(stored)};
+    else if constexpr (sizeof stored == 4) {
+      *reinterpret_cast<Word<std::uint32_t>*>(to) = {detail::bits_as<std::uint32_t>(stored)};
     } else {
-      *reinterpret_cast<Piece<U>*>(to) = piece;
+      *reinterpret_cast<Stored<U>*>(to) = stored;
     }
   }
 
@@ -118,11 +118,13 @@ RWKV_HD T sum_lanes(const Several<T, N>& x) {
 }
 
 namespace gpu {
-/// Whether N neighbours of every row are one aligned piece of memory.
-template <int N, class T>
-bool has_pieces(const T* data, Index stride = 0) {
-  return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * N) == 0 && stride % N == 0;
-}
+
+/// A few numbers as one value.
+template <class R, int Count>
+struct Numbers {
+  R v[Count];
+};
+
 }  // namespace gpu
 
 }  // namespace RWKV_CUDA_ABI

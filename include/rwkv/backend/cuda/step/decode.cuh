@@ -1,13 +1,16 @@
 #pragma once
-/// Layers, embeddings and heads at one token of each sequence. For a few sequences, what must wait for all rows of a
-/// product is the next kernel; for many, the blocks behind those of the product.
+/// The fused step: layers, embeddings and heads at one token of each sequence. Between the products of a layer lies
+/// work that needs all rows of a product. Up to most_decoded sequences it is the next kernel; for more sequences it
+/// is done by further blocks of the same launch.
 ///
-/// Weights are read before a kernel waits: what writes them is not among the kernels right in front. In a model that
-/// holds, because the embedding is launched whole and stands between the work before and the first layer.
+/// The fused step may prefetch weights before earlier queued work has ended. If you change weights through verbs, call
+/// sync() before the step. Inside a model nothing changes weights between embedding and head, and the embedding is
+/// launched without programmatic dependent launch, so it waits for everything in front.
 #include <concepts>
 #include <type_traits>
 #include <utility>
 
+#include "rwkv/backend/cuda/runtime/alignment.cuh"
 #include "rwkv/backend/cuda/step/decode_product.cuh"
 #include "rwkv/backend/cuda/step/decode_rows.cuh"
 #include "rwkv/cell/concept.hpp"
@@ -19,17 +22,17 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// Numbers that these kernels are written for.
+/// The types that these kernels are written for: T in registers, W in memory.
 template <class T, class W>
 concept Decodes = std::floating_point<T> &&(std::floating_point<W> || std::same_as<W, bf16> || std::same_as<W, f16>);
 
-/// A version whose parts are functions of one channel.
+/// A version whose cell, gate and decay are functions of one channel.
 template <class V>
 concept ByChannel =
     std::derived_from<V, V4> && !RowCell<typename V::Cell> && detail::stages_of<typename V::Gate>::type::count == 0 &&
     detail::stages_of<typename V::Decay>::type::count == 0;
 
-/// Layers, embeddings and heads that are not fused.
+/// The overloads for all that is not fused.
 template <class... Anything>
 bool layer_step(const Anything&...) {
   return false;
@@ -43,7 +46,7 @@ bool head_step(const Anything&...) {
   return false;
 }
 
-/// The tokens x under a norm of a block whose tokens before are `before`.
+/// The rows x under a norm, to be mixed with the tokens before.
 template <class Rule, class Norm, class T>
 auto normed_rows(const Norm& norm, const T* x, const Mat<T>& before, T* normed) {
   const Index width = norm.dims.width;
@@ -52,7 +55,7 @@ auto normed_rows(const Norm& norm, const T* x, const Mat<T>& before, T* normed) 
       norm.program(), x, static_cast<int>(width), norm.params.scale.data, norm.params.shift.data, before, normed};
 }
 
-/// What follows the products of a layer in their launches, as one type, so that these have one kernel.
+/// The works that follow the products of a layer, as one type: so the launches of all products share one kernel.
 template <class Cell, class Norm, class Gate>
 struct LayerWork {
   enum class Part { none, cell, norm, gate };
@@ -72,17 +75,17 @@ struct LayerWork {
     return work;
   }
   template <class Wait>
-  __device__ __forceinline__ void run(unsigned block, const Wait& wait) const {
-    if (part == Part::cell) cell.run(block, wait);
-    else if (part == Part::norm) norm.run(block, wait);
-    else if (part == Part::gate) gate.run(block, wait);
+  __device__ __forceinline__ void run_block(unsigned block, const Wait& wait) const {
+    if (part == Part::cell) cell.run_block(block, wait);
+    else if (part == Part::norm) norm.run_block(block, wait);
+    else if (part == Part::gate) gate.run_block(block, wait);
   }
 };
 
 template <class Cell, class Norm, class Gate>
 LayerWork(Cell, Norm, Gate) -> LayerWork<Cell, Norm, Gate>;
 
-/// A layer of RWKV-4 or of a version derived from it at one token of each sequence, see Layer::forward.
+/// A layer of RWKV-4, or of a version derived from it, at one token of each sequence; see Layer::forward.
 template <class B, class L, class State, class V, class VF, class T>
 class LayerStep {
   using P = typename L::Norm::storage;
@@ -106,8 +109,8 @@ class LayerStep {
   }
 
  private:
-  static constexpr const P* none = nullptr;  ///< the mix of what is not mixed
-  static constexpr int turns = 4;            ///< launches of products
+  static constexpr const P* none = nullptr;  ///< the mix of tokens that are not mixed
+  static constexpr int turns = 4;            ///< one for each launch of products
 
   bool many() const { return batch_ > most_decoded; }
   const CudaStream& stream() const { return be_.stream(); }
@@ -148,7 +151,7 @@ class LayerStep {
   void run_many() const {
     const auto& att = layer_.att.params;
     const auto& ffn = layer_.ffn.params;
-    const bool aligned = has_pieces<16 / sizeof(T)>(x_, width_) && has_pieces<16 / sizeof(T)>(v_, width_);
+    const bool aligned = is_aligned<16 / sizeof(T)>(x_, width_) && is_aligned<16 / sizeof(T)>(v_, width_);
     const LayerWork work{
         cell_work(),
         norm_work(batch_, SummedRows<T>{x_, v_, y_, width_}, aligned, ffn_rows(),
@@ -157,7 +160,7 @@ class LayerStep {
     using Part = typename decltype(work)::Part;
 
     launch_work(stream(), true,
-                norm_work(batch_, FirstRows{turns_, turns}, true, att_rows(),
+                norm_work(batch_, FirstRows{.turns_to_clear = turns_, .count = turns}, true, att_rows(),
                           RowMixes<T, P, 3>{{att.mix_k.data, att.mix_v.data, att.mix_r.data},
                                             {mixed_[0], mixed_[1], mixed_[2]}}));
     multiply_then(turns_, work.only(Part::cell), product(mixed_[0], att.key, k_), product(mixed_[1], att.value, v_),
@@ -201,8 +204,8 @@ class LayerStep {
   Turn* turns_ = nullptr;                                                                // [turns]
 };
 
-/// Five kernels. For more than most_decoded sequences that holds of backends that have products and what waits for them
-/// in one launch, as the library's own; others take four kernels beside the products.
+/// A layer in five launches. For more than most_decoded sequences, a backend that cannot launch products and their work
+/// together has four launches beside those of the products.
 template <class B, class V, class VF, class S, class D, class T, Index N, Index M, class State>
 requires ByChannel<V> && ByChannel<VF> && Decodes<compute_t<S>, storage_t<S>>
 bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, B, D>, ChannelMix<VF, S, B, D>>& layer, Seq<const T, N> x,
@@ -216,7 +219,7 @@ bool layer_step(B& be, Arena ws, const Layer<TimeMix<V, S, B, D>, ChannelMix<VF,
   return true;
 }
 
-/// One kernel for the rows of the tokens and their norm.
+/// Gathers the rows of the tokens and normalises them, in one launch.
 template <class S, class B, class D, class T, Index N>
 requires Decodes<compute_t<S>, storage_t<S>>
 bool embedding_step(const CudaStream& stream, const Embedding<S, B, D>& embedding, const Token* tokens, Seq<T, N> y) {
@@ -225,11 +228,11 @@ bool embedding_step(const CudaStream& stream, const Embedding<S, B, D>& embeddin
   const auto rows = normed_rows<NoMix>(embedding.ln0, static_cast<const T*>(y.data), Mat<T>{}, y.data);
   launch_work(stream, false,
               norm_work(y.batch * y.time, GatheredRows<T, P>{table, tokens, y.data},
-                        has_pieces<16 / sizeof(T)>(table.data, table.stride), rows, RowMixes<T, P, 0>{}));
+                        is_aligned<16 / sizeof(T)>(table.data, table.stride), rows, RowMixes<T, P, 0>{}));
   return true;
 }
 
-/// One kernel for the norm and the product, of up to most_decoded tokens.
+/// The norm and the product in one launch, for up to most_decoded tokens.
 template <class S, class B, class D, class T, Index N, Index M>
 requires Decodes<compute_t<S>, storage_t<S>>
 bool head_step(const CudaStream& stream, bool dry, const Head<S, B, D>& head, Seq<const T, N> x, Seq<T, M> logits) {

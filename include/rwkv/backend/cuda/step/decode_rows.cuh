@@ -1,7 +1,11 @@
 #pragma once
-/// What a step of a layer does between its matrix products: a norm with its mixes, the recurrence with its gate, and
-/// the last gate; see work.cuh.
-#include "rwkv/backend/cuda/step/decode_product.cuh"
+/// What a step of a layer does between its matrix products, as works of work.cuh:
+///
+/// NormWork   a block for each sequence: 1. makes the row (FirstRows, GatheredRows, SummedRows), 2. computes its totals
+///            together, 3. normalises and mixes it
+/// CellWork   a thread for each channel: one step of the recurrence and its gate
+/// GateWork   a thread for each channel: the gate of the channel mix
+#include "rwkv/backend/cuda/step/decode_operand.cuh"
 #include "rwkv/backend/cuda/step/work.cuh"
 #include "rwkv/cell/concept.hpp"
 #include "rwkv/core/token.hpp"
@@ -11,18 +15,19 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// The rows to normalise are there already. The turns of the launches that follow become zeros.
+/// Makes no rows: the rows to normalise exist already. Instead it sets the turn counters of the launches that follow in
+/// this step to zero, which spares the step a launch.
 struct FirstRows {
-  Turn* turns;
+  Turn* turns_to_clear;
   int count;
 
   template <class R>
   __device__ void make(Index row, Index c) const {
     if (row > 0 || c > 0) return;
-    for (int i = 0; i < count; ++i) turns[i] = {};
+    for (int i = 0; i < count; ++i) turns_to_clear[i] = {};
   }
 };
-/// They are rows of a table.
+/// Makes the rows by gathering them from a table.
 template <class T, class W>
 struct GatheredRows {
   Mat<const W> table;
@@ -34,7 +39,7 @@ struct GatheredRows {
     R::load(table.row(tokens[row]) + c).store(to + row * Index(table.cols) + c);
   }
 };
-/// They are sums: to = x + added.
+/// Makes the rows by an addition: to = x + added.
 template <class T>
 struct SummedRows {
   const T *x, *added;
@@ -48,14 +53,14 @@ struct SummedRows {
   }
 };
 
-/// Mixes of the same normalised rows.
+/// Count mixes of the same normalised rows: the mix parameters and where the rows go.
 template <class T, class W, int Count>
 struct RowMixes {
   const W* mix[Count + 1];
   T* to[Count + 1];
 };
 
-/// A block makes a row, normalises it and mixes it in every way; 16 bytes at a time when all is `aligned` for it.
+/// `aligned`: all memory is aligned for vectors of 16 bytes.
 template <class Begin, class Program, class Rule, class T, class W, int Count>
 struct NormWork {
   Begin begin;
@@ -65,29 +70,29 @@ struct NormWork {
   bool aligned;
 
   template <class Wait>
-  __device__ void run(unsigned row, const Wait& wait) const {
-    using Norm = DecodeTotals<One<T>, 1, Program, T, detail::Shared<T>>;
-    __shared__ detail::Shared<T> totals[Norm::count], partial[Norm::partial_numbers];
+  __device__ void run_block(unsigned row, const Wait& wait) const {
+    using Norm = DecodeTotals<One<T>, 1, Program, T, detail::SharedElement<T>>;
+    __shared__ detail::SharedElement<T> totals[Norm::count], partial[Norm::partial_numbers];
     wait();
-    if (aligned) run_in<Several<T, 16 / sizeof(T)>>(row, totals, partial);
-    else run_in<Several<T, 1>>(row, totals, partial);
+    if (aligned) run_block_in<Several<T, 16 / sizeof(T)>>(row, totals, partial);
+    else run_block_in<Several<T, 1>>(row, totals, partial);
   }
 
  private:
   template <class R>
-  __device__ void run_in(Index row, detail::Shared<T>* totals, detail::Shared<T>* partial) const {
-    using Norm = DecodeTotals<R, 1, Program, T, detail::Shared<T>>;
+  __device__ void run_block_in(Index row, detail::SharedElement<T>* totals, detail::SharedElement<T>* partial) const {
+    using Norm = DecodeTotals<R, 1, Program, T, detail::SharedElement<T>>;
     const int first = static_cast<int>(threadIdx.x) * R::size;
-    // Each thread reads what it wrote itself.
+    // No barrier: below, a thread reads only what it wrote here.
     for (int c = first; c < rows.width; c += work_threads * R::size) begin.template make<R>(row, c);
     auto own = rows;
     own.x += row * rows.width;
-    Norm::run(own.program, own.x, own.width, 1, partial, totals);
+    Norm::run_block(own.program, own.x, own.width, 1, partial, totals);
     for (int c = first; c < own.width; c += work_threads * R::size) {
       typename NormedRows<Program, Rule, T, W>::template Channels<R> channels;
       channels.scale = R::load(own.scale + c);
       channels.bias = R::load(own.bias + c);
-      const R y = own.normalise(channels, static_cast<const detail::Shared<T>*>(totals), 0, c);
+      const R y = own.normalise(channels, static_cast<const detail::SharedElement<T>*>(totals), 0, c);
       if constexpr (Count > 0) {
         const R before = R::load(own.before.row(row) + c);
         RWKV_KERNEL_UNROLL for (int i = 0; i < Count; ++i) {
@@ -99,22 +104,22 @@ struct NormWork {
   }
 };
 
-/// `aligned`: of what `begin` reads and writes.
+/// aligned    whether the memory that `begin` reads and writes is aligned for 16 bytes
 template <class Begin, class Program, class Rule, class T, class W, int Count>
 NormWork<Begin, Program, Rule, T, W, Count> norm_work(Index count, const Begin& begin, bool aligned,
                                                       const NormedRows<Program, Rule, T, W>& rows,
                                                       const RowMixes<T, W, Count>& mixes) {
   using R = Several<T, 16 / sizeof(T)>;
-  aligned = aligned && is_aligned_source<R>(rows);
-  for (int i = 0; i < Count; ++i) aligned = aligned && has_pieces<R::size>(mixes.mix[i]);
+  aligned = aligned && source_aligned<R>(rows);
+  for (int i = 0; i < Count; ++i) aligned = aligned && is_aligned<R::size>(mixes.mix[i]);
   return {begin, rows, mixes, static_cast<unsigned>(count), aligned};
 }
 
-/// Blocks that each take work_threads channels of a sequence.
+/// The number of blocks when each takes work_threads channels of a sequence.
 inline unsigned channel_blocks(Index batch, Index width) {
   return static_cast<unsigned>(Index{blocks_for(width, work_threads)} * batch);
 }
-/// A thread's channel, perhaps behind the last, of its sequence.
+/// The sequence and the channel of a thread; the channel may be beyond the last.
 struct ChannelPlace {
   Index b, c;
 
@@ -125,7 +130,7 @@ struct ChannelPlace {
   }
 };
 
-/// One step of the recurrence of a time mix and its gate, and the token becomes the one before.
+/// gated = gate(r, one step of the recurrence); then the token-shift state becomes the token.
 template <class V, class T, class W>
 struct CellWork {
   const W *decay, *bonus;
@@ -137,7 +142,7 @@ struct CellWork {
   unsigned blocks;
 
   template <class Wait>
-  __device__ void run(unsigned block, const Wait& wait) const {
+  __device__ void run_block(unsigned block, const Wait& wait) const {
     using R = One<T>;
     using Cell = typename V::Cell;
     const Index width = shift.cols;
@@ -161,7 +166,7 @@ struct CellWork {
   }
 };
 
-/// y += gate(r, x), and the token becomes the one before.
+/// y += gate(r, x); then the token-shift state becomes the token.
 template <class Gate, class T>
 struct GateWork {
   const T *r, *x;  // [batch, width]
@@ -171,7 +176,7 @@ struct GateWork {
   unsigned blocks;
 
   template <class Wait>
-  __device__ void run(unsigned block, const Wait& wait) const {
+  __device__ void run_block(unsigned block, const Wait& wait) const {
     wait();
     const Index width = shift.cols;
     const auto [b, c] = ChannelPlace(block, width);

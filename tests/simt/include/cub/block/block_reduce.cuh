@@ -1,6 +1,6 @@
 #pragma once
-/// Stands in for CUB's header, in tests only: the same class as ordinary device code with barriers, so that the
-/// emulator sees what is forgotten around it. Only the first thread gets the result; the others get rubbish.
+/// Stands in for CUB's header, in tests only: the same class as device code with barriers, so that the emulator reports
+/// barriers that its user forgets. Only the first thread gets the result; the others get rubbish.
 #include <cstring>
 #include <type_traits>
 

@@ -1,6 +1,6 @@
 #pragma once
-/// Stands in for CUB's header, in tests only: the same class as ordinary device code with barriers, so that the
-/// emulator sees what is forgotten around it. Sums from left to right, so results do not depend on the block's shape.
+/// Stands in for CUB's header, in tests only: the same class as device code with barriers, so that the emulator reports
+/// barriers that its user forgets. Sums from left to right, so results do not depend on the block's shape.
 #include "../../../builtins.hpp"
 
 namespace cub {

@@ -5,7 +5,7 @@
 namespace cub {
 
 struct DeviceScan {
-  /// Without temporary memory, only says how much it would take, as CUB does.
+  /// Without temporary memory only sets its size, as CUB does.
   template <class In, class Out, class Op, class Size>
   static cudaError_t InclusiveScan(void* temporary, std::size_t& bytes, In in, Out out, Op op, Size size,
                                    cudaStream_t stream = nullptr) {

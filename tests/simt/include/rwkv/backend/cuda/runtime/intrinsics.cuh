@@ -1,5 +1,5 @@
 #pragma once
-/// The emulator's twin of the header of the same name: what that one does in PTX, in C++.
+/// The emulator's twin of the header of the same name, in C++ instead of PTX.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -16,7 +16,7 @@ inline namespace RWKV_ABI {
 namespace detail {
 
 template <class T>
-using Shared = simt::Shared<T>;
+using SharedElement = simt::Shared<T>;
 
 /// A GPU faults at an address that is not aligned to the access.
 inline void check_aligned(const void* address, std::size_t alignment) {
@@ -24,8 +24,8 @@ inline void check_aligned(const void* address, std::size_t alignment) {
 }
 
 template <class T>
-Shared<T>* dynamic_shared() {
-  return simt::dynamic_shared<Shared<T>>();
+SharedElement<T>* dynamic_shared() {
+  return simt::dynamic_shared<SharedElement<T>>();
 }
 
 template <class T, int N>
@@ -46,16 +46,16 @@ void store_piece(T* to, const Piece<T, N>& piece) {
   std::copy_n(piece.v, N, to);
 }
 
-// Element by element, so that each access is checked; elements of the emulator are larger than what they hold, so that
-// their addresses say nothing of alignment.
+// Element by element, so that each access is checked. Alignment is not: elements of the emulator are larger than their
+// values.
 template <class T, int N>
-Piece<T, N> load_shared(const Shared<T>* from) {
+Piece<T, N> load_shared(const SharedElement<T>* from) {
   Piece<T, N> piece;
   for (int i = 0; i < N; ++i) piece.v[i] = from[i];
   return piece;
 }
 template <class T, int N>
-void store_shared(Shared<T>* to, const Piece<T, N>& piece) {
+void store_shared(SharedElement<T>* to, const Piece<T, N>& piece) {
   for (int i = 0; i < N; ++i) to[i] = piece.v[i];
 }
 
@@ -63,7 +63,7 @@ struct alignas(16) Word128 {
   unsigned x, y, z, w;
 };
 
-// The fibres of a block share one thread; giving way lets a block that waits for another go on.
+// All fibres share one host thread: a loop that waits must yield to let the others go on.
 inline void store_relaxed(Word128* to, Word128 word) { *to = word; }
 inline Word128 load_relaxed(const Word128* from) {
   simt::detail::Machine::running->yield();
@@ -85,7 +85,7 @@ T widen_fast(U value) {
   return widen<T>(value);
 }
 
-/// Which lane holds what of the factors of a matrix instruction.
+/// Which lane holds which element of the factors of a matrix instruction.
 struct FragmentOwners {
   struct Owner {
     int lane, element;
@@ -101,16 +101,16 @@ struct FragmentOwners {
 };
 inline constexpr FragmentOwners fragment_owners;
 
-/// What the threads of a block bring to a matrix instruction.
+/// The factors that the threads of a block bring to a matrix instruction.
 struct Fragments {
   std::uint16_t a[8], b[4];
 };
 inline Fragments fragments[1024];
 
-/// As a GPU does it, sums are exact until they are truncated to a float.
+/// As on a GPU, a sum is exact until it is truncated to a float.
 template <class T>
-void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const char* file = __builtin_FILE(),
-                  int line = __builtin_LINE()) {
+void mma_m16n8k16_warp(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                       const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z), lane = thread % 32;
   const Fragments* const lanes = fragments + (thread - lane);
   std::memcpy(fragments[thread].a, a, sizeof a);

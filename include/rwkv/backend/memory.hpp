@@ -1,4 +1,6 @@
 #pragma once
+/// Memory of a backend with an owner.
+#include <cstddef>
 #include <optional>
 #include <utility>
 

@@ -1,0 +1,5 @@
+// error: rwkv: a model is trained in float or double
+#include <rwkv/blocks.hpp>
+#include <rwkv/train/gradient.hpp>
+
+template class rwkv::Gradient<rwkv::LanguageModel<rwkv::V4, rwkv::AsStored<float>, rwkv::Cpu>>;

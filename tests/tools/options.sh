@@ -1,0 +1,80 @@
+#!/bin/sh
+# The options of the examples: what they refuse, in one sentence and with status 1, and what they take.
+#
+#   options.sh GENERATE LOGITS TRAIN
+set -u
+generate=$1
+logits=$2
+train=$3
+bad=0
+complain() {
+  echo "BAD: $*"
+  bad=$((bad + 1))
+}
+
+# refuses SENTENCE PROGRAM OPTIONS...
+refuses() {
+  sentence=$1
+  shift
+  error=$("$@" 2>&1 > /dev/null)
+  status=$?
+  printf '%s\n' "$error"
+  [ $status -eq 1 ] || complain "status $status instead of 1: $*"
+  [ "$error" = "$(basename "$1"): $sentence" ] || complain "not '$sentence'"
+}
+# takes PROGRAM OPTIONS...: another option is refused then.
+takes() {
+  refuses 'there is no option --end' "$@" --end
+}
+
+seeds='no whole number from 0 to 18446744073709551615'
+indices='from 0 to 9223372036854775807'
+for wrong in -1 18446744073709551616 010 1e3 ' 5' '5 ' 5x '' +5 0x10 5.0 -0 1,000; do
+  refuses "--seed: '$wrong' is $seeds" "$generate" --seed "$wrong"
+  refuses "--seed: '$wrong' is $seeds" "$train" "--seed=$wrong"
+done
+refuses "--tokens: '-1' is no whole number $indices" "$generate" --tokens -1
+refuses "--tokens: '9223372036854775808' is no whole number $indices" "$generate" --tokens 9223372036854775808
+refuses "--top-k: '2147483648' is no whole number from -2147483648 to 2147483647" "$generate" --top-k 2147483648
+refuses "--depth: '0' is no whole number from 1 to 9223372036854775807" "$train" --depth 0
+for wrong in inf nan 1e999 0x1p3 ' 1' 1,5 1x '' +1; do
+  refuses "--temperature: '$wrong' is no finite decimal number" "$generate" --temperature "$wrong"
+done
+refuses "--held-out: '1.5' is no finite decimal number from 0 to 1" "$train" --held-out 1.5
+for wrong in '' 1, ,1 1,,2 '1, 2' 1,-2 01; do
+  part=$(echo "$wrong" | tr ',' '\n' | grep -vx '[12]' | head -n 1)
+  refuses "--ids $wrong: '$part' is no whole number from 0 to 2147483647" "$logits" --ids "$wrong"
+done
+refuses "--mode: 'steps' is none of step, sequence" "$logits" --mode steps
+refuses "--decay: 'cos' is none of cosine, linear, exponential, constant" "$train" --decay cos
+
+refuses "--seed: '5\\nx' is $seeds" "$generate" --seed "5
+x"
+refuses '--seed: the value is missing' "$generate" --seed
+refuses '--out: the value is missing before --resume' "$train" --out --resume
+refuses 'there is no option --unknown' "$train" --unknown 3
+refuses 'there is no option --see' "$train" --see 3
+refuses 'there is no option --resume=yes' "$train" --resume=yes
+refuses 'there is no option -x' "$train" -x
+refuses "'text' belongs to no option" "$train" text
+refuses "'second' belongs to no option" "$generate" first second
+refuses 'MODEL is missing' "$logits" --out none --ids 1
+refuses '--out is missing' "$logits" none --ids 1
+refuses 'give one of --ids and --prompt' "$logits" none --out none
+refuses 'give one of --ids and --prompt' "$logits" none --out none --ids 1 --prompt a
+refuses '--depth: the checkpoint of --from has its own' "$train" --from none --depth 2
+
+takes "$generate" model --prompt=--text --prompt '' --tokens 0 --seed 18446744073709551615 --top-k=-2147483648
+takes "$train" --rate 1e-3 --rate .5 --held-out 1 --clip -2.5 --streams
+takes "$logits" --ids 0,2147483647 --scalar bf16
+refuses "'--second' belongs to no option" "$logits" --ids 1 -- --model --second
+
+for program in "$generate" "$logits" "$train"; do
+  for help in --help -h; do
+    "$program" $help | grep -q '^Usage: ' || complain "$program: no help"
+    "$program" $help > /dev/null || complain "$program: help ends with status $?"
+  done
+done
+"$train" --help | grep -q -- '--rate \[0.004\] *peak learning rate' || complain "no default in the help"
+echo "$bad bad"
+[ $bad -eq 0 ]
