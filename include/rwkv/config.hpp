@@ -9,9 +9,7 @@
 // training run overwrites a good model, and a prompt and its single steps no longer have the same bits.
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
-#error \
-    "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math remove the checks for NaN and reorder sums; \
-add -fno-fast-math behind them for the files that include rwkv, in CMake with COMPILE_OPTIONS of the source file"
+#error "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math break it; add -fno-fast-math behind them"
 #endif
 
 /// Bytes of the widest vector register the target offers; 0 turns packs off (plain scalars then). It follows the target

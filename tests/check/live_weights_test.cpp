@@ -1,10 +1,9 @@
 /// With live weights every part of a model influences its output; the numbers are the same in every scalar type.
 #include <doctest/doctest.h>
 
-#include <rwkv/check/live_weights.hpp>
-#include <rwkv/rwkv.hpp>
-
 #include <cmath>
+
+#include "../instances.hpp"
 
 using namespace rwkv;
 

@@ -10,13 +10,8 @@
 using namespace rwkv;
 using config::all_logits;
 using config::live;
+using config::Scanning;
 using config::some_tokens;
-
-namespace {
-struct Scanning : V4 {
-  using Schedule = Scan;
-};
-}  // namespace
 
 TEST_CASE_TEMPLATE("logits have the same bits on any number of threads", T, float, double, bf16, f16) {
   using Net = LanguageModel<V4, T, Cpu>;

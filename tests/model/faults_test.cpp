@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "../golden.hpp"
+#include "../instances.hpp"
 
 using namespace rwkv;
 

@@ -4,6 +4,7 @@
 #include <rwkv/rwkv.hpp>
 
 #include "../golden.hpp"
+#include "../instances.hpp"
 
 using namespace rwkv;
 

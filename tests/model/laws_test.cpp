@@ -10,13 +10,10 @@
 using namespace rwkv;
 using config::all_logits;
 using config::live;
+using config::Scanning;
 using config::some_tokens;
 
 namespace {
-
-struct Scanning : V4 {
-  using Schedule = Scan;
-};
 
 template <class T>
 constexpr double tolerance = std::is_same_v<T, double> ? 1e-12 : 2e-5;
@@ -163,6 +160,7 @@ TEST_CASE_TEMPLATE("a model behind a handle is the model", C, RWKV_TEST_CONFIGS)
   CHECK(got.state(1) == second);
 }
 
+#ifndef RWKV_TEST_CUDA
 TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
   for (const auto& sizes : awkward) {
     const auto net = live<LanguageModel<V4, T, Cpu>>(sizes, Cpu(2));
@@ -190,3 +188,4 @@ TEST_CASE_TEMPLATE("static sizes equal dynamic sizes", C, config::Config<double,
   CHECK_THROWS_WITH_AS((Fixed({.vocab = 10, .width = 19, .depth = 3, .ffn = 33})),
                        "rwkv: the depth is fixed to 2 by the type, the model has 3", Error);
 }
+#endif

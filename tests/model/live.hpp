@@ -1,9 +1,8 @@
 #pragma once
 /// Models with live weights, and their logits for random text.
-#include <rwkv/check/live_weights.hpp>
-#include <rwkv/rwkv.hpp>
-
 #include <vector>
+
+#include "../instances.hpp"
 
 namespace config {
 

@@ -6,6 +6,7 @@
 
 #include "../configs.hpp"
 #include "../golden.hpp"
+#include "../instances.hpp"
 
 using namespace rwkv;
 

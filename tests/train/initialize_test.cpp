@@ -2,15 +2,14 @@
 // scalar and backend.
 #include <doctest/doctest.h>
 
-#include <rwkv/rwkv.hpp>
-#include <rwkv/train/initialize.hpp>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "../instances.hpp"
 
 using namespace rwkv;
 

@@ -2,13 +2,13 @@
 ///
 ///     kill_points FOLDER          resumes the run in FOLDER if there is one, trains, saves three times
 ///     kill_points --check FOLDER  checks that the run in FOLDER is absent or whole
-#include <rwkv/rwkv.hpp>
-
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <string_view>
 #include <vector>
+
+#include "../instances.hpp"
 
 using namespace rwkv;
 

@@ -1,12 +1,12 @@
 #pragma once
 /// A small model, some text and a few training steps.
-#include <rwkv/rwkv.hpp>
-
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "../instances.hpp"
 
 namespace config {
 

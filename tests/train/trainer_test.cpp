@@ -5,6 +5,7 @@
 
 #include "../configs.hpp"
 #include "../golden.hpp"
+#include "../instances.hpp"
 
 using namespace rwkv;
 
