@@ -3,13 +3,17 @@
 #
 #   cmake -DNVCC=nvcc -DINCLUDES="include;/usr/include/eigen3" -DWORK=build/registers -P registers.cmake
 #
-# With -DUPDATE=ON it writes the table instead.
+# With -DUPDATE=ON it writes the table instead. The environment's RWKV_REGISTER_ARCHITECTURES, such as 90, names some of
+# the three.
 cmake_minimum_required(VERSION 3.24)
 set(here "${CMAKE_CURRENT_LIST_DIR}")
 list(REMOVE_ITEM INCLUDES /usr/include)  # a system folder by itself; named again it is searched too early
 list(TRANSFORM INCLUDES PREPEND "-isystem=")
 file(MAKE_DIRECTORY "${WORK}")
 set(architectures 80 90 120)
+if(DEFINED ENV{RWKV_REGISTER_ARCHITECTURES} AND NOT UPDATE)
+  string(REPLACE " " ";" architectures "$ENV{RWKV_REGISTER_ARCHITECTURES}")
+endif()
 set(targets "")
 foreach(architecture IN LISTS architectures)
   list(APPEND targets "-gencode=arch=compute_${architecture},code=sm_${architecture}")
@@ -62,7 +66,8 @@ if(UPDATE)
 endif()
 
 # --- The same against the table. -------------------------------------------------------------------------------------
-file(STRINGS "${table}" rows REGEX "^[^#]")
+list(JOIN architectures "|" pattern)
+file(STRINGS "${table}" rows REGEX "^[0-9]+ sm_(${pattern}) ")
 set(failed "")
 set(known "")
 foreach(row IN LISTS rows)
@@ -90,4 +95,4 @@ endif()
 if(failed)
   message(FATAL_ERROR "registers.txt:\n${failed}")
 endif()
-message(STATUS "${count} kernels within their registers")
+message(STATUS "${count} kernels within their registers, for ${architectures}")
