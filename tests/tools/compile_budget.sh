@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Holds what the library costs to compile, in user CPU seconds at -O2, to budgets with half as much again of slack, so that
+# it cannot creep up; and the slowest unit of the tests, which it finds in ninja's log and compiles again.
+#
+#   compile_budget.sh SOURCE BUILD COMPILER INCLUDE...
+set -euo pipefail
+source=$1 build=$2 compiler=$3
+shift 3
+includes=()
+for folder in "$@"; do
+  [ "$folder" = /usr/include ] || includes+=("-isystem" "$folder")
+done
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# user_seconds COMMAND...: ends the script where other work disturbs the count.
+user_seconds() {
+  local TIMEFORMAT='%U %S %R' user system clock
+  { time "$@" > "$work/log" 2>&1; } 2> "$work/seconds" || { cat "$work/log" >&2; exit 1; }
+  read -r user system clock < "$work/seconds"
+  if awk -v cpu="$user" -v system="$system" -v clock="$clock" 'BEGIN { exit !(clock > 1.5 * (cpu + system) + 0.5) }'; then
+    echo "skipped: the machine is busy: $user s of CPU took $clock s" >&2
+    exit 77
+  fi
+  echo "$user"
+}
+compile() { user_seconds "$compiler" -std=c++20 -O2 -DNDEBUG "${includes[@]}" -c "$1" -o "$work/object"; }
+
+failed=0
+hold() {  # hold WHAT SECONDS BUDGET
+  local verdict=ok
+  awk -v seconds="$2" -v budget="$3" 'BEGIN { exit !(seconds > 1.5 * budget) }' && { verdict="ABOVE THE BUDGET"; failed=1; }
+  awk -v what="$1" -v seconds="$2" -v budget="$3" -v verdict="$verdict" \
+    'BEGIN { printf "%-44s %6.2f s, budget %4.1f s: %s\n", what, seconds, budget, verdict }'
+}
+above() { awk -v all="$1" -v headers="$2" 'BEGIN { print (all > headers ? all - headers : 0) }'; }
+
+programs=$source/benchmarks/compile_time
+blocks=$(compile "$programs/include_blocks.cpp")
+hold "rwkv/blocks.hpp" "$blocks" 2.1
+hold "rwkv/rwkv.hpp" "$(compile "$programs/include_rwkv.cpp")" 4
+hold "a forward pass, above its headers" "$(above "$(compile "$programs/one_model.cpp")" "$blocks")" 5
+hold "forward and backward, above the headers" "$(above "$(compile "$programs/one_model_backward.cpp")" "$blocks")" 10
+hold "the recurrence of a row cell, above the headers" "$(above "$(compile "$programs/recur_wkv7.cpp")" "$blocks")" 1
+
+log=$build/.ninja_log
+if [ -e "$log" ] && command -v ninja > /dev/null; then
+  slowest=$(awk -F'\t' '/^[0-9]/ && $4 ~ /^tests\/.*\.cpp\.o$/ && $4 !~ /simt|odr/ { print $2 - $1, $4 }' "$log" | sort -g | tail -n 1 | cut -d' ' -f2)
+  ninja -C "$build" -t commands "$slowest" | tail -n 1 > "$work/unit.sh"
+  sed -i "s#-o $slowest#-o $work/object#; s#-MF [^ ]*#-MF $work/depends#" "$work/unit.sh"
+  hold "$(basename "$slowest" .o), the slowest unit" "$(cd "$build" && user_seconds sh "$work/unit.sh")" 15
+else
+  echo "skipped: the units of the tests (no log of ninja)"
+fi
+exit $failed
