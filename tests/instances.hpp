@@ -23,11 +23,12 @@ struct Scanning : rwkv::V4 {
       const rwkv::TensorFile&, const rwkv::LoadOptions&, typename rwkv::LanguageModel<__VA_ARGS__>::backend); \
   EXTERN template void rwkv::live_weights(rwkv::LanguageModel<__VA_ARGS__>&, std::uint64_t);
 
-/// The same for its training.
-#define RWKV_TEST_TRAINING(EXTERN, ...)                                                    \
-  EXTERN template class rwkv::Gradient<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Keep>;      \
-  EXTERN template class rwkv::Gradient<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Recompute>; \
-  EXTERN template class rwkv::Trainer<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Keep>;       \
+/// The same for its training, by either policy of what a pass keeps.
+#define RWKV_TEST_RECOMPUTING(EXTERN, ...) \
+  EXTERN template class rwkv::Gradient<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Recompute>;
+#define RWKV_TEST_TRAINING(EXTERN, ...)                                               \
+  EXTERN template class rwkv::Gradient<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Keep>; \
+  EXTERN template class rwkv::Trainer<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Keep>;  \
   EXTERN template void rwkv::initialize(rwkv::LanguageModel<__VA_ARGS__>&, rwkv::Seed);
 
 #if defined(RWKV_TEST_ALONE) || defined(__CUDACC__)
@@ -35,6 +36,7 @@ struct Scanning : rwkv::V4 {
 #elif defined(RWKV_TEST_CUDA)
 RWKV_TEST_MODEL(extern, rwkv::V4, float, rwkv::Cuda)
 RWKV_TEST_TRAINING(extern, rwkv::V4, float, rwkv::Cuda)
+RWKV_TEST_RECOMPUTING(extern, rwkv::V4, float, rwkv::Cuda)
 #elif !defined(RWKV_SIMT)
 RWKV_TEST_MODEL(extern, rwkv::V4, float, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, rwkv::V4, double, rwkv::Cpu)
@@ -44,6 +46,9 @@ RWKV_TEST_MODEL(extern, rwkv::V4, double, rwkv::Reference)
 RWKV_TEST_MODEL(extern, config::Scanning, float, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, config::Scanning, double, rwkv::Cpu)
 RWKV_TEST_TRAINING(extern, rwkv::V4, float, rwkv::Cpu)
+RWKV_TEST_RECOMPUTING(extern, rwkv::V4, float, rwkv::Cpu)
 RWKV_TEST_TRAINING(extern, rwkv::V4, double, rwkv::Cpu)
+RWKV_TEST_RECOMPUTING(extern, rwkv::V4, double, rwkv::Cpu)
 RWKV_TEST_TRAINING(extern, rwkv::V4, double, rwkv::Reference)
+RWKV_TEST_RECOMPUTING(extern, rwkv::V4, double, rwkv::Reference)
 #endif

@@ -1,5 +1,14 @@
-// Every header, after macros that <windows.h>, the X Window System and Arduino are known to define. Not among them are
+// fwd.hpp goes before everything and after everything, and its names are those of the definitions. In between is every
+// header, after macros that <windows.h>, the X Window System and Arduino are known to define. Not among them are
 // the min and max of <windows.h>, which programs turn off by NOMINMAX.
+#include <rwkv/fwd.hpp>
+
+using Net = rwkv::LanguageModel<rwkv::V4, rwkv::bf16, rwkv::Cpu>;
+using Pattern = rwkv::Chain<
+    rwkv::Layer<rwkv::TimeMix<rwkv::V4, float, rwkv::Reference>, rwkv::ChannelMix<rwkv::V4, float, rwkv::Reference>>>;
+const void* address(const Net* net);
+long width(rwkv::Seq<const float, 64> x);
+
 #include "others.hpp"
 
 #define near
@@ -24,3 +33,10 @@
 #include "rwkv_all.hpp"
 
 int hostile() { return Success; }
+
+#include <rwkv/fwd.hpp>
+
+const void* address(const Net* net) { return &net->sizes(); }
+long width(rwkv::Seq<const float, 64> x) { return x.width; }
+static_assert(rwkv::Block<rwkv::TokenShift<float, rwkv::Reference>>);
+static_assert(Pattern::layers == 1);

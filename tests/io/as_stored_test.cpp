@@ -31,37 +31,7 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-template <class S, class B, class Static>
-void check_equal(const std::filesystem::path& path) {
-  const auto tokens = config::some_tokens(23, sizes.vocab);
-  const auto stored = load_checkpoint<Net<AsStored<S>, B>>(path);
-  const auto fixed = load_checkpoint<Net<Static, B>>(path);
-  CHECK(same_bits(config::all_logits(stored, tokens), config::all_logits(fixed, tokens)));
-  CHECK(same_bits(config::all_logits(stored, tokens, {.chunk = 1}), config::all_logits(fixed, tokens, {.chunk = 1})));
-}
-
 }  // namespace
-
-TEST_CASE_TEMPLATE("an AsStored model has the bits of a model of the file's type", B, Cpu, Reference) {
-  const build::Folder folder;
-  write_model<float>(folder / "f32");
-  write_model<bf16>(folder / "bf16");
-  write_model<f16>(folder / "f16");
-  check_equal<float, B, float>(folder / "f32");
-  check_equal<float, B, bf16>(folder / "bf16");
-  check_equal<float, B, f16>(folder / "f16");
-}
-
-TEST_CASE("an AsStored model that computes in double takes every type; one in float converts double") {
-  const build::Folder folder;
-  save_checkpoint<double>(config::live<Net<float>>(sizes, Cpu()), folder / "f64");
-  write_model<bf16>(folder / "bf16");
-  write_model<float>(folder / "f32");
-  check_equal<double, Cpu, double>(folder / "f64");
-  check_equal<double, Cpu, Numerics<float, double>>(folder / "f32");
-  check_equal<double, Cpu, Numerics<bf16, double>>(folder / "bf16");
-  check_equal<float, Cpu, float>(folder / "f64");
-}
 
 TEST_CASE("matrices are used where the file has them") {
   const build::Folder folder;
@@ -129,6 +99,6 @@ TEST_CASE("a parameter of one type is not bound to another") {
   Net<bf16> net(sizes);
   auto parameter = net.stored_parameters().front();
   float number = 0;
-  CHECK_THROWS_WITH_AS(parameter.bind(&number, DType::f32),
-                       "emb.weight: a parameter of BF16 numbers is bound to F32", Error);
+  CHECK_THROWS_WITH_AS(parameter.bind(&number, DType::f32), "emb.weight: a parameter of BF16 numbers is bound to F32",
+                       Error);
 }

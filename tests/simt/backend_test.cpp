@@ -204,20 +204,6 @@ TEST_CASE("simt: packed sequences are those of each by itself") {
   CHECK(std::isfinite(got.data[0]));
 }
 
-TEST_CASE_TEMPLATE("simt: a recorded step has the bits of an eager one", S, float, bf16, f16) {
-  using Model = LanguageModel<V4, S, Cuda>;
-  const auto net = live<Model>(sizes, Cuda());
-  for (const Index batch : {1, 2, 11}) {
-    auto recorded = net.context({.batch = batch}), eager = net.context({.batch = batch, .record = false});
-    for (int i = 0; i < 4; ++i) {
-      const auto tokens = some_tokens(batch, sizes.vocab, static_cast<std::uint64_t>(i));
-      const auto want = eager.step(tokens), got = recorded.step(tokens);
-      CHECK(std::equal(got.begin(), got.end(), want.begin(), want.end()));
-    }
-    CHECK(recorded.state() == eager.state());
-  }
-}
-
 TEST_CASE("simt: two streams do not disturb each other") {
   // Work queued on both runs in a random order when either waits.
   const Index width = 40, time = 9;
@@ -324,6 +310,7 @@ TEST_CASE("simt: sums over tokens share a launch, and those of frozen parameters
       be.rows(scratch, Multiples{}, arg::cot(seq), arg::sum(one), arg::sum(two), arg::sum(three));
     };
     const auto scratch = scratch_for(be, call);
+    be.sync();
     const long before = simt::counts.launches;
     call(scratch.arena());
     be.sync();
@@ -369,16 +356,4 @@ TEST_CASE("simt: a number that is not finite comes out as an error on the host")
       trainer.step(
           Batch{.shape = {1, 4}, .tokens = {text.begin(), text.end() - 1}, .targets = {text.begin() + 1, text.end()}}),
       doctest::Contains("blocks.1.ffn.key.weight is the first tensor that is not finite, at element 3"), Error);
-}
-
-TEST_CASE_TEMPLATE("simt: weights in 16 bits give the digits of the same weights in double", S, bf16, f16) {
-  const auto net = live<LanguageModel<V4, S, Cuda>>(sizes, Cuda());
-  auto exact = live<LanguageModel<V4, double, Reference>>(sizes, Reference());
-  for (auto& parameter : exact.parameters()) {
-    for (double& x : parameter.numbers()) x = widen<double>(narrow<S>(x));
-  }
-  const auto tokens = some_tokens(40, sizes.vocab);
-  const auto want = config::all_logits(exact, tokens);
-  CHECK(golden::relative_error(config::all_logits(net, tokens), want) < 5e-5);
-  CHECK(golden::relative_error(config::all_logits(net, tokens, {.chunk = 1}), want) < 5e-5);
 }

@@ -3,9 +3,17 @@
 #   // error: the sentence                on a line with "error:", from every compiler
 #   // error (GNU): its words             from one compiler only
 #
-#   cmake -DCOMPILER=g++ -DID=GNU -DINCLUDES=include;/usr/include/eigen3 -DSOURCE=case.cpp -P compile_fail.cmake
+#   cmake -DCOMPILER=g++ -DID=GNU -DINCLUDES=include;/usr/include/eigen3 -DPREAMBLE=preamble.hpp -DSOURCE=case.cpp
+#         -P compile_fail.cmake
+#
+# Without SOURCE it precompiles the preamble, a header of what the programs include.
 cmake_minimum_required(VERSION 3.24)
 list(TRANSFORM INCLUDES PREPEND "-I")
+if(NOT SOURCE)
+  execute_process(COMMAND "${COMPILER}" -std=c++20 ${INCLUDES} -x c++-header "${PREAMBLE}" -o "${PREAMBLE}.gch"
+    COMMAND_ERROR_IS_FATAL ANY)
+  return()
+endif()
 
 # Characters that mean something in CMake's lists stand aside, in the text and in the report alike.
 function(plain variable)
@@ -22,7 +30,7 @@ string(REGEX MATCHALL "// error( \\(${ID}\\))?: [^\n]+" sentences "${text}")
 if(NOT sentences)
   message(FATAL_ERROR "${SOURCE} names no sentence for ${ID}")
 endif()
-execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only ${INCLUDES} "${SOURCE}"
+execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only ${INCLUDES} -include "${PREAMBLE}" "${SOURCE}"
   RESULT_VARIABLE status OUTPUT_VARIABLE report ERROR_VARIABLE report)
 if(status EQUAL 0)
   message(FATAL_ERROR "${SOURCE} compiles")
