@@ -1,4 +1,0 @@
-#include "../instances.hpp"
-
-RWKV_TEST_TRAINING(, rwkv::V4, double, rwkv::Cpu)
-RWKV_TEST_RECOMPUTING(, rwkv::V4, double, rwkv::Cpu)
