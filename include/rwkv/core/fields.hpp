@@ -165,16 +165,24 @@ struct ListParameters {
 /// A parameter as files see it: bytes of a number type, which may be one of several.
 struct StoredParameter : TensorSpec {
   DType dtype = DType::f32;        ///< of the numbers at `data`; the computing type while `data` is null
-  bool keeps_stored_type = false;  ///< whether it may be bound to numbers of another type; see takes_as_stored
+  bool keeps_stored_type = false;  ///< whether it may be bound to numbers of other types
+  DType compute = DType::f32;      ///< the widest of these: what the model computes in
   const void* data = nullptr;      ///< row-major; null while the model is unbound
-  void* view = nullptr;
+  void* view = nullptr;            ///< in the model; null where the model is const
   void (*attach)(void* view, void* data, DType dtype, const Shape& shape) = nullptr;
 
   Index bytes() const { return shape.count() * static_cast<Index>(size_of(dtype)); }
 
+  /// Whether it may be bound to numbers of that type.
+  bool takes(DType type) const {
+    return keeps_stored_type ? is_floating(type) && size_of(type) <= size_of(compute) : type == dtype;
+  }
+
+  /// Points the model's view at numbers.
+  /// Errors: a type that it does not take, a parameter of a const model
   void bind(void* to, DType type) {
-    expects(type == dtype || keeps_stored_type, name, ": a parameter of ", name_of(dtype), " numbers is bound to ",
-            name_of(type));
+    expects(takes(type), name, ": a parameter of ", name_of(dtype), " numbers is bound to ", name_of(type));
+    expects(view != nullptr, name, ": a parameter of a const model cannot be bound");
     data = to;
     dtype = type;
     attach(view, to, type, shape);
@@ -189,13 +197,14 @@ struct ListStoredParameters {
   template <class View>
   void operator()(TensorSpec spec, View& view) const {
     using Element = typename View::element;
-    list.push_back({std::move(spec), dtype_of<Element>(), false, view.data, &view,
+    list.push_back({std::move(spec), dtype_of<Element>(), false, dtype_of<T>(), view.data, &view,
                     [](void* place, void* data, DType, const Shape& shape) {
                       rwkv::bind(*static_cast<View*>(place), static_cast<Element*>(data), shape);
                     }});
   }
   void operator()(TensorSpec spec, StoredMat& view) const {
-    list.push_back({std::move(spec), view.data == nullptr ? dtype_of<T>() : view.dtype, true, view.data, &view,
+    const DType now = view.data == nullptr ? dtype_of<T>() : view.dtype;
+    list.push_back({std::move(spec), now, true, dtype_of<T>(), view.data, &view,
                     [](void* place, void* data, DType dtype, const Shape& shape) {
                       rwkv::bind(*static_cast<StoredMat*>(place), data, dtype, shape);
                     }});

@@ -137,7 +137,9 @@ namespace detail {
 RWKV_HD constexpr float rounded_to_odd(double value) {
   const float nearest = static_cast<float>(value);
   const auto back = static_cast<double>(nearest);
-  if (back == value || value != value) return nearest;
+  constexpr std::uint64_t infinity = 0x7ff0'0000'0000'0000u;
+  const bool is_nan = (bits_as<std::uint64_t>(value) & ~(std::uint64_t{1} << 63)) > infinity;
+  if (back == value || is_nan) return nearest;
   auto bits = bits_as<std::uint32_t>(nearest);
   const bool too_large = value < 0 ? back < value : back > value;
   if (too_large) --bits;

@@ -56,11 +56,5 @@ void with_typed(const StoredMat& weights, F&& f) {
   f(weights.as<T>());
 }
 
-/// Whether a model that computes in T can use matrices of this type as they are stored.
-template <class T>
-constexpr bool takes_as_stored(DType dtype) {
-  return is_floating(dtype) && size_of(dtype) <= sizeof(T);
-}
-
 }  // namespace RWKV_ABI
 }  // namespace rwkv

@@ -131,7 +131,8 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
   auto backend = net.device();
   backend.sync();
   for (const StoredParameter& parameter : net.stored_parameters()) {
-    DType type = net.file_type(tensors.size(), parameter.dtype);
+    const bool widened = !parameter.keeps_stored_type;  // when it was loaded
+    DType type = widened ? net.file_type(tensors.size(), parameter.dtype) : parameter.dtype;
     if constexpr (!std::is_void_v<Storage>) type = dtype_of<Storage>();
     auto bytes = detail::bytes_on_host(backend, parameter, copies.emplace_back());
     if (type != parameter.dtype) {

@@ -104,11 +104,25 @@ RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const Tens
   wrong.raise();
 }
 
+/// Throws when a finite number was converted to one that is not.
+inline void check_range(std::span<const std::byte> from, DType from_type, std::span<const std::byte> to, DType to_type,
+                        std::string_view name, const std::filesystem::path& path) {
+  with_type(to_type, [&]<class To>(To) {
+    const std::size_t count = to.size() / sizeof(To);
+    for (std::size_t i = first_not_finite<To>(to); i < count; ++i) {
+      with_type(from_type, [&]<class From>(From) {
+        const auto exact = widen<double>(element_at<From>(from, i));
+        expects(is_finite(element_at<To>(to, i)) || !is_finite(exact), path_text(path), ": ", name, ": element ", i,
+                ", ", exact, ", is too large for ", name_of(to_type));
+      });
+    }
+  });
+}
+
 RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const TensorFile& file,
                                                    const WeightMemory& memory) {
   const auto type_for = [](const StoredParameter& parameter, const TensorView& tensor) {
-    const bool kept = parameter.keeps_stored_type && size_of(tensor.dtype) <= size_of(parameter.dtype);
-    return kept ? tensor.dtype : parameter.dtype;
+    return parameter.takes(tensor.dtype) ? tensor.dtype : parameter.dtype;
   };
   const auto usable = [&](const StoredParameter& parameter, const TensorView& tensor) {
     return memory.host_reaches && file.keep_alive() != nullptr && tensor.dtype == type_for(parameter, tensor) &&
@@ -132,11 +146,15 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     std::shared_ptr<std::byte> converted;
   };
   const auto allocate = [&] {
+#if defined(__cpp_exceptions)
     try {
       return memory.allocate(room);
     } catch (const std::bad_alloc&) {
       fail(path_text(file.path()), ": no memory for ", converted, " converted weights");
     }
+#else
+    return memory.allocate(room);
+#endif
   };
   std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), allocate()});
   std::byte* next = owner->converted.get();
@@ -153,9 +171,11 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     parameter.bind(next, type);
     if (memory.host_reaches) {
       convert(tensor.dtype, tensor.bytes.data(), type, next, count);
+      check_range(tensor.bytes, tensor.dtype, {next, count * size_of(type)}, type, parameter.name, file.path());
     } else {
       staged.resize(count * size_of(type));
       convert(tensor.dtype, tensor.bytes.data(), type, staged.data(), count);
+      check_range(tensor.bytes, tensor.dtype, staged, type, parameter.name, file.path());
       memory.upload(staged, next);
     }
     next += room_for(parameter, tensor);
@@ -168,15 +188,7 @@ RWKV_BODY std::vector<std::byte> rounded(std::span<const std::byte> bytes, const
   const auto count = static_cast<std::size_t>(parameter.shape.count());
   std::vector<std::byte> numbers(count * size_of(to));
   convert(parameter.dtype, bytes.data(), to, numbers.data(), count);
-  with_type(to, [&]<class To>(To) {
-    for (std::size_t i = first_not_finite<To>(numbers); i < count; ++i) {
-      with_type(parameter.dtype, [&]<class From>(From) {
-        const auto exact = widen<double>(element_at<From>(bytes, i));
-        expects(is_finite(element_at<To>(numbers, i)) || !is_finite(exact), path_text(path), ": ", parameter.name,
-                ": element ", i, ", ", exact, ", is too large for ", name_of(to));
-      });
-    }
-  });
+  check_range(bytes, parameter.dtype, numbers, to, parameter.name, path);
   return numbers;
 }
 }  // namespace detail

@@ -310,12 +310,16 @@ class Context {
     drawing_.reset();
     drawing_owner_.reset();
     show(batch);
-    try {
-      record();
-    } catch (...) {
-      show(before);
-      throw;
-    }
+    struct Undo {
+      const decltype(show)& back;
+      Index to;
+      bool needed = true;
+      ~Undo() {
+        if (needed) back(to);
+      }
+    } undo{show, before};
+    record();
+    undo.needed = false;
     has_logits_ = false;
   }
 

@@ -104,7 +104,9 @@ class Model {
     return list;
   }
   std::vector<StoredParameter> stored_parameters() const {
-    return Model(Parts(parts), backend_, sizes_).stored_parameters();
+    auto list = Model(Parts(parts), backend_, sizes_).stored_parameters();
+    for (StoredParameter& parameter : list) parameter.view = nullptr;  // of a copy, which ends here
+    return list;
   }
   /// The type of parameter number `nth` in the file it was loaded from; `now` if it was not loaded.
   DType file_type(std::size_t nth, DType now) const { return file_types_.empty() ? now : file_types_[nth]; }

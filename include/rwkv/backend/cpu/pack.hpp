@@ -224,8 +224,8 @@ RWKV_INLINE Pack<double, 4> sqrt_lanes(Pack<double, 4> x) { return Pack<double, 
 RWKV_INLINE Pack<float, 16> sqrt_lanes(Pack<float, 16> x) { return Pack<float, 16>(_mm512_sqrt_ps(x.v)); }
 RWKV_INLINE Pack<double, 8> sqrt_lanes(Pack<double, 8> x) { return Pack<double, 8>(_mm512_sqrt_pd(x.v)); }
 #endif
-/// Where Eigen's exponential is one: between `least` and `most`. It gives 0, or a number above 0 for -inf, below the
-/// normal numbers, and infinity a little before the largest.
+/// Between `least` and `most` Eigen's exponential is accurate. Below, where results leave the normal numbers, it flushes
+/// to 0 or, even for -inf, returns a small positive number. Above, it overflows too early.
 template <class T>
 struct exp_range;
 template <>
