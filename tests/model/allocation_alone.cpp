@@ -29,7 +29,8 @@ void* counted(std::size_t size, std::size_t alignment) {
 }  // namespace
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // g++ inlines one of each pair and misses that both are replaced
+#pragma GCC diagnostic ignored \
+    "-Wmismatched-new-delete"  // g++ inlines one of each pair and misses that both are replaced
 #endif
 void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
 void* operator new(std::size_t size, std::align_val_t alignment) {
