@@ -1,7 +1,6 @@
 #pragma once
-/// What this machine can do at best, measured in the running process: the denominator of every `fraction` that a
-/// benchmark prints. Each limit is measured when it is first asked for, as the median of several short repetitions, and
-/// kept.
+/// The limits of this machine, measured in the running process: the denominator of every `fraction` that a benchmark
+/// prints. Each limit is measured at first use, as the median of several short repetitions, and cached.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -34,7 +33,7 @@ inline double median(std::vector<double> values) {
   return *middle;
 }
 
-/// Zeroed memory on huge pages where the system grants them, so that a limit is not one of address translation.
+/// Zeroed memory, on huge pages where the system grants them, so that TLB misses do not lower a measured bandwidth.
 class HugePages {
  public:
   explicit HugePages(std::size_t bytes) {
@@ -64,18 +63,17 @@ inline constexpr int repetitions = 7;
 inline constexpr int warm_ups = 2;
 inline constexpr double bytes_per_repetition = 6e8;  // some 10 ms
 
-/// The result of a measuring loop goes here, so that no compiler may leave the loop out.
+/// Consumes the result of a measuring loop, so that the compiler cannot remove the loop.
 inline void keep(float value) {
   volatile float sink = value;
   static_cast<void>(sink);
 }
 
-/// Makes the compiler read memory again: without it the passes over one block would fold into one.
+/// A compiler barrier: without it, repeated passes over a block would be merged into one.
 inline void forget() { asm volatile("" ::: "memory"); }
 
-/// The median over the repetitions of the seconds from the moment that all threads are ready until the last has
-/// finished body(thread). The threads live through all repetitions: a new one may share a core until the system has
-/// moved it.
+/// Seconds from the moment when all threads are ready until the last has finished body(thread): the median over the
+/// repetitions. The threads are started once, because the system may place a new thread on a busy core at first.
 template <class Body>
 double time_together(int threads, const Body& body) {
   std::barrier<> line(threads);
@@ -133,7 +131,7 @@ double read_rate(const float* block, Index count, int threads) {
 
 inline double fma_rate(int threads) {
   constexpr Index steps = 2'000'000;
-  constexpr int chains = 12;  // more than latency times width of today's processors, and fits 16 registers
+  constexpr int chains = 12;  // at least FMA latency times units per cycle of today's processors; fits 16 registers
   const double seconds = time_together(threads, [](int t) {
     Lanes sums[chains];
     for (int c = 0; c < chains; ++c) sums[c] = Lanes(t + c);
@@ -150,11 +148,11 @@ inline double fma_rate(int threads) {
 
 }  // namespace detail
 
-/// Sets above this size read like this size: far beyond every cache.
+/// Larger working sets are measured at this size, which is far beyond every cache.
 inline constexpr double largest_working_set = 1e9;
 
-/// Bytes per second that `threads` threads read together from a working set of `bytes`, each its own contiguous part,
-/// as one stream or as four, whichever is faster.
+/// The total read bandwidth of `threads` threads over a working set of `bytes`, in bytes per second. Each thread reads
+/// its own contiguous part, as one stream or as four, whichever is faster.
 inline double read_bandwidth(double bytes, int threads) {
   static std::map<std::pair<Index, int>, double> known;
   constexpr double grain = 16384;
@@ -167,7 +165,7 @@ inline double read_bandwidth(double bytes, int threads) {
                                detail::read_rate<4>(block.as<float>(), count, threads));
 }
 
-/// FP32 operations per second of `threads` threads together, a fused multiply-add counted as two, from registers only.
+/// The total FP32 operations per second of `threads` threads, on registers only; a fused multiply-add counts as two.
 inline double fma_peak(int threads) {
   static std::map<int, double> known;
   if (const auto found = known.find(threads); found != known.end()) return found->second;

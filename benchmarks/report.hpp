@@ -8,7 +8,7 @@
 
 namespace bench {
 
-/// What one iteration does, at the least: every operand read once, every result written once.
+/// The least work of one iteration: every operand read once, every result written once.
 struct Work {
   double bytes = 0;
   double flops = 0;
@@ -17,9 +17,9 @@ struct Work {
   int threads = 1;
 };
 
-/// Adds the columns: tokens/s, bytes/s, FLOP/s, and `fraction`, the share of the limit that binds: the time that this
-/// work takes at the measured bandwidth of its working set or at the FMA peak `peak`, whichever is longer, over the
-/// time it took. The label names that limit.
+/// Adds the columns tokens/s, bytes/s, FLOP/s and `fraction`. `fraction` is the shortest possible time over the
+/// measured time. The shortest possible time is at the measured bandwidth of the working set or at the FMA peak `peak`,
+/// whichever is longer; the label names which.
 inline void report(benchmark::State& state, double seconds, const Work& work, double peak) {
   const double each = seconds / static_cast<double>(state.iterations());
   const double at_bandwidth =

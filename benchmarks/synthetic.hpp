@@ -1,5 +1,5 @@
 #pragma once
-/// Data made in memory: random numbers that keep every intermediate value in an ordinary range.
+/// Random data that keeps every intermediate value in an ordinary range.
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -12,7 +12,7 @@ namespace bench {
 
 using rwkv::Index;
 
-/// Fills `to` with numbers uniform in [low, high): a function of the seed and the place only.
+/// Fills `to` with numbers uniform in [low, high), a function of the seed and the index only.
 template <class T>
 void fill_uniform(T* to, Index count, float low, float high, std::uint64_t seed) {
   const Index blocks = (count + 3) / 4;
@@ -37,8 +37,8 @@ std::vector<T> uniform(Index count, float low, float high, std::uint64_t seed) {
   return numbers;
 }
 
-/// Gives every parameter live values: activations stay near one in size through any number of layers, decays and mixes
-/// lie in the range of trained models.
+/// Gives every parameter live values: activations stay near one in size through any number of layers; decays and mixes
+/// are in the range of trained models.
 struct FillParameters {
   std::uint64_t seed = 1;
 
@@ -62,7 +62,7 @@ struct FillParameters {
   }
 };
 
-/// A block with parameters and state of its own, as a model would bind them.
+/// A block that owns its parameters and state, bound as in a model.
 template <class K>
 class OwnedBlock {
  public:

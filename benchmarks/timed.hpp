@@ -1,6 +1,5 @@
 #pragma once
-/// The CPU backend with a clock: every verb adds its wall time to a table, so that a model on this backend profiles
-/// itself.
+/// A profiling CPU backend: every verb adds its wall time to a table.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -36,8 +35,8 @@ std::string type_name() {
   return name;
 }
 
-/// Bytes that an operand of a row program moves at every token; what the channels share stays in cache, and `prev` and
-/// `back` touch what the operand beside them touches.
+/// Bytes of memory traffic of an operand. Per-channel parameters stay in cache; `prev` and `back` access the memory of
+/// the operand that they accompany. Both count as zero.
 template <class Op>
 double operand_bytes(const Op& op) {
   const auto bytes = [](const auto& view) {
@@ -68,7 +67,7 @@ inline constexpr bool is_plain<rwkv::PlainProduct<T, W>> = true;
 
 }  // namespace detail
 
-/// What each operation took since the last clear().
+/// The time of each operation since the last clear().
 class Profile {
  public:
   struct Entry {
@@ -84,7 +83,7 @@ class Profile {
     entry.bytes += more.bytes;
   }
 
-  /// Prints the table in Markdown, longest first, for `steps` steps that took `seconds` together.
+  /// Prints the table in Markdown, longest time first; `seconds` is the total time of `steps` steps.
   void print(std::ostream& out, double steps, double seconds) const {
     std::vector<std::pair<std::string, Entry>> rows(entries_.begin(), entries_.end());
     double inside = 0, products = 0;

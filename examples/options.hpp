@@ -97,7 +97,10 @@ class Options {
       // '-': arguments without a name come in their turn, as 1; ':': a missing value has a mark of its own.
       const int found = getopt_long(argc, argv, "-:h", names.data(), nullptr);
       if (found == -1) break;
-      if (found == 'h') return print_help(), false;
+      if (found == 'h') {
+        if (word != "--help" && !word.starts_with("-h")) fail("there is no option " + shown(word));
+        return print_help(), false;
+      }
       if (found == 1) {
         take_argument(optarg);
         continue;

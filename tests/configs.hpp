@@ -25,7 +25,7 @@ struct Config {
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define RWKV_CPU_CONFIGS config::Config<float, rwkv::Cpu, 3>  // looks for faults of memory, not of digits
+#define RWKV_CPU_CONFIGS config::Config<float, rwkv::Cpu, 3>  // sanitizers check memory, so one configuration suffices
 #endif
 #endif
 #ifndef RWKV_CPU_CONFIGS
@@ -38,14 +38,14 @@ struct Config {
 #define RWKV_TEST_CONFIGS config::Config<double, rwkv::Reference>, RWKV_CPU_CONFIGS
 #endif
 
-/// Numbers of a backend's memory in memory of the host.
+/// Copies numbers from a backend's memory to the host.
 template <class B, class T>
 std::vector<std::remove_const_t<T>> read(B be, std::span<T> numbers) {
   const rwkv::OnHost read(be, numbers);
   return {read.begin(), read.end()};
 }
 
-/// Numbers that views look at.
+/// A buffer of numbers, and views of it.
 template <class T>
 struct Buffer {
   std::vector<T> numbers;

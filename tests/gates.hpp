@@ -1,5 +1,5 @@
 #pragma once
-/// Recurrences as a user writes them.
+/// Recurrences written as a user would write them.
 #include <rwkv/cell/concept.hpp>
 
 namespace config {
@@ -20,7 +20,7 @@ struct LeakyGate {
   }
 };
 
-/// The same as a map of the state, so that stretches of time compose.
+/// The same recurrence with `lift`, `compose` and `enter`, so that it can be scanned.
 struct ScannedGate {
   static constexpr auto inputs = LeakyGate::inputs;
   static constexpr int state_size = 1;

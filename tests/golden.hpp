@@ -18,8 +18,7 @@ using rwkv::Index;
 
 inline std::filesystem::path folder() { return RWKV_GOLDEN_DIR; }
 
-/// Whether this is the part of the golden data that travels with the repository; SUBSET.md there says what it leaves
-/// out.
+/// Whether the golden data is the subset in the repository; SUBSET.md there lists what is missing.
 inline bool is_subset() { return std::filesystem::exists(folder() / "SUBSET.md"); }
 
 /// The files under `sub` whose names start with `prefix`, sorted. Another number of them than `count` is an error: a case
@@ -56,7 +55,7 @@ class File {
   std::shared_ptr<const Contents> contents_;
 };
 
-/// How far straightforward arithmetic in T may be from a golden result, relative to its largest number.
+/// The tolerance for plain arithmetic in T against a golden result, relative to the largest number of the result.
 template <class T>
 double tolerance(const Tensor& want) {
   if (!std::is_same_v<T, double>) return 1e-5;

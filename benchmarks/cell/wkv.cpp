@@ -1,6 +1,6 @@
-/// The recurrences alone. `scalar` is the functor on one lane at a time through the lane driver that packs use, `pack`
-/// the functor as the library runs it, `hand` a loop written out for WKV4, `scan` the form that is parallel in time.
-/// The way back, `back`, also with the adjoint that dual numbers derive (`derived`).
+/// The recurrences alone. `scalar` is the functor on one lane at a time, in the lane driver of the packs; `pack` is the
+/// functor as the library runs it; `hand` is a hand-written loop for WKV4; `scan` is parallel over time. `back` is the
+/// backward pass; `derived` is the backward pass with the adjoint from dual numbers.
 #include <cmath>
 
 #include "../report.hpp"
@@ -14,10 +14,10 @@ using rwkv::Extent;
 using rwkv::Seq;
 namespace arg = rwkv::arg;
 
-/// Seconds of the scalar functor by case, for the ratios.
+/// Seconds of the scalar functor for each case, for the ratios.
 std::map<std::string, double> scalar_seconds;
 
-/// Measures the scalar functor when the case is first asked for.
+/// Measures the scalar functor at the first use of a case.
 template <class Body>
 double scalar_time(const std::string& key, const Body& body) {
   auto& seconds = scalar_seconds[key];
@@ -84,7 +84,7 @@ struct Case4 {
     }
   }
 
-  /// As one writes it without the library: channels inside, so that the compiler may vectorise what it can.
+  /// The loop as written without the library, with channels in the inner loop for the compiler to vectorise.
   void hand() {
     float *a = state.data(), *b = a + width, *p = b + width;
     for (Index t = 0; t < time; ++t) {
@@ -106,7 +106,7 @@ struct Case4 {
   }
 };
 
-/// Seconds in which the scalar functor runs the same case.
+/// Seconds of the scalar functor for the same case.
 double scalar_time(Case4& data) {
   return scalar_time(rwkv::join("wkv4/", data.width, "/", data.time), [&] { data.scalar(); });
 }
@@ -135,7 +135,7 @@ void wkv4_library(benchmark::State& state, Index width, Index time, int threads)
   compare(state, scalar, time);
 }
 
-/// WKV4 without the adjoint that it brings.
+/// WKV4 with its hand-written adjoint hidden.
 struct Derived4 {
   static constexpr auto inputs = rwkv::WKV4::inputs;
   static constexpr int state_size = rwkv::WKV4::state_size;
@@ -161,10 +161,10 @@ struct Derived4 {
   }
 };
 
-/// The way back of WKV4 for one sequence: from the cotangents of the output to those of all inputs.
+/// The backward pass of WKV4 for one sequence: from the cotangent of the output to the gradients of all inputs.
 struct CaseBack4 : Case4 {
   std::vector<float> dy, dw, du, dk, dv, dlast, dfirst;
-  std::vector<float> before;  ///< for the loops that are no part of the library: the states in front of every token
+  std::vector<float> before;  ///< the state before every token, for the loops outside the library
 
   CaseBack4(Index channels, Index tokens)
       : Case4(channels, tokens), dy(bench::uniform<float>(width * time, -1, 1, 5)), dw(w.size()), du(w.size()),
@@ -172,7 +172,7 @@ struct CaseBack4 : Case4 {
 
   bench::Work work(int threads) const {
     const double numbers = static_cast<double>(width * time);
-    // The states again with one exponential, the adjoint with two and a division, and the rest.
+    // One exponential to recompute the states, two exponentials and a division for the adjoint, and the rest.
     return {.bytes = 5 * numbers * sizeof(float),
             .flops = 75 * numbers,
             .tokens = static_cast<double>(time),
@@ -221,7 +221,7 @@ struct CaseBack4 : Case4 {
     }
   }
 
-  /// As one writes it without the library: every state is kept, channels inside.
+  /// The loop as written without the library: keeps every state, channels in the inner loop.
   void hand() {
     std::copy(state.begin(), state.end(), before.begin());
     for (Index t = 0; t + 1 < time; ++t) {
@@ -268,7 +268,7 @@ double scalar_time(CaseBack4& data) {
   return scalar_time(rwkv::join("wkv4_back/", data.width, "/", data.time), [&] { data.scalar(); });
 }
 
-/// Measures run(data), a loop that is no part of the library.
+/// Measures run(data), a loop outside the library.
 template <class Run>
 void wkv4_back_loop(benchmark::State& state, Index width, Index time, const Run& run) {
   CaseBack4 data(width, time);

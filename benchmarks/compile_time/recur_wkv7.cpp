@@ -1,10 +1,11 @@
-/// The recurrence of a row cell.
+/// A row cell through time, with heads of any size.
 #include <rwkv/blocks.hpp>
 
-void recur(rwkv::Cpu& cpu, rwkv::Arena scratch, rwkv::Index head, rwkv::Mat<float> state, rwkv::Seq<const float> x,
-           rwkv::Seq<float> y) {
-  using namespace rwkv;
-  const auto shared = arg::shared(arg::in(x));
-  cpu.recur(scratch, Auto{}, WKV7{}, Extent<>{head}, state, arg::in(x), shared, shared, shared, shared, shared,
+using namespace rwkv;
+
+void forward(Cpu& cpu, Arena scratch, Index head, Mat<float> state, Seq<const float> value, Seq<const float> vectors,
+             Seq<float> y) {
+  const auto shared = arg::shared(arg::in(vectors));
+  cpu.recur(scratch, Auto{}, WKV7{}, Extent<dyn>(head), state, arg::in(value), shared, shared, shared, shared, shared,
             arg::out(y));
 }

@@ -4,7 +4,7 @@
 
 namespace {
 
-/// A limit is measured with its own repetitions and kept for the process; the one iteration here prints it.
+/// Prints a limit. It was measured with its own repetitions and cached, so one iteration is enough.
 void print(benchmark::State& state, double bytes, double flops) {
   for (auto _ : state) state.SetIterationTime(1 / std::max(bytes, flops));
   state.counters["bytes/s"] = bytes;

@@ -1,5 +1,5 @@
-/// Decode and prefill of RWKV-4 in the official sizes, with random weights made in memory. One model is alive at a
-/// time, so run them in order: each is made when its first benchmark starts.
+/// Decode and prefill of RWKV-4 in the official sizes, with random weights. Only one model is in memory at a time; it
+/// is made when its first benchmark starts, so run the benchmarks in order.
 #include "../report.hpp"
 #include "../synthetic.hpp"
 
@@ -20,7 +20,7 @@ const Official official[] = {
     {"1B5", {.vocab = 50277, .width = 2048, .depth = 24}},
 };
 
-/// The model that is alive, whatever its type.
+/// The current model, type-erased.
 struct Alive {
   std::string key;
   std::shared_ptr<void> model;
@@ -47,7 +47,7 @@ Net on_threads(const Net& net, int threads) {
   return other;
 }
 
-/// What a token costs, counted from the tensors themselves.
+/// The bytes and operations of a token, counted from the tensors.
 struct PerToken {
   double body_bytes = 0, body_flops = 0;  ///< all but the embedding table and the head
   double head_bytes = 0, head_flops = 0;
@@ -97,7 +97,7 @@ void prefill(benchmark::State& state, const Official& size, const std::string& k
   std::vector<Token> tokens(static_cast<std::size_t>(time));
   const auto vocab = static_cast<std::size_t>(size.sizes.vocab);
   for (std::size_t t = 0; t < tokens.size(); ++t) tokens[t] = static_cast<Token>(t * 7919 % vocab);
-  // Weights are read once for each chunk, the head once for the logits after the last token.
+  // Body weights are read once for each chunk, the head once for the logits after the last token.
   const double chunks = std::ceil(static_cast<double>(time) / 256);
   const bench::Work work{.bytes = cost.body_bytes * chunks + cost.head_bytes,
                          .flops = cost.body_flops * static_cast<double>(time) + cost.head_flops,

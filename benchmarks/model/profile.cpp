@@ -2,7 +2,8 @@
 ///
 ///     bench_profile [training | recompute | prefill | decode] [threads] [shape]
 ///
-/// training and recompute are whole steps with AdamW, prefill and decode run the same model on as many tokens.
+/// training and recompute are whole steps with AdamW; prefill and decode run the same model on the same number of
+/// tokens.
 #include <cstdlib>
 #include <iostream>
 #include <string_view>

@@ -1,6 +1,6 @@
-/// Memory of a training pass by the length of its sequences, as a CSV: what lives from the way forwards to the way back
-/// (tape), all of both (working), and with weights, gradients and states (all). Nothing runs: a gradient measures its
-/// memory when it is made, and what is never written takes no room.
+/// Memory of a training pass by sequence length, as a CSV: what is kept from the forward to the backward pass (tape),
+/// the memory of both passes (working), and the total with weights, gradients and states (all). Nothing runs: the
+/// constructor of Gradient measures its memory, and pages that are never written take no physical memory.
 #include <iostream>
 
 #include "training_work.hpp"
@@ -18,7 +18,7 @@ template <class P>
 Bytes bytes_of(Net& net, Index length) {
   const rwkv::Gradient<Net, P> gradient(net, {.batch = 1, .length = length});
   const Index fixed = net.parameter_count() * Index{sizeof(float)} + gradient.gradient_bytes();
-  // The state, what it was before the batch, and the cotangents of both.
+  // The state, its value before the batch, and the cotangents of both.
   const Index states = 4 * gradient.state().bytes();
   return {static_cast<double>(gradient.tape_bytes()), static_cast<double>(gradient.working_bytes()),
           static_cast<double>(gradient.working_bytes() + fixed + states)};

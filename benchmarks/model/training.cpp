@@ -1,5 +1,5 @@
-/// A training step of RWKV-4 in float: the gradient alone, and the whole step with clipping and AdamW; keeping what the
-/// way back needs, and computing it again.
+/// A training step of RWKV-4 in float: the gradient alone, and the whole step with clipping and AdamW; each with the
+/// policies Keep and Recompute.
 #include "../report.hpp"
 #include "training_work.hpp"
 
@@ -9,8 +9,8 @@ using bench::Index;
 using bench::TrainingShape;
 using rwkv::Cpu;
 
-/// As bench::measure, against the FMA peak around every step: a step is long enough for the clock of a shared host to
-/// change between it and a peak measured once.
+/// Like bench::measure, but with the FMA peak measured around every step: on a shared host the clock may change during
+/// a step this long.
 template <class Body>
 void measure_steps(benchmark::State& state, const bench::Work& work, const Body& body) {
   body();  // warms up
@@ -27,8 +27,8 @@ void measure_steps(benchmark::State& state, const bench::Work& work, const Body&
   bench::report(state, seconds, work, bench::median(peaks));
 }
 
-/// Every weight is read on the way forwards and on the way back, its gradient is read and written; AdamW reads value,
-/// gradient and moments and writes all but the gradient; clipping reads the gradient once more.
+/// The bytes of a step. Forward and backward pass read every weight; the backward pass reads and writes its gradient;
+/// clipping reads the gradient; AdamW reads weight, gradient and moments and writes weight and moments.
 template <class Net>
 bench::Work work_of(const Net& net, const TrainingShape& shape, int threads, bool update) {
   const double weights = static_cast<double>(net.parameter_count()) * sizeof(float);
@@ -56,7 +56,7 @@ void step(benchmark::State& state, const TrainingShape& shape, int threads) {
   measure_steps(state, work_of(net, shape, threads, true), [&] { benchmark::DoNotOptimize(trainer.step(batch)); });
 }
 
-/// Registers a benchmark that says itself how long a step took.
+/// Registers a benchmark that reports its own time per step.
 template <class Run>
 void add(const std::string& name, Run run) {
   benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseManualTime();

@@ -1,5 +1,5 @@
 #pragma once
-/// The models whose training is measured, and what a step of it costs.
+/// The models of the training benchmarks, and the cost of a step.
 #include <algorithm>
 #include <cstddef>
 #include <vector>
@@ -30,7 +30,7 @@ auto training_model(const TrainingShape& shape, const Backend& be) {
   return net;
 }
 
-/// A batch that goes on from the state of the one before, as most do.
+/// A batch that continues from the state of the previous batch, as most batches do.
 inline rwkv::Batch training_batch(const TrainingShape& shape) {
   const auto token = [&](Index i) { return static_cast<rwkv::Token>(i * i * 7919 % shape.sizes.vocab); };
   rwkv::Batch batch;
@@ -50,8 +50,8 @@ inline rwkv::TrainerOptions training_options(const TrainingShape& shape) {
   return options;
 }
 
-/// Operations of the matrix products of a step: one product forwards and two backwards for every matrix but the
-/// embedding table. What is computed a second time does not count.
+/// Operations of the matrix products of a step: one forward and two backward products for every matrix except the
+/// embedding table. Recomputation does not count.
 template <class Net>
 double training_flops(const Net& net, const TrainingShape& shape) {
   double numbers = 0;

@@ -1,7 +1,6 @@
-/// The products of official models, y = x w^T with w [outputs, inputs], at T rows of x. Weights come cold, as in a
+/// The products of official models, y = x w^T with w [outputs, inputs], at T rows of x. Weights are cold, as in a
 /// model: they rotate over a pool far larger than any cache.
-// g++ 12 mistakes the deliberately undefined registers of its own AVX-512 header, which Eigen's kernels use, for a
-// fault.
+// False warning of g++ 12: the AVX-512 header, which Eigen's kernels use, leaves registers uninitialised on purpose.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -15,8 +14,7 @@ namespace {
 
 using bench::Index;
 
-/// Weights of every type at once: each 16-bit word is a pattern that is an ordinary number as half of a float, as bf16
-/// and as f16, so one pool serves all.
+/// A pool of weights for every type: each 16-bit word is an ordinary number as half of a float, as bf16 and as f16.
 class Pool {
  public:
   static constexpr std::size_t bytes = std::size_t{560} << 20;
@@ -73,7 +71,7 @@ void library(benchmark::State& state, Shape shape, Index time, int threads) {
   });
 }
 
-/// Eigen's own product on one thread, the comparison.
+/// For comparison: Eigen's product on one thread.
 void eigen(benchmark::State& state, Shape shape, Index time) {
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const auto numbers = bench::uniform<float>(time * shape.inputs, -1, 1, 2);
@@ -91,8 +89,8 @@ void eigen(benchmark::State& state, Shape shape, Index time) {
   });
 }
 
-/// The operands of a training step: of y = x w^T, a linear layer at `rows` tokens, and of its adjoints. Everything
-/// stays in the caches it fits, as from one layer to the next.
+/// The operands of a linear layer y = x w^T at `rows` tokens in training, and of its adjoints. They are not rotated:
+/// what fits a cache stays in it, as between neighbouring layers.
 struct LayerShape {
   Index rows, outputs, inputs;
 };
@@ -151,7 +149,7 @@ const bool registered = [] {
                              Shape{8192, 2048}, Shape{2048, 8192}, Shape{50277, 768}, Shape{65536, 2048}}) {
     const bool head = shape.outputs > 50'000;
     for (const Index time : {1, 4, 16, 128, 512}) {
-      if (head && time > 16) continue;  // prefill takes the head for its last token only
+      if (head && time > 16) continue;  // prefill computes the head for its last token only
       const std::string name = rwkv::join("product/", shape.outputs, "x", shape.inputs, "/T", time, "/");
       for (const int threads : {1, 2}) {
         const std::string suffix = rwkv::join("/", threads, "threads");

@@ -1,5 +1,5 @@
-/// The row programs between products, their adjoints, and the gather of embeddings: bound by memory, so each is one
-/// pass. `_derived` is an adjoint that dual numbers make from the program, beside the one that the program brings.
+/// The row programs between products, their adjoints, and the gather of embeddings: memory-bound, so each is one pass.
+/// `_derived` is the adjoint from dual numbers, for comparison with the hand-written one.
 #include "../report.hpp"
 #include "../synthetic.hpp"
 
@@ -41,7 +41,7 @@ void layer_norm(benchmark::State& state, Index time, Index width, int threads) {
                  [&] { rwkv::layer_norm(cpu, x.view(), scale.channels(), shift.channels(), 1e-5, y.view()); });
 }
 
-/// Three mixes of one x in one pass: x is read once.
+/// Three mixes of one x in one pass, which reads x once.
 void mix_together(benchmark::State& state, Index time, Index width, int threads) {
   Cpu cpu(threads);
   OwnedSeq x(time, width, 1), last(1, width, 2), m0(1, width, 3), m1(1, width, 4), m2(1, width, 5), y0(time, width, 6),
@@ -53,7 +53,7 @@ void mix_together(benchmark::State& state, Index time, Index width, int threads)
   });
 }
 
-/// The same results in three passes, the comparison.
+/// For comparison: the same results in three passes.
 void mix_apart(benchmark::State& state, Index time, Index width, int threads) {
   Cpu cpu(threads);
   OwnedSeq x(time, width, 1), last(1, width, 2), m0(1, width, 3), m1(1, width, 4), m2(1, width, 5), y0(time, width, 6),
@@ -76,7 +76,7 @@ void gate(benchmark::State& state, Index time, Index width, int threads) {
                  [&] { cpu.rows(rwkv::SigmoidGate{}, arg::in(r.view()), arg::in(x.view()), arg::out(y.view())); });
 }
 
-/// A program without the adjoint that it brings.
+/// A program with its hand-written adjoint hidden.
 template <class P>
 struct WithoutAdjoint {
   P program{};
@@ -86,7 +86,7 @@ struct WithoutAdjoint {
   }
 };
 
-/// Measures call(scratch), with the scratch that it asks for.
+/// Measures call(scratch), with scratch sized by a dry pass.
 template <class Call>
 void measure_with_scratch(benchmark::State& state, const bench::Work& work, Cpu& cpu, const Call& call) {
   const auto scratch = rwkv::scratch_for(cpu, call);

@@ -323,12 +323,19 @@ inline void check_paths(const Settings& settings) {
   for (const char* other : {".pth", ".pt", ".bin", ".gguf", ".ckpt"}) {
     expects(ending != other, settings.out, ": the model is written as .safetensors; pass an --out with that ending");
   }
+  expects(!settings.out.empty(), "--out: the model needs a name");
   std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
+  // One file may have two names: by a link, or once with its folder.
+  const auto same = [](const std::filesystem::path& a, const std::filesystem::path& b) {
+    std::error_code none;
+    return std::filesystem::equivalent(a, b, none) ||
+           std::filesystem::weakly_canonical(a, none) == std::filesystem::weakly_canonical(b, none);
+  };
   for (const std::filesystem::path& written :
-       {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file()}) {
-    const auto absolute = std::filesystem::absolute(written).lexically_normal();
+       {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file(),
+        std::filesystem::path(settings.curve_file()).replace_extension(".svg")}) {
     for (const auto& other : others) {
-      expects(other.empty() || std::filesystem::absolute(other).lexically_normal() != absolute, written.string(),
+      expects(other.empty() || !same(other, written), written.string(),
               ": the run would write over this file; pass another --out or --curve");
     }
     others.push_back(written);

@@ -9,8 +9,7 @@
 // training run overwrites a good model, and a prompt and its single steps no longer have the same bits.
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
-#error "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math remove the checks for NaN and reorder sums; \
-add -fno-fast-math behind them for the files that include rwkv, in CMake with COMPILE_OPTIONS of the source file"
+#error "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math break it; add -fno-fast-math behind them"
 #endif
 
 /// Bytes of the widest vector register the target offers; 0 turns packs off (plain scalars then). It follows the target
@@ -36,10 +35,10 @@ add -fno-fast-math behind them for the files that include rwkv, in CMake with CO
 #endif
 #endif
 
-/// The inline namespaces keep apart what is compiled differently: RWKV_ABI, around everything, names version and
-/// checks; RWKV_CPU_ABI, around the CPU backend, the vector width. So a translation unit for AVX-512 and one for SSE
-/// may meet in one program. Flags that leave the width as it is (-mfma) are not told apart: use the same for all that
-/// share a width. Types that know no backend are the same in a .cpp and a .cu.
+/// The inline namespaces keep code apart that is compiled differently. RWKV_ABI encloses everything and names the
+/// version and the checks; RWKV_CPU_ABI encloses the CPU backend and names the vector width. So one program may link a
+/// translation unit for AVX-512 with one for SSE. Flags that do not change the width (-mfma) do not change the name:
+/// translation units of one width must agree on them. Types without a backend are the same in a .cpp and a .cu.
 #define RWKV_ABI_NAME_(major, minor, checked) v##major##_##minor##_##checked
 #define RWKV_ABI_NAME(major, minor, checked) RWKV_ABI_NAME_(major, minor, checked)
 #define RWKV_CPU_ABI_NAME_(bytes) simd##bytes
@@ -47,10 +46,9 @@ add -fno-fast-math behind them for the files that include rwkv, in CMake with CO
 #define RWKV_ABI RWKV_ABI_NAME(RWKV_VERSION_MAJOR, RWKV_VERSION_MINOR, RWKV_CHECKED)
 #define RWKV_CPU_ABI RWKV_CPU_ABI_NAME(RWKV_SIMD_BYTES)
 
-/// RWKV_HD marks a function as usable on host and device, RWKV_INLINE as the host's alone. Both ask every compiler to
-/// inline it: a functor that is called instead of inlined costs an order of magnitude. The emulator of tests/simt
-/// (RWKV_SIMT) runs kernels to check them, not to be fast: there neither inlining nor unrolling is asked for, which
-/// makes it compile four times as fast.
+/// RWKV_HD marks a function for host and device, RWKV_INLINE for the host only. Both force inlining: a functor that is
+/// called instead of inlined costs an order of magnitude. The emulator of tests/simt (RWKV_SIMT) checks kernels and
+/// need not be fast: without forced inlining and unrolling it compiles four times as fast.
 #if defined(__GNUC__) && !defined(RWKV_SIMT)
 #define RWKV_INLINE [[gnu::always_inline]] inline
 #else
@@ -62,9 +60,20 @@ add -fno-fast-math behind them for the files that include rwkv, in CMake with CO
 #define RWKV_HD RWKV_INLINE
 #endif
 
-/// Unrolls the loop that follows. RWKV_UNROLL is for loops over the few registers of a block, a compile-time count;
-/// RWKV_UNROLL_HEAD for loops over a head: g++ takes four steps at a time, because a head unrolled whole takes ten times
-/// as long to compile and runs no faster. clang unrolls by itself, and would warn about each loop that it cannot.
+/// RWKV_COMPILED, which the CMake target rwkv::compiled defines, leaves the bodies of io, text, system and the data of
+/// train to one translation unit, rwkv/compiled.cpp; otherwise they are inline functions like all others. Before each
+/// such body stands RWKV_BODY. That unit and its callers must agree on RWKV_CHECKED, and so on NDEBUG, or the link
+/// fails: the two settings have different names in RWKV_ABI. Their vector widths may differ.
+#if defined(RWKV_COMPILED)
+#define RWKV_BODY
+#else
+#define RWKV_BODY inline
+#endif
+
+/// Unrolls the loop that follows. RWKV_UNROLL unrolls loops over the few registers of a block fully; their count is
+/// known at compile time. RWKV_UNROLL_HEAD unrolls loops over a head by four under g++: full unrolling takes ten times
+/// as long to compile and runs no faster. clang unrolls without a pragma, and would warn about each loop that it
+/// cannot.
 #if defined(__CUDA_ARCH__)
 #define RWKV_UNROLL _Pragma("unroll")
 #define RWKV_UNROLL_HEAD _Pragma("unroll")
@@ -76,7 +85,7 @@ add -fno-fast-math behind them for the files that include rwkv, in CMake with CO
 #define RWKV_UNROLL_HEAD
 #endif
 
-/// Lets a compiler fuse a multiplication and an addition of different functions; g++ does so unasked.
+/// Lets clang fuse a multiplication and an addition across functions (FMA contraction), as g++ does by default.
 #if defined(__clang__)
 #define RWKV_CONTRACT _Pragma("clang fp contract(fast)")
 #else

@@ -1,6 +1,6 @@
 #pragma once
-/// The public types by name only, safe to include anywhere, and the one place of their default arguments. CellMix is
-/// not among them: nvcc 13.0 repeats its default argument at the definition.
+/// Forward declarations of the public types, safe to include anywhere, and the only place of their default arguments.
+/// CellMix is missing because nvcc 13.0 repeats its default argument at the definition.
 #include "rwkv/core/extent.hpp"
 
 namespace rwkv {

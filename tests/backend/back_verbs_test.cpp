@@ -24,7 +24,7 @@ std::vector<double> noise(Index count, std::uint64_t seed) {
   return x;
 }
 
-/// y = exp(x m) p, z = x - m: two outputs, and nothing linear.
+/// y = exp(x m) p, z = x - m: a nonlinear program with two outputs.
 struct Bent {
   template <class R>
   RWKV_HD void map(R x, R p, R m, R& y, R& z) const {

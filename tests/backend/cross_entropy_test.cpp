@@ -30,7 +30,7 @@ TEST_CASE_TEMPLATE("cross entropy and its gradients are those of the golden", C,
 
 namespace {
 
-/// The losses of made-up logits of a size, and the gradients that replace them; every third position has no target.
+/// The losses of random logits, and the gradients that replace the logits; every third position has no target.
 template <class T>
 struct CrossEntropy {
   Index rows, vocab;

@@ -72,7 +72,7 @@ TEST_CASE_TEMPLATE("two exponentials under one scale never overflow", T, float, 
 TEST_CASE_TEMPLATE("loading part of a pack touches nothing beyond and fills with zero", T, float, double) {
   using R = Widest<T>;
   for (int lanes = 1; lanes <= R::size; ++lanes) {
-    std::vector<T> exact(static_cast<std::size_t>(lanes), T(7));  // the sanitizer sees a read past the end
+    std::vector<T> exact(static_cast<std::size_t>(lanes), T(7));  // a sanitizer would report reads past the end
     T got[R::size], kept[R::size];
     const R x = R::load(static_cast<const T*>(exact.data()), lanes);
     x.store(got);

@@ -13,7 +13,7 @@ namespace {
 std::vector<double> noise(Index count, std::uint64_t seed) {
   std::vector<double> x;
   for (Index i = 0; i < count; ++i) {
-    // Numbers that every tested type holds exactly.
+    // Numbers that are exact in every tested type.
     x.push_back(static_cast<double>(
         narrow<bf16>(Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0) - 0.5)
             .
@@ -100,5 +100,5 @@ TEST_CASE("an arena that is too small says so") {
     inner.take<float>(17);
   }
   counter.take<double>(1);
-  CHECK(peak == 256);  // what the inner copy took is free again
+  CHECK(peak == 256);  // the memory of the inner copy is free again
 }

@@ -1,5 +1,5 @@
 #pragma once
-/// One block with memory of its own, filled and read by tensor name, forwards and backwards.
+/// A single block with its own memory, which is filled and read by tensor name, forwards and backwards.
 #include <rwkv/blocks.hpp>
 
 #include <functional>
@@ -18,7 +18,7 @@ class Standalone {
   using State = typename K::State;
   using Values = std::function<std::vector<double>(const std::string& name)>;
 
-  /// Parameters from `parameter(name)`, states from `state(name)`, empty for their initial value.
+  /// Parameters come from `parameter(name)`, states from `state(name)`; an empty result means the initial value.
   Standalone(const rwkv::ModelSizes& sizes, Index batch, typename K::backend be, const Values& parameter,
              const Values& initial_state)
       : block_(sizes, 0), grad_(sizes, 0), be_(std::move(be)), batch_(batch) {
@@ -42,7 +42,7 @@ class Standalone {
         x, time, [&](auto in, auto out) { block_.forward(be_, scratch_.arena(), in, state_, out); }, batch);
   }
 
-  /// Forward, then the adjoint: cotangents of y as given, of the states after from `dlast(name)`, empty for zero.
+  /// Runs forward, then backward from dy and from the cotangents `dlast(name)` of the last states; empty means zero.
   std::vector<T> forward_and_backward(const std::vector<T>& x, Index time, const std::vector<T>& dy,
                                       const Values& dlast) {
     State first, last, before;

@@ -12,11 +12,11 @@ using config::Standalone;
 
 namespace {
 
-/// aa, bb, pp of [batch, width] each, interleaved as the state keeps them: [batch, 3, width].
+/// Interleaves aa, bb and pp, each [batch, width], into the layout of the state: [batch, 3, width].
 std::vector<double> wkv_of(const golden::File& file, const std::string& prefix, Index batch) {
   std::vector<double> numbers;
   const auto aa = file[prefix + "aa"].values, bb = file[prefix + "bb"].values;
-  // The final exponent is no function of the inputs, so its cotangent must not matter.
+  // The cotangent of the final exponent must have no effect, so it gets an arbitrary value.
   const auto pp = file.has(prefix + "pp") ? file[prefix + "pp"].values : std::vector<double>(aa.size(), 7.0);
   const auto width = static_cast<Index>(aa.size()) / batch;
   for (Index b = 0; b < batch; ++b) {
@@ -84,7 +84,7 @@ TEST_CASE_TEMPLATE("the gradients of the RWKV-4 time mix are those of the golden
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
-    // A single token leaves little for a gradient to average over.
+    // With a single token, rounding errors in the gradient do not average out.
     const double limit = path.string().find("_t1_") != std::string::npos && std::is_same_v<T, float> ? 10 : 1;
     CAPTURE(path.filename().string());
     const auto states = [&](const std::string& prefix) {

@@ -1,5 +1,5 @@
 #pragma once
-/// The adjoint of WKV4 as a function of all that goes into it.
+/// The adjoint of WKV4 as a function of all its inputs.
 #include <rwkv/backend/rows_back.hpp>
 #include <rwkv/blocks.hpp>
 
@@ -9,7 +9,7 @@
 
 namespace config {
 
-/// What goes into the adjoint of WKV4, and what comes out.
+/// The inputs and outputs of the adjoint of WKV4.
 template <class T>
 struct WKV4Back {
   Index batch, time, width;

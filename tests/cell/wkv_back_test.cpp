@@ -10,8 +10,8 @@ using config::WKV4Back;
 
 namespace {
 
-/// aa, bb, pp as [batch, 3, width]; zero where the file has none, but a cotangent of the exponent, which must not
-/// matter.
+/// aa, bb, pp as [batch, 3, width]; zero for tensors that the file does not have. The cotangent of the exponent is not
+/// zero, because it must have no effect.
 std::vector<double> state_of(const golden::File& file, const std::string& prefix, Index batch, Index width) {
   std::vector<double> state;
   for (Index b = 0; b < batch; ++b) {
@@ -54,7 +54,7 @@ void check_wkv4_back(const std::filesystem::path& path, Schedule schedule) {
     CAPTURE(tensor);
     const auto want = file[tensor];
     const double limit = std::is_same_v<T, double> ? golden::tolerance<T>(want) : in_float;
-    double size = 1e-30;  // an empty state passes nothing back, up to the smallest exponential of a pack
+    double size = 1e-30;  // the gradient of an empty state is zero, up to the smallest exponential of a pack
     for (const double number : want.values) size = std::max(size, std::abs(number));
     CHECK(golden::max_error(got, want.values) < limit * size);
   };

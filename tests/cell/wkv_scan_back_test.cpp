@@ -1,4 +1,4 @@
-/// Oracle: the way back in sequence, on the reference backend.
+/// Oracle: the sequential backward pass of the reference backend.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -20,7 +20,7 @@ std::vector<double> noise(Index count, double size, std::uint64_t seed) {
   return x;
 }
 
-/// A made-up case after the first tokens of a text.
+/// A random case in the middle of a text: the first state is not empty.
 template <class T>
 WKV4Back<T> made_up(Index batch, Index time, Index width, double key_size) {
   const Index count = batch * time * width;
@@ -35,7 +35,7 @@ WKV4Back<T> made_up(Index batch, Index time, Index width, double key_size) {
                    Buffer<T>(noise(batch * 3 * width, 1, 6)),
                    Buffer<T>(noise(batch * 3 * width, 1, 7))};
   for (Index b = 0; b < batch; ++b) {
-    for (Index c = 0; c < width; ++c) back.first[(b * 3 + 1) * width + c] += T(1.5);  // a sum of exponentials
+    for (Index c = 0; c < width; ++c) back.first[(b * 3 + 1) * width + c] += T(1.5);  // the denominator is positive
   }
   return back;
 }

@@ -11,7 +11,7 @@ using config::Buffer;
 
 namespace {
 
-/// exp(-exp(w)), from the raw decay of the files to the decay of the recurrence.
+/// Turns the raw decay w of the files into the decay of the recurrence, exp(-exp(w)).
 struct Decay {
   template <class R>
   RWKV_HD void map(R w, R& decay) const {
@@ -83,7 +83,7 @@ TEST_CASE_TEMPLATE("WKV7 reproduces the official recurrence through the same ver
     Buffer<T> receptance(r.values), raw(file["in.w"].values), key(file["in.k"].values), value(file["in.v"].values);
     Buffer<T> a(file["in.a"].values), b(file["in.b"].values), decay(batch * time * width), y(batch * time * width);
 
-    // Files hold the state as [value, key]; the recurrence keeps [key, value], lanes last.
+    // Files store the state as [value, key], the recurrence as [key, value]: lanes last.
     const auto transposed_state = [&](const std::vector<double>& from) {
       std::vector<double> to(from.size());
       for (Index h = 0; h < batch * heads; ++h) {
@@ -118,7 +118,7 @@ TEST_CASE("WKV4 on dual numbers yields its derivatives") {
     const One<double> x[4] = {One<double>(point[0]), One<double>(point[1]), One<double>(point[2]),
                               One<double>(point[3])};
     outputs[0] = WKV4::step(state, x).v;
-    // The state as numerator and denominator, free of the scale that it happens to be stored under.
+    // Numerator and denominator multiplied by the scale, so that they do not depend on its choice.
     outputs[1] = state[0].v * std::exp(state[2].v);
     outputs[2] = state[1].v * std::exp(state[2].v);
   };

@@ -64,7 +64,7 @@ TEST_CASE("the adjoint of a step is its derivative") {
 
 namespace {
 
-/// Cells and blocks with a fault on the way back.
+/// Cells and blocks with a faulty backward pass.
 struct ForgetfulGate : config::LeakyGate {
   template <class R>
   RWKV_HD static void step_back(const R (&before)[1], const R (&x)[2], R dy, R (&dstate)[1], R (&dx)[2]) {

@@ -1,4 +1,4 @@
-/// Live weights leave no part of a model asleep, and are the same numbers in every scalar type.
+/// With live weights every part of a model influences its output; the numbers are the same in every scalar type.
 #include <doctest/doctest.h>
 
 #include <cmath>

@@ -1,6 +1,6 @@
 // error: rwkv: there is no TimeMix for this version; pass a version tag such as rwkv::V4 or a type derived from one
 // error: rwkv: there is no ChannelMix for this version; pass a version tag such as rwkv::V4 or a type derived from one
-// errors: 2
+// errors (GNU): 2
 #include <rwkv/blocks.hpp>
 
 struct V40 {};

@@ -133,6 +133,10 @@ elseif(WAY STREQUAL "bare")
     run("${COMPILER}" -std=c++20 -O2 ${INCLUDES} "${here}/${program}.cpp" -o "${WORK}/${program}" -pthread)
     run("${WORK}/${program}")
   endforeach()
+  # And with its compiled part.
+  run("${COMPILER}" -std=c++20 -DRWKV_COMPILED ${INCLUDES} "${here}/whole.cpp" "${SOURCE}/include/rwkv/compiled.cpp"
+    -o "${WORK}/compiled" -pthread)
+  run("${WORK}/compiled")
 elseif(WAY STREQUAL "cuda")
   # The compiler that -DNVCC names.
   configure(cuda "${WORK}/host" "-Drwkv_DIR=${BUILD}" "-DCMAKE_CUDA_COMPILER=${NVCC}" -DCMAKE_CUDA_ARCHITECTURES=90)

@@ -1,6 +1,8 @@
 # The same programs for every way of getting the library, with a user's own warnings as errors; `only` names some of them.
 set(target_of_blocks rwkv::blocks)
-set(target_of_whole rwkv::rwkv)
+if(NOT target_of_whole)
+  set(target_of_whole rwkv::rwkv)
+endif()
 if(NOT only)
   set(only whole blocks)
 endif()

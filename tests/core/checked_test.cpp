@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "rwkv/system/byte_reader.hpp"
+#include "rwkv/system/utf8.hpp"
 
 using rwkv::Checked;
 

@@ -1,38 +1,19 @@
-# Compiles the kernels of kernels/*.cu and holds what ptxas says against registers.txt: no warning, no spill, no local
-# array, no kernel above its registers, none missing from the table, none in the table alone.
-#
-# For all three architectures where what kernels are made of differs from the parent commit, and where that cannot be
-# told; else for one, with every commit another. The environment's RWKV_ARCHITECTURES, such as "80;90;120" before a
-# release, says otherwise.
+# Compiles the kernels of kernels/*.cu for three architectures and holds what ptxas says against registers.txt: no
+# warning, no spill, no local array, no kernel above its registers, none missing from the table, none in the table alone.
 #
 #   cmake -DNVCC=nvcc -DINCLUDES="include;/usr/include/eigen3" -DWORK=build/registers -P registers.cmake
 #
-# With -DUPDATE=ON it writes the table instead.
+# With -DUPDATE=ON it writes the table instead. The environment's RWKV_REGISTER_ARCHITECTURES, such as 90, names some of
+# the three.
 cmake_minimum_required(VERSION 3.24)
 set(here "${CMAKE_CURRENT_LIST_DIR}")
 list(REMOVE_ITEM INCLUDES /usr/include)  # a system folder by itself; named again it is searched too early
 list(TRANSFORM INCLUDES PREPEND "-isystem=")
 file(MAKE_DIRECTORY "${WORK}")
 set(architectures 80 90 120)
-if(DEFINED ENV{RWKV_ARCHITECTURES})
-  set(architectures $ENV{RWKV_ARCHITECTURES})
-elseif(NOT UPDATE)
-  find_package(Git QUIET)
-  set(changed 1)
-  if(GIT_FOUND)
-    set(device_code ":/*.cuh" ":/*.cu" ":/tests/cuda" ":/include/rwkv/config.hpp" ":/include/rwkv/core" ":/include/rwkv/cell"
-      ":/include/rwkv/op" ":/include/rwkv/backend" ":!/include/rwkv/backend/cpu*")
-    execute_process(COMMAND "${GIT_EXECUTABLE}" diff --quiet HEAD~1 -- ${device_code}
-      WORKING_DIRECTORY "${here}" RESULT_VARIABLE changed ERROR_QUIET)
-  endif()
-  if(changed EQUAL 0)
-    execute_process(COMMAND "${GIT_EXECUTABLE}" rev-list --count HEAD
-      WORKING_DIRECTORY "${here}" OUTPUT_VARIABLE commits OUTPUT_STRIP_TRAILING_WHITESPACE)
-    math(EXPR turn "${commits} % 3")
-    list(GET architectures ${turn} architectures)
-  endif()
+if(DEFINED ENV{RWKV_REGISTER_ARCHITECTURES} AND NOT UPDATE)
+  string(REPLACE " " ";" architectures "$ENV{RWKV_REGISTER_ARCHITECTURES}")
 endif()
-message(STATUS "architectures: ${architectures}")
 set(targets "")
 foreach(architecture IN LISTS architectures)
   list(APPEND targets "-gencode=arch=compute_${architecture},code=sm_${architecture}")
@@ -85,8 +66,8 @@ if(UPDATE)
 endif()
 
 # --- The same against the table. -------------------------------------------------------------------------------------
-list(JOIN architectures "|" wanted)
-file(STRINGS "${table}" rows REGEX "^[0-9]+ sm_(${wanted}) ")
+list(JOIN architectures "|" pattern)
+file(STRINGS "${table}" rows REGEX "^[0-9]+ sm_(${pattern}) ")
 set(failed "")
 set(known "")
 foreach(row IN LISTS rows)
@@ -114,4 +95,4 @@ endif()
 if(failed)
   message(FATAL_ERROR "registers.txt:\n${failed}")
 endif()
-message(STATUS "${count} kernels within their registers")
+message(STATUS "${count} kernels within their registers, for ${architectures}")

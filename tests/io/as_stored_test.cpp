@@ -101,4 +101,9 @@ TEST_CASE("a parameter of one type is not bound to another") {
   float number = 0;
   CHECK_THROWS_WITH_AS(parameter.bind(&number, DType::f32), "emb.weight: a parameter of BF16 numbers is bound to F32",
                        Error);
+  Net<AsStored<float>> any(sizes);
+  auto matrix = any.stored_parameters().front();
+  for (const DType wrong : {DType::f64, DType::i8, DType::i32}) CHECK_THROWS_AS(matrix.bind(&number, wrong), Error);
+  CHECK_THROWS_WITH_AS(std::as_const(any).stored_parameters().front().bind(&number, DType::f32),
+                       "emb.weight: a parameter of a const model cannot be bound", Error);
 }

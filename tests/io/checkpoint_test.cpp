@@ -211,3 +211,11 @@ TEST_CASE("a weight too large for the number type of the file is named, and noth
   CHECK_NOTHROW(save_checkpoint<bf16>(net, path));
   std::filesystem::remove(path);
 }
+
+TEST_CASE("a weight too large for the number type of the model is named when it is loaded") {
+  Draft draft;
+  std::vector<double> numbers(24, 0.5);
+  numbers[7] = 1e300;
+  draft.set("head.weight", DType::f64, {6, 4}, std::as_bytes(std::span(numbers)));
+  CHECK(mentions(draft.error(), "head.weight: element 7, 1e+300, is too large for F32"));
+}

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "rwkv/core/number.hpp"
+#include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
 
 #include "../golden.hpp"

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "checks.hpp"
+#include "rwkv/io/pickle.hpp"
+#include "rwkv/system/crc32.hpp"
 
 using build::bytes;
 using build::check_refused;

@@ -1,11 +1,11 @@
-/// `step` allocates nothing: global operator new is replaced, and Eigen's guard against its own malloc is on. A program
-/// of its own, because a replaced operator new is everybody's.
+/// `step` allocates nothing: global operator new is replaced, and Eigen's malloc guard is on. This is a separate
+/// program, because a replaced operator new affects the whole program.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #define EIGEN_RUNTIME_NO_MALLOC
 #include <doctest/doctest.h>
 
 #include <stdexcept>
-// Eigen's guard is an assertion, which a release build would drop.
+// Eigen's guard is an assertion, which NDEBUG would remove.
 #define eigen_assert(holds) \
   if (!(holds)) throw std::logic_error("Eigen allocated memory")
 
@@ -28,6 +28,10 @@ void* counted(std::size_t size, std::size_t alignment) {
 }
 }  // namespace
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored \
+    "-Wmismatched-new-delete"  // g++ inlines one of each pair and misses that both are replaced
+#endif
 void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
 void* operator new(std::size_t size, std::align_val_t alignment) {
   return counted(size, static_cast<std::size_t>(alignment));

@@ -15,7 +15,7 @@ using config::some_tokens;
 
 TEST_CASE_TEMPLATE("logits have the same bits on any number of threads", T, float, double, bf16, f16) {
   using Net = LanguageModel<V4, T, Cpu>;
-  // Wide enough that products, norms and the recurrence are shared among the threads.
+  // Wide enough that products, norms and the recurrence run on several threads.
   const ModelSizes sizes{.vocab = 301, .width = 328, .depth = 2};
   const auto tokens = some_tokens(150, sizes.vocab);
   const auto one = all_logits(live<Net>(sizes, Cpu(1)), tokens);
@@ -35,7 +35,7 @@ TEST_CASE_TEMPLATE("a scan over time has the same bits on any number of threads"
 }
 
 TEST_CASE("on the CPU a prompt has the bits of its steps") {
-  // Products have one order whatever the rows, so not even rounding tells prefill from decode.
+  // The order of additions in a product does not depend on its number of rows, so prefill and decode give equal bits.
   for (const Index width : {3, 12, 96, 160}) {
     const ModelSizes sizes{.vocab = 50, .width = width, .depth = 3};
     const auto net = live<LanguageModel<V4, float, Cpu>>(sizes, Cpu(2));

@@ -47,7 +47,7 @@ struct LeakyGate {
 };
 static_assert(Scannable<LeakyGate>);
 
-/// The same without the means to scan.
+/// The same recurrence, not scannable.
 struct StepOnly {
   static constexpr auto inputs = LeakyGate::inputs;
   static constexpr int state_size = 1;

@@ -1,4 +1,4 @@
-/// Contexts: values, independence, and what happens when they are asked for nonsense.
+/// Contexts: values, independence, and errors.
 #include <doctest/doctest.h>
 
 #include <rwkv/rwkv.hpp>

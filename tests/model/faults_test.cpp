@@ -1,6 +1,6 @@
-/// Can the suite fail? Every fault below is one that real ports of RWKV-4 have had or could have. Each is put in
-/// through a template parameter (a version policy, a recurrence, a block) or by exchanging two views, and the oracles
-/// of the suite must notice it.
+/// Can the suite fail? Real ports of RWKV-4 have had the faults below, or could have had them. Each fault is injected
+/// through a template parameter (a version policy, a recurrence, a block) or by swapping two views, and the oracles of
+/// the suite must detect it.
 #include <doctest/doctest.h>
 
 #include <rwkv/rwkv.hpp>
@@ -18,8 +18,8 @@ namespace {
 using B = Reference;
 using S = double;
 
-/// The fault that is switched on. One model type with switches in its policies compiles a great deal faster than one
-/// model type for each fault.
+/// The active fault. One model type with run-time switches in its policies compiles much faster than one model type for
+/// each fault.
 enum class Fault {
   none,
   mix_previous,
@@ -154,7 +154,7 @@ struct FaultyHead : Head<S, B> {
 using FaultyLayer = Layer<FaultyTimeMix, FaultyChannelMix>;
 using Net = Model<FaultyEmbedding, Stack<FaultyLayer>, FaultyHead>;
 
-/// Is the recurrence as good as the wkv4 goldens can tell?
+/// Does the recurrence agree with the wkv4 goldens?
 bool recurrence_is_right() {
   for (const auto& path : golden::files("ops", "wkv4_", 6)) {
     const golden::File file(path);
@@ -183,7 +183,7 @@ bool recurrence_is_right() {
   return true;
 }
 
-/// Is the model as good as the golden logits can tell, as a sequence and step by step?
+/// Does the model agree with the golden logits, as a sequence and step by step?
 bool model_is_right(const std::function<void(Net&)>& alter = {}) {
   const auto folder = golden::folder() / "models";
   const golden::File expected(folder / "rwkv4-rand-l2-d32-f32.expected.safetensors");
@@ -213,7 +213,7 @@ TEST_CASE("the oracles catch every single fault") {
   };
   std::vector<Row> rows;
 
-  // Faults that sit in a policy.
+  // Faults in a policy.
   const std::pair<Fault, const char*> switched[] = {
       {Fault::mix_previous, "mix weighs the token before"},
       {Fault::decay_sign, "decay with the wrong sign"},
@@ -242,7 +242,7 @@ TEST_CASE("the oracles catch every single fault") {
   }
   fault = Fault::none;
 
-  // Faults that exchange what belongs apart.
+  // Faults that swap two parameters.
   using Alteration = std::function<void(FaultyLayer&)>;
   const std::pair<const char*, Alteration> in_each_layer[] = {
       {"epsilon of ln1 and ln2 1e-6", [](auto& l) { l.ln1.epsilon = l.ln2.epsilon = 1e-6; }},

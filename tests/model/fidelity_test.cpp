@@ -10,7 +10,7 @@ using namespace rwkv;
 
 namespace {
 
-/// Layers * width numbers of one state tensor, as the official state has it.
+/// One state tensor of all layers, [layers * width], in the layout of the official state.
 template <class Context>
 std::vector<double> state_of(Context& context, const std::string& name) {
   std::vector<double> numbers;
@@ -44,7 +44,7 @@ void check_model(const std::filesystem::path& weights, int threads) {
   CAPTURE(weights.filename().string());
   CAPTURE(threads);
 
-  // Chunks of 7 also carry the state from chunk to chunk.
+  // Chunks of 7 and of 1 also carry the state from chunk to chunk.
   for (const Index chunk : {Index(256), Index(7), Index(1)}) {
     CAPTURE(chunk);
     auto context = net.context({.chunk = chunk});

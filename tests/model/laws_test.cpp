@@ -86,7 +86,7 @@ TEST_CASE_TEMPLATE("sequences that come and go leave the others as they are", C,
   using T = typename C::scalar;
   using Net = LanguageModel<V4, T, typename C::Backend>;
   const auto net = live<Net>({.vocab = 20, .width = 17, .depth = 2, .ffn = 31}, C::backend());
-  // What each sequence would say alone.
+  // The logits after a sequence that runs alone.
   const auto alone = [&](std::span<const Token> tokens) {
     auto context = net.context();
     const auto logits = context.prefill(tokens);
@@ -166,7 +166,7 @@ TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
     const auto net = live<LanguageModel<V4, T, Cpu>>(sizes, Cpu(2));
     const auto scanning = live<LanguageModel<Scanning, T, Cpu>>(sizes, Cpu(2));
     const auto tokens = some_tokens(300, sizes.vocab);
-    const ContextOptions whole{.chunk = 300};  // longer than the scan's chunks of 128
+    const ContextOptions whole{.chunk = 300};  // longer than a chunk of the scan, 128
     CAPTURE(sizes.width);
     CHECK(golden::relative_error(all_logits(scanning, tokens, whole), all_logits(net, tokens, whole)) < tolerance<T>);
   }

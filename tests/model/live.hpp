@@ -1,5 +1,5 @@
 #pragma once
-/// Models with live weights and what they answer to made-up text.
+/// Models with live weights, and their logits for random text.
 #include <vector>
 
 #include "../instances.hpp"

@@ -36,7 +36,7 @@ TEST_CASE_TEMPLATE("the gradients of layer norm are those of the goldens", C, RW
     layer_norm_back(be, scratch.arena(), x.seq(1, rows, width), scale.vec(), 1e-5, dy.seq(1, rows, width),
                     arg::out(dx.seq(1, rows, width)), dscale.vec(), dshift.vec());
     check_gradients(file, path, dx, dscale, dshift);
-    // In place, as a batch, and without the gradient of the shift.
+    // In place, as a batch, and with a frozen shift (null gradient).
     layer_norm_back(be, scratch.arena(), x.seq(rows, 1, width), scale.vec(), 1e-5, dy.seq(rows, 1, width),
                     arg::out(dy.seq(rows, 1, width)), again.vec(), Vec<T>{nullptr, width});
     CHECK(dy.numbers == dx.numbers);

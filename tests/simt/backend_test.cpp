@@ -310,7 +310,7 @@ TEST_CASE("simt: sums over tokens share a launch, and those of frozen parameters
       be.rows(scratch, Multiples{}, arg::cot(seq), arg::sum(one), arg::sum(two), arg::sum(three));
     };
     const auto scratch = scratch_for(be, call);
-    be.sync();
+    be.sync();  // what was queued before is launched then
     const long before = simt::counts.launches;
     call(scratch.arena());
     be.sync();

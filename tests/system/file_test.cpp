@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "../io/checks.hpp"
+#include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
+#include "rwkv/system/stream_files.hpp"
 
 #if !defined(_WIN32)
 #include <sys/stat.h>

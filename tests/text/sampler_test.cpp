@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "rwkv/core/random.hpp"
+
 namespace {
 
 using rwkv::argmax;

@@ -1,63 +1,55 @@
 #!/usr/bin/env bash
-# Holds what it costs users to compile the library, and what it costs to compile its tests, to a budget: user CPU seconds at
-# -O2 above those of the header alone, with half as much again of slack.
+# Holds what the library costs to compile, in user CPU seconds at -O2, to budgets with half as much again of slack, so that
+# it cannot creep up; and the slowest unit of the tests, which it finds in ninja's log and compiles again.
 #
-#   compile_budget.sh g++ [LOG]
-#
-# LOG: a line for every test unit, "seconds kilobytes object", as log_compile.sh leaves it.
+#   compile_budget.sh SOURCE BUILD COMPILER INCLUDE...
 set -euo pipefail
-compiler=$1
-log=${2:-}
-tree=$(cd "$(dirname "$0")/../.." && pwd)
-REPETITIONS=2
-. "$tree/benchmarks/compile_time/measure.sh"
-object=$(mktemp)
-trap 'rm -f "$object"' EXIT
+source=$1 build=$2 compiler=$3
+shift 3
+includes=()
+for folder in "$@"; do
+  [ "$folder" = /usr/include ] || includes+=("-isystem" "$folder")
+done
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-# Beside other work a compiler waits for a core, and where it does, caches and clocks are shared and user seconds grow.
-wait_for_core() {
-  local TIMEFORMAT='%R %U %S'
-  { time compile "$compiler" "$tree" include_blocks "$object"; } 2>&1 | awk '{exit !($1 > 1.2 * ($2 + $3))}'
+# user_seconds COMMAND...: ends the script where other work disturbs the count.
+user_seconds() {
+  local TIMEFORMAT='%U %S %R' user system clock
+  { time "$@" > "$work/log" 2>&1; } 2> "$work/seconds" || { cat "$work/log" >&2; exit 1; }
+  read -r user system clock < "$work/seconds"
+  if awk -v cpu="$user" -v system="$system" -v clock="$clock" 'BEGIN { exit !(clock > 1.5 * (cpu + system) + 0.5) }'; then
+    echo "skipped: the machine is busy: $user s of CPU took $clock s" >&2
+    exit 77
+  fi
+  echo "$user"
 }
-if wait_for_core; then
-  echo "skipped: other work takes the time of a compiler, so its seconds would count too much"
-  exit 0
-fi
+compile() { user_seconds "$compiler" -std=c++20 -O2 -DNDEBUG "${includes[@]}" -c "$1" -o "$work/object"; }
 
 failed=0
-# hold WHAT SECONDS BUDGET
-hold() {
-  echo "$1: $2 s, budget $3 s"
-  if awk "BEGIN {exit !($2 > 1.5 * $3)}"; then
-    echo "  too much: beyond the budget and its slack of half as much again"
-    failed=1
-  fi
+hold() {  # hold WHAT SECONDS BUDGET
+  local verdict=ok
+  awk -v seconds="$2" -v budget="$3" 'BEGIN { exit !(seconds > 1.5 * budget) }' && { verdict="ABOVE THE BUDGET"; failed=1; }
+  awk -v what="$1" -v seconds="$2" -v budget="$3" -v verdict="$verdict" \
+    'BEGIN { printf "%-44s %6.2f s, budget %4.1f s: %s\n", what, seconds, budget, verdict }'
 }
-cost() {
-  compile "$compiler" "$tree" "$1" "$object"  # with its errors, if it does not compile
-  for repetition in $(seq "$REPETITIONS"); do user_seconds compile "$compiler" "$tree" "$1" "$object"; done | least
-}
-above() { awk "BEGIN {printf \"%.2f\", $1 - $2}"; }
+above() { awk -v all="$1" -v headers="$2" 'BEGIN { print (all > headers ? all - headers : 0) }'; }
 
-blocks=$(cost include_blocks)
+programs=$source/benchmarks/compile_time
+blocks=$(compile "$programs/include_blocks.cpp")
 hold "rwkv/blocks.hpp" "$blocks" 2.1
-hold "rwkv/rwkv.hpp" "$(cost include_rwkv)" 4
-hold "a row cell's recur above blocks.hpp" "$(above "$(cost recur_wkv7)" "$blocks")" 1
-hold "a model forward above blocks.hpp" "$(above "$(cost one_model)" "$blocks")" 5
-hold "a model with its gradient above blocks.hpp" "$(above "$(cost one_model_backward)" "$blocks")" 10
+hold "rwkv/rwkv.hpp" "$(compile "$programs/include_rwkv.cpp")" 4
+hold "a forward pass, above its headers" "$(above "$(compile "$programs/one_model.cpp")" "$blocks")" 5
+hold "forward and backward, above the headers" "$(above "$(compile "$programs/one_model_backward.cpp")" "$blocks")" 10
+hold "the recurrence of a row cell, above the headers" "$(above "$(compile "$programs/recur_wkv7.cpp")" "$blocks")" 1
 
-if [ -n "$log" ] && [ -s "$log" ]; then
-  # Of an object compiled twice the last line counts.
-  units=$(awk '{seconds[$3] = $1; memory[$3] = $2} END {for (unit in seconds) print seconds[unit], memory[unit], unit}' "$log" |
-    grep -E ' tests/' || true)
-  [ -n "$units" ] || { echo "$log names no test unit"; exit 1; }
-  echo "$(echo "$units" | wc -l) test units; the dearest: $(echo "$units" | sort -n | tail -n 1)"
-  over=$(echo "$units" | awk '$1 > 1.5 * 15 || $2 > 1.5 * 1048576 {print "  " $1 " s, " int($2 / 1024) " MB: " $3}')
-  if [ -n "$over" ]; then
-    printf 'test units beyond 15 s or 1 GB and their slack:\n%s\n' "$over"
-    failed=1
-  fi
+log=$build/.ninja_log
+if [ -e "$log" ] && command -v ninja > /dev/null; then
+  slowest=$(awk -F'\t' '/^[0-9]/ && $4 ~ /^tests\/.*\.cpp\.o$/ && $4 !~ /simt|odr/ { print $2 - $1, $4 }' "$log" | sort -g | tail -n 1 | cut -d' ' -f2)
+  ninja -C "$build" -t commands "$slowest" | tail -n 1 > "$work/unit.sh"
+  sed -i "s#-o $slowest#-o $work/object#; s#-MF [^ ]*#-MF $work/depends#" "$work/unit.sh"
+  hold "$(basename "$slowest" .o), the slowest unit" "$(cd "$build" && user_seconds sh "$work/unit.sh")" 15
 else
-  echo "no log of the build, so test units are not looked at"
+  echo "skipped: the units of the tests (no log of ninja)"
 fi
 exit $failed

@@ -2,17 +2,29 @@
 #
 #   // error: the sentence                on a line with "error:", from every compiler
 #   // error (GNU): its words             from one compiler only
+#   // errors (GNU): 2                    there are no others
 #
-#   cmake -DCOMPILER=g++ -DID=GNU -DINCLUDES=include;/usr/include/eigen3 -DPREAMBLE=preamble.hpp -DSOURCE=case.cpp
+#   cmake -DCOMPILER=g++ -DID=GNU -DINCLUDES=include;/usr/include/eigen3 -DPARSED=folder -DSOURCE=case.cpp
 #         -P compile_fail.cmake
 #
-# Without SOURCE it precompiles the preamble, a header of what the programs include.
+# Without a SOURCE it parses rwkv/blocks.hpp once, into the folder PARSED, for all cases.
 cmake_minimum_required(VERSION 3.24)
 list(TRANSFORM INCLUDES PREPEND "-I")
+set(parsed "${PARSED}/rwkv/blocks.hpp.gch")
 if(NOT SOURCE)
-  execute_process(COMMAND "${COMPILER}" -std=c++20 ${INCLUDES} -x c++-header "${PREAMBLE}" -o "${PREAMBLE}.gch"
-    COMMAND_ERROR_IS_FATAL ANY)
+  file(MAKE_DIRECTORY "${PARSED}/rwkv")
+  file(WRITE "${PARSED}/blocks.hpp" "#include <rwkv/blocks.hpp>\n")
+  execute_process(COMMAND "${COMPILER}" -std=c++20 ${INCLUDES} -x c++-header "${PARSED}/blocks.hpp" -o "${parsed}"
+    RESULT_VARIABLE status ERROR_VARIABLE report)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${report}")
+  endif()
   return()
+endif()
+if(ID MATCHES "Clang")
+  list(PREPEND INCLUDES -include-pch "${parsed}")
+else()
+  list(PREPEND INCLUDES "-I${PARSED}")  # where rwkv/blocks.hpp is looked for first
 endif()
 
 # Characters that mean something in CMake's lists stand aside, in the text and in the report alike.
@@ -30,7 +42,7 @@ string(REGEX MATCHALL "// error( \\(${ID}\\))?: [^\n]+" sentences "${text}")
 if(NOT sentences)
   message(FATAL_ERROR "${SOURCE} names no sentence for ${ID}")
 endif()
-execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only ${INCLUDES} -include "${PREAMBLE}" "${SOURCE}"
+execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only ${INCLUDES} "${SOURCE}"
   RESULT_VARIABLE status OUTPUT_VARIABLE report ERROR_VARIABLE report)
 if(status EQUAL 0)
   message(FATAL_ERROR "${SOURCE} compiles")
@@ -38,6 +50,10 @@ endif()
 set(printed "${report}")
 plain(report)
 string(REGEX MATCHALL "error: [^\n]+" errors "${report}")
+list(LENGTH errors number)
+if(text MATCHES "// errors \\(${ID}\\): ([0-9]+)" AND NOT number EQUAL CMAKE_MATCH_1)
+  message(FATAL_ERROR "${SOURCE} should lead to ${CMAKE_MATCH_1} errors, but the compiler printed\n${printed}")
+endif()
 foreach(sentence IN LISTS sentences)
   string(REGEX REPLACE "^// error[^:]*: " "" sentence "${sentence}")
   string(FIND "${errors}" "${sentence}" place)

@@ -30,7 +30,7 @@ function(folder_of header result)
   set(${result} "${folder}" PARENT_SCOPE)
 endfunction()
 
-file(GLOB_RECURSE headers RELATIVE "${INCLUDE}/rwkv" "${INCLUDE}/rwkv/*.hpp" "${INCLUDE}/rwkv/*.cuh")
+file(GLOB_RECURSE headers RELATIVE "${INCLUDE}/rwkv" "${INCLUDE}/rwkv/*.hpp" "${INCLUDE}/rwkv/*.ipp" "${INCLUDE}/rwkv/*.cuh")
 set(faults "")
 foreach(header IN LISTS headers)
   folder_of("${header}" folder)

@@ -1,6 +1,7 @@
 # Compiles every C++ block of a Markdown file as a program of its own and runs those that need no arguments.
 #   cmake -DREADME=README.md -DCOMPILER=g++ -DINCLUDES="include;/usr/include/eigen3" -DWORK=folder -P readme.cmake
-# With -DNVCC=nvcc it does so with the CUDA blocks instead.
+# With -DNVCC=nvcc it does so with the CUDA blocks instead; with -DCOMPILED=librwkv_compiled.a and the FLAGS it was compiled
+# with, blocks that read files link what does so.
 cmake_minimum_required(VERSION 3.24)
 list(REMOVE_ITEM INCLUDES /usr/include)  # a system folder by itself; named again it is searched too early
 if(NVCC)
@@ -42,7 +43,15 @@ endif()
 
 foreach(number RANGE 1 ${count})
   set(program "${WORK}/block${number}")
-  execute_process(COMMAND ${compile} "${program}.${suffix}" -o "${program}" RESULT_VARIABLE failed ERROR_VARIABLE errors)
+  set(compiled "")
+  if(COMPILED)
+    set(compiled ${FLAGS} -DRWKV_COMPILED "${COMPILED}")
+    if(SANITIZE)
+      list(APPEND compiled "-fsanitize=${SANITIZE}")
+    endif()
+  endif()
+  execute_process(COMMAND ${compile} "${program}.${suffix}" ${compiled} -o "${program}"
+    RESULT_VARIABLE failed ERROR_VARIABLE errors)
   if(failed)
     message(FATAL_ERROR "C++ block ${number} of ${README} does not compile:\n${errors}")
   endif()

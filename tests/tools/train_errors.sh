@@ -60,6 +60,14 @@ unchanged() {
     refuses "m.$ending: the model is written as .safetensors" "$train" $common --out m.$ending
   done
 
+  # A file under another name, and the picture of the curve.
+  ln -s letter link
+  refuses 'letter: the run would write over this file' "$train" --text link --out letter
+  cp text picture.svg
+  refuses 'picture.svg: the run would write over this file' "$train" $common --text picture.svg --out picture.safetensors
+  refuses 'h.svg: the run would write over this file' "$train" $common --out h.safetensors --curve h.svg
+  refuses '--out: the model needs a name' "$train" $common --out ''
+
   # One run for each model, whatever its name.
   for out in a-0.1 a-0.2 b.v1 b.v2 .c; do
     "$train" $common --out $out > output || { echo "BAD: the run of $out fails"; bad=$((bad + 1)); }

@@ -1,4 +1,5 @@
-/// What a trainer offers beyond the recipe: factors, freezing, averages, parts of batches, initial states; its errors.
+/// Features of the trainer beyond the official recipe: low-rank factors, freezing, averages, gradient accumulation,
+/// initial states; and its errors.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -108,7 +109,8 @@ TEST_CASE("low-rank factors: the model holds W_0 + s B A, and their gradients ar
 TEST_CASE("training low-rank factors leaves all else as it is, and saves as an ordinary model") {
   auto options = small_options();
   options.lora = {.matrices = "blocks.*.att.{key,value}.weight", .rank = 2, .alpha = 4};
-  // A few ordinary steps first: the output matrices start at zero, and nothing before them has a gradient then.
+  // A few ordinary steps first: the output matrices start at zero, so everything before them has gradient zero at
+  // first.
   const auto trained = [] {
     auto net = initialized<Net>(small_sizes);
     Trainer<Net> first(net, small_options());
@@ -188,7 +190,7 @@ TEST_CASE("training the initial state lowers the loss, keeps the weights, and se
   CHECK(after < before - 0.02);
   CHECK(all_weights(net) == weights);
 
-  // The same loss from a context that starts from the trained state.
+  // A context that starts from the trained state gives the same loss.
   const auto initial = trainer.initial_state();
   const std::vector<double> state(initial.begin(), initial.end());
   double sum = 0;
@@ -267,7 +269,7 @@ TEST_CASE("settings and batches that make no sense are named") {
   fails([](Batch& b) { b.targets[5] = -2; }, "rwkv: target -2 at position 5 is outside the vocabulary of 29");
   fails([](Batch& b) { b.targets.assign(33, no_target); }, "rwkv: no position of the batch has a target");
 
-  // A fault in the second part of a batch shows before the first has changed anything.
+  // An error in the second part of a batch is reported before the first part has changed anything.
   std::vector<Batch> parts(2, some_batch(small_options().shape));
   parts[1].tokens[0] = -1;
   const auto numbers = trainer.gradient().state().numbers();

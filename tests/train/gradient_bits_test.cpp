@@ -1,4 +1,4 @@
-/// Equality of gradients to the last bit: threads, what is kept, the head's chunks, what is left out.
+/// Equality of gradients to the last bit, for any threads, memory policy, head chunk and frozen parameters.
 #include <doctest/doctest.h>
 
 #include <rwkv/blocks.hpp>
@@ -21,7 +21,8 @@ using Net = LanguageModel<V4, float, Cpu>;
 using Gradients = std::map<std::string, std::vector<float>>;
 using Wanted = std::function<bool(const TensorSpec&)>;
 
-/// Work enough that threads share it, and little, for laws of which every case takes two passes.
+/// The size of a case: `large` is enough work for several threads; `small` is for laws in which every case takes two
+/// passes.
 struct Size {
   ModelSizes model;
   Index length;
@@ -29,7 +30,8 @@ struct Size {
 const Size large{{.vocab = 61, .width = 112, .depth = 2, .ffn = 131}, 150};
 const Size small{{.vocab = 61, .width = 19, .depth = 1, .ffn = 31}, 23};
 
-/// The gradients of two batches in a row, the loss of the second as "loss", the gradient of its state as "state".
+/// The gradients of two batches in a row by name; the loss of the second as "loss", the gradient of its first state as
+/// "state".
 template <class P>
 Gradients gradients(const Size& size, Cpu be, Index head_chunk, const Wanted& wanted) {
   auto net = live<Net>(size.model, be);

@@ -18,7 +18,7 @@ using Net = LanguageModel<V4, double, Cpu>;
 const ModelSizes sizes{.vocab = 13, .width = 7, .depth = 2, .ffn = 11};
 const Index batch = 2, length = 9;
 
-/// A model in the middle of a text, and its loss on what follows as a function of everything.
+/// A model in the middle of a text, and the loss on the rest as a function of parameters and state.
 struct Loss {
   Net net = config::live<Net>(sizes, Cpu(1));
   Gradient<Net> gradient{net, {.batch = batch, .length = length, .head_chunk = 5}};
@@ -46,7 +46,8 @@ struct Loss {
     return gradient.add(tokens, targets);
   }
 
-  /// How far the derivative of the loss in a random direction of `numbers` is from what their slopes say.
+  /// How far the numerical derivative of the loss in a random direction of `numbers` is from the derivative by
+  /// gradients.
   double defect(std::span<double> numbers, std::span<const double> along, std::uint64_t stream) {
     const std::vector<double> at(numbers.begin(), numbers.end());
     std::vector<double> u;
@@ -62,7 +63,7 @@ struct Loss {
       std::copy(at.begin(), at.end(), numbers.begin());
       return value;
     };
-    // To fourth order. Activations rarely cross their kink within steps as small as these.
+    // Fourth-order differences. With steps this small, activations rarely cross the kink of the relu.
     const double h = 1e-4;
     const double slope = (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h);
     return std::abs(slope - expected) / size;

@@ -1,4 +1,4 @@
-/// Laws of the gradient of a model: whatever the batch, what is kept, what is left out.
+/// Laws of the gradient of a model, for any batch, memory policy and frozen parameters.
 #include <doctest/doctest.h>
 
 #include <rwkv/blocks.hpp>
@@ -42,7 +42,7 @@ double difference(const Gradients<T>& got, const Gradients<T>& want) {
   return worst;
 }
 
-/// Targets of which some are missing.
+/// Targets, some of them missing.
 std::vector<Token> some_targets(Index count, Index vocab) {
   auto targets = some_tokens(count, vocab, 9);
   for (std::size_t i = 2; i < targets.size(); i += 5) targets[i] = no_target;
@@ -92,7 +92,7 @@ TEST_CASE_TEMPLATE("a position without target neither counts nor passes anything
   const auto tokens = some_tokens(12, sizes.vocab);
   auto targets = some_tokens(12, sizes.vocab, 9);
   std::fill(targets.begin() + 7, targets.end(), no_target);
-  // What has no target at the end might as well not be there.
+  // Tokens without targets at the end of a sequence have no effect.
   Gradient<Net> masked(net, {.batch = 1, .length = 12}), shorter(net, {.batch = 1, .length = 7});
   const double loss = masked.add(tokens, targets);
   CHECK(loss == doctest::Approx(shorter.add(std::span(tokens).first(7), std::span(targets).first(7))).epsilon(1e-6));

@@ -1,4 +1,4 @@
-/// Oracle: the gradient of the model that runs in sequence.
+/// Oracle: the gradient of the same model with the sequential schedule.
 #include <doctest/doctest.h>
 
 #include <rwkv/blocks.hpp>
@@ -22,7 +22,7 @@ template <class V>
 std::vector<std::vector<double>> gradients(int threads) {
   using Net = LanguageModel<V, double, Cpu>;
   const ModelSizes sizes{.vocab = 61, .width = 45, .depth = 2, .ffn = 83};
-  const Index batch = 2, length = 300;  // longer than the scan's chunks of 128
+  const Index batch = 2, length = 300;  // longer than a chunk of the scan, 128
   auto net = live<Net>(sizes, Cpu(threads));
   Gradient<Net> gradient(net, {.batch = batch, .length = length});
   for (const std::uint64_t seed : {1u, 2u}) {

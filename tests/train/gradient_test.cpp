@@ -1,4 +1,4 @@
-/// Oracle: the training goldens, which hold the gradients of the official model in every parameter.
+/// Oracle: the training goldens, with the official model's gradient of every parameter.
 #include <doctest/doctest.h>
 
 #include <rwkv/rwkv.hpp>

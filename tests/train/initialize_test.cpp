@@ -1,5 +1,5 @@
-// The start of training: orthogonal matrices, the curves by channel and layer, and the same numbers for a seed wherever
-// they go.
+// Initial weights: orthogonal matrices, the curves over channels and layers; a seed gives the same numbers for every
+// scalar and backend.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -123,7 +123,7 @@ TEST_CASE("initialize: curves by channel and layer") {
   // Layer 0: rho0 = 1, rho1 = 0. Layer 2: rho0 = 1/3, rho1 = 1.
   CHECK(numbers_of(vector_spec(4, Role::mix, 0, {.lift = 0.3}), 3)[3] == near(0.75));
   CHECK(numbers_of(vector_spec(4, Role::mix, 2, {.lift = 0.3}), 3)[3] == near(std::cbrt(0.75) + 0.3));
-  // The shape of official checkpoints, [1, 1, width], runs over the width all the same.
+  // The channel is the last axis also in the shape of official checkpoints, [1, 1, width].
   TensorSpec spec = vector_spec(4, Role::mix, 0);
   spec.shape = {.sizes = {1, 1, 4}, .rank = 3};
   CHECK(numbers_of(spec, 3)[3] == near(0.75));
@@ -236,7 +236,7 @@ TEST_CASE("initialize: the table of RWKV-4 says what the official trainer does")
   CHECK(matrices == 14);
 }
 
-// The head starts with logits of deviation about one half, so the loss starts a little above that of a uniform guess.
+// The initial logits have a standard deviation of about one half, so the loss starts a little above ln(vocab).
 TEST_CASE("initialize: a fresh model guesses almost uniformly") {
   const ModelSizes sizes{.vocab = 256, .width = 48, .depth = 2};
   LanguageModel<V4, float, Cpu> net(sizes);

@@ -1,7 +1,7 @@
 /// A training run short enough to be killed at every one of its file calls; see tests/tools/kill_points.sh.
 ///
-///     kill_points FOLDER          trains, saves its run three times, goes on with the run that lies there
-///     kill_points --check FOLDER  whether the run there is absent or whole
+///     kill_points FOLDER          resumes the run in FOLDER if there is one, trains, saves three times
+///     kill_points --check FOLDER  checks that the run in FOLDER is absent or whole
 #include <cstdio>
 #include <exception>
 #include <filesystem>

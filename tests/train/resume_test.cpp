@@ -1,4 +1,4 @@
-/// A run that is saved and resumed gives the bits of one that was not; damaged and foreign files change nothing.
+/// A resumed run has the same bits as an uninterrupted run; damaged and foreign files change nothing.
 #include <doctest/doctest.h>
 
 #include "setup.hpp"
@@ -13,7 +13,8 @@ using Net = config::SmallNet<>;
 
 namespace {
 
-/// Twelve steps in one go, and five, a file, and seven more in another trainer with other weights to begin with.
+/// Compares twelve steps in one run with five steps, a checkpoint, and seven steps of another trainer that resumes from
+/// it and had other weights before.
 void check_resume(const TrainerOptions& options, bool streams) {
   const TemporaryPath halfway("rwkv_resume_halfway.safetensors"), whole_end("rwkv_resume_whole.safetensors"),
       resumed_end("rwkv_resume_resumed.safetensors");

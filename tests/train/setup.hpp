@@ -18,14 +18,14 @@ template <class T = float>
 using SmallNet = rwkv::LanguageModel<rwkv::V4, T, rwkv::Cpu>;
 
 inline constexpr rwkv::ModelSizes small_sizes{.vocab = 29, .width = 20, .depth = 2, .ffn = 33};
-/// Large enough for every operation to be shared among threads.
+/// Large enough for every operation to run on several threads.
 inline constexpr rwkv::ModelSizes shared_sizes{.vocab = 300, .width = 136, .depth = 2};
 
 inline rwkv::TokenData made_up_text(Index count, Index vocab) {
   std::vector<rwkv::Token> tokens;
   for (Index i = 0; i < count; ++i) {
     const double u = rwkv::Philox{.key = 3}.block(static_cast<std::uint64_t>(i)).uniform_double(0);
-    // A token often follows from the one before, so that there is something to learn.
+    // Most tokens are a function of the previous token, so that there is something to learn.
     const auto next = tokens.empty() || u < 0.3 ? static_cast<Index>(u * 1e6) : tokens.back() * 7 + 3;
     tokens.push_back(static_cast<rwkv::Token>(next % vocab));
   }

@@ -1,4 +1,4 @@
-// Tokens from files and memory, and batches of them that depend on nothing but the seed and the step.
+// Tokens from files and memory, and batches that depend only on the seed and the step.
 #include "rwkv/train/token_data.hpp"
 
 #include <doctest/doctest.h>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "../io/checks.hpp"
+#include "rwkv/system/stream_files.hpp"
 
 using rwkv::Access;
 using rwkv::Batch;
@@ -30,7 +31,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The tokens 0, 1, 2, ..., so that a token says its position.
+/// The tokens 0, 1, 2, ...: every token equals its position.
 TokenData counted(Index size) {
   std::vector<Token> tokens(static_cast<std::size_t>(size));
   std::iota(tokens.begin(), tokens.end(), 0);
@@ -180,7 +181,7 @@ TEST_CASE("random windows: a large batch is several small ones") {
   CHECK(whole.tokens == first.tokens);
 }
 
-// 10 starts, 20000 draws: each is expected 2000 times with a deviation of 42.
+// 10 starts, 20000 draws: the expected count of each is 2000 with a standard deviation of 42.
 TEST_CASE("random windows: every start is as likely as any other, the first and the last included") {
   const RandomWindows windows(counted(13), {.batch = 20, .length = 3}, Seed{2});
   std::vector<int> counts(10);

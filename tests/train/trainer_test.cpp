@@ -11,7 +11,7 @@ using namespace rwkv;
 
 namespace {
 
-/// Runs 20 steps on the golden's batch and compares every loss and every weight that it holds.
+/// Runs 20 steps on the golden batch and compares every loss and every weight in the file.
 template <class C>
 void check_trajectory(const std::string& name, TrainerOptions options) {
   using T = typename C::scalar;

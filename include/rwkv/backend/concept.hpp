@@ -1,6 +1,6 @@
 #pragma once
-/// What a backend is: a memory space and seven verbs, and five more to train on it. Everything above is written
-/// against them, once.
+/// What a backend is: memory, seven verbs and `sync`, and five more verbs for training. The layers above are written
+/// once, against these verbs.
 #include <span>
 
 #include "rwkv/backend/cross_entropy.hpp"
@@ -15,7 +15,7 @@ inline namespace RWKV_ABI {
 
 namespace detail {
 
-/// Stand-ins with which the concept tries the verbs.
+/// Stand-ins for the arguments with which the concept checks the verbs.
 struct RowProgramArchetype {
   template <class R>
   RWKV_HD void map(R x, R& y) const {
@@ -102,26 +102,29 @@ concept HasSumOfSquares = requires(B& be, Arena ws, Mat<float> m) {
 ///                                       and replaced after; the output overlaps no input
 ///     sync()                            returns when all of the above is done
 ///
-/// While the flag `dry` is set every verb returns without touching memory, after taking its scratch from the arena it
-/// was given. Shapes that disagree are an Error while RWKV_CHECKED is 1.
+/// While the flag `dry` is set, every verb takes its scratch from its arena and returns without touching other memory:
+/// a dry pass measures scratch. Shapes that disagree are an Error while RWKV_CHECKED is 1.
 ///
-/// What a backend may have as well, and the library then uses:
+/// Optional members, which the library uses where a backend has them:
 ///
 ///     allocate_host<T>(count), free_host(pointer)
-///                                       memory that the host reaches too: such a backend has a memory of its own, which
-///                                       the host does not touch (see transfer.hpp), and its spans of tokens, targets and
-///                                       losses lie in this one
-///     independent()                     the same device with a queue of its own; contexts take one each
+///                                       memory that host and device both reach, for spans of tokens, targets and
+///                                       losses. A backend with these members has device memory, which the host must
+///                                       not touch (see transfer.hpp)
+///     independent()                     the same device with a new queue; each context takes one
 ///     Recording record(f), replay(recording)
-///                                       the work that f() queues, to be queued again; contexts step so
+///                                       f() queues work, which is recorded; replay queues it again. A context steps by
+///                                       replaying
 ///     rows_each(tasks)                  many small row programs at once (see flat_rows.hpp)
 ///     layer_step(scratch, layer, x, state, y), embedding_step(embedding, tokens, y), head_step(head, x, logits)
-///                                       parts of a model for one token in fewer operations; false where they cannot
+///                                       fused parts of a model for one token; false where the case is not supported.
+///                                       They may prefetch weights before earlier queued work has ended: if you change
+///                                       weights through verbs, call sync() first
 template <class B>
 concept Backend = std::copyable<B> && detail::HasMemory<B> && detail::HasCopies<B> && detail::HasGemm<B> &&
     detail::HasRows<B> && detail::HasRecur<B>;
 
-/// Says in a sentence what a type lacks to be a backend.
+/// Fails to compile with a sentence that says why B is not a backend.
 template <class B>
 consteval bool explain_backend() {
   static_assert(std::copyable<B>, "rwkv: a backend must be copyable: copies are handles to one device");
@@ -140,15 +143,17 @@ consteval bool explain_backend() {
   return Backend<B>;
 }
 
-/// A backend that models are trained on:
+/// A backend that can train:
 ///
 ///     rows(scratch, program, operands...)
-///                                       as rows, also with outputs `sum`; the adjoint of a row program is one itself
+///                                       as rows, also with outputs `sum`; the adjoint of a row program is a row
+///                                       program
 ///     recur_back(scratch, schedule, cell, length, first, dlast, dfirst, operands...)
-///                                       the adjoint of recur from the state `first`: the inputs, `cot` of the output,
-///                                       then an output for each input; dlast is the cotangent of the state after,
-///                                       dfirst [batch, component * lane] receives that of the state before; it is not
-///                                       dlast, and no output overlaps an input or the cot
+///                                       the adjoint of recur from the state `first`. Operands: the inputs, `cot` of
+///                                       the output, then one output for each input. dlast is the cotangent of the
+///                                       final state; dfirst [batch, component * lane] receives the cotangent of
+///                                       `first`. dfirst must not be dlast, and no output may overlap an input or the
+///                                       cot
 ///     scatter_add_rows(scratch, from, tokens, table)
 ///                                       table[tokens[i]] += from[i] in the order of i; from [tokens, width], table
 ///                                       [vocab, width]
@@ -162,7 +167,7 @@ template <class B>
 concept TrainingBackend = Backend<B> && detail::HasSums<B> && detail::HasRecurBack<B> && detail::HasScatterAdd<B> &&
     detail::HasCrossEntropy<B> && detail::HasSumOfSquares<B>;
 
-/// Says in a sentence what a backend lacks to train on.
+/// Fails to compile with a sentence that says why B cannot train.
 template <class B>
 consteval bool explain_training_backend() {
   static_assert(explain_backend<B>());

@@ -1,5 +1,6 @@
 #pragma once
-/// The CPU backend: functors on packs of native vectors, several threads, Eigen underneath.
+/// The CPU backend: functors on packs of native vectors, and several threads. Products are the library's own; Eigen
+/// supplies the vector exponential and the thread pool.
 #include <algorithm>
 #include <new>
 #include <numeric>
@@ -22,10 +23,10 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CPU_ABI {
 
-/// Several threads of this machine. Copies share their threads, also from several threads at a time.
+/// Several threads of this machine. Copies share one thread pool and may be used from several threads at a time.
 ///
-/// Every operation is cut into tiles by its sizes alone and each tile is computed by one thread, so results have the
-/// same bits for any number of threads.
+/// The tiles of an operation depend on its sizes alone, and one thread computes each tile. So results have the same
+/// bits for any number of threads.
 class Cpu {
  public:
   /// While set, verbs return at once: a forward pass then only measures its scratch.
@@ -71,7 +72,7 @@ class Cpu {
     }
   }
 
-  /// Rows are added in their order, whatever the number of threads.
+  /// Adds the rows in order, for any number of threads.
   template <class T, class W, Index N, Index M>
   void scatter_add_rows(Arena, Mat<T, N> from, std::span<const Token> rows, Mat<W, M> table) {
     if (dry) return;
@@ -97,8 +98,8 @@ class Cpu {
     });
   }
 
-  /// Tiles are whole rows or, of rows that are long, parts of one: the lanes of a tile add few enough numbers to keep
-  /// their digits, the sums of the tiles are added in double.
+  /// A tile is several short rows or a part of a long row: few enough numbers for accurate sums in T. The sums of the
+  /// tiles are added in double.
   template <class T, Index N>
   double sum_of_squares(Arena scratch, Mat<T, N> x) {
     using R = Widest<std::remove_const_t<T>>;
@@ -130,7 +131,7 @@ class Cpu {
     const Index tiles = (tile_count(products) + ...);
     const Index work = (multiplications(products) + ...);
     over(tiles, work, multiplications_worth_a_fork, [&](Index tile) {
-      // The tiles of all products form one list; the product that the tile falls into takes it.
+      // The tiles of all products form one list, numbered product after product.
       (multiply_tile(products, tile) || ...);
     });
   }
@@ -140,7 +141,7 @@ class Cpu {
     static_assert(detail::explain_rows_without_scratch<Op...>());
     rows(Arena(nullptr, 0), program, ops...);
   }
-  /// Each tile of tokens has sums of its own, which are then added in the order of the tiles.
+  /// Each tile of tokens accumulates its own partial sums, which are added at the end in the order of the tiles.
   template <class P, class... Op>
   void rows(Arena scratch, const P& program, const Op&... ops) {
     using T = detail::element_t<Op...>;
@@ -205,14 +206,14 @@ class Cpu {
   }
 
  private:
-  // Work below these amounts takes less time than waking a thread.
+  // Below these amounts of work, waking a thread costs more than it saves.
   static constexpr Index multiplications_worth_a_fork = 100'000;
   static constexpr Index elements_worth_a_fork = 32'768;
   static constexpr Index state_updates_worth_a_fork = 32'768;
   static constexpr Index elements_per_tile = 8'192;
-  static constexpr Index weight_bytes_per_tile = 393'216;  // stays in a second-level cache while the rows of x pass
+  static constexpr Index weight_bytes_per_tile = 393'216;  // fits the L2 cache, where all rows of x reuse it
 
-  /// The lanes of a head cut into tiles.
+  /// How the lanes of a head divide into tiles.
   struct LaneTiles {
     Index lanes, per_tile;
     Index count() const { return (lanes + per_tile - 1) / per_tile; }
@@ -251,7 +252,7 @@ class Cpu {
     return product.y.rows * product.y.cols * product.depth();
   }
 
-  /// Computes the tile when it is one of this product's; otherwise counts it down to the next product's.
+  /// Computes the tile if it belongs to this product; otherwise subtracts this product's count and returns false.
   template <class T, class W, class E>
   static bool multiply_tile(const Product<T, W, E>& product, Index& tile) {
     if (const Index count = tile_count(product); tile >= count) {
@@ -285,7 +286,7 @@ class Cpu {
     return true;
   }
 
-  /// A full group of packs; at the end of a head the packs that are left, and the lanes that fill no pack.
+  /// Advances one group of packs. At the end of a head: single packs, then the lanes that do not fill a pack.
   template <class R, int Groups, class C, Index N, class T, class... Op>
   static void advance_tile(C cell, Extent<N> length, T* head_state, LanePlace at, Index begin, Index end,
                            const Op&... ops) {
@@ -304,8 +305,8 @@ class Cpu {
     }
   }
 
-  /// Time in parallel: every chunk but the last is summarised; the summaries carry the state from chunk to chunk; then
-  /// every chunk runs from the state it starts with.
+  /// Time in parallel, in three phases: summarise every chunk but the last (parallel); carry the state from chunk to
+  /// chunk through the summaries (serial); run every chunk from its initial state (parallel).
   template <class C, class T, Index M, class... Op>
   void scan(Arena scratch, Index chunk, C cell, Mat<T, M> state, const Op&... ops) {
     using R = Widest<T>;

@@ -14,7 +14,7 @@ inline namespace RWKV_ABI {
 /// The target of a position that does not count.
 inline constexpr Token no_target = -1;
 
-/// What the gradient of a row's cross entropy is multiplied by, and what it gets on top.
+/// Weights of the terms in the gradient of a row of logits.
 struct CrossEntropyWeights {
   double scale = 1;  ///< of the cross entropy; 1 / counted positions for a mean
   double l2_wrap =
@@ -23,7 +23,8 @@ struct CrossEntropyWeights {
 
 namespace detail {
 
-/// Calls visit(column, lanes) for the columns of a row, R::size at a time; lanes are AllLanes, at the end an int.
+/// Calls visit(column, lanes) for the columns of a row, R::size at a time. `lanes` is AllLanes, or an int for a partial
+/// pack at the end.
 template <class R, class Visit>
 RWKV_INLINE void each_pack(Index columns, const Visit& visit) {
   Index c = 0;
@@ -31,7 +32,7 @@ RWKV_INLINE void each_pack(Index columns, const Visit& visit) {
   if (c < columns) visit(c, static_cast<int>(columns - c));
 }
 
-/// The largest of `count` numbers. A NaN is passed over unless it is the first: then it is the result.
+/// The largest of `count` numbers. NaNs are ignored, but if the first number is NaN, so is the result.
 template <class R, class T>
 RWKV_INLINE T largest_of(const T* numbers, Index count) {
   R most(numbers[0]);
@@ -57,7 +58,7 @@ RWKV_INLINE T cross_entropy_row(T* logits, Index vocab, Token target, const Cros
   }
   const T largest = detail::largest_of<R>(logits, vocab), wanted = logits[target];
   const Index found = std::find(logits, logits + vocab, largest) - logits;
-  const Index top = found < vocab ? found : 0;  // a NaN is not found
+  const Index top = found < vocab ? found : 0;  // std::find does not find a NaN
   R sums(0);
   detail::each_pack<R>(vocab, [&](Index c, auto lanes) {
     const R e = exp(detail::load<R>(logits + c, lanes) - R(largest));

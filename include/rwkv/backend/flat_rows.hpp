@@ -30,8 +30,8 @@ void run_flat_rows(B& be, const FlatRows<P, T, Inputs, Outputs>& task, std::inde
 }
 }  // namespace detail
 
-/// Runs every task, none of which reads what another writes. A backend for which many small operations are dear has a
-/// verb `rows_each(tasks)` that runs them together.
+/// Runs every task. No task may read the outputs of another. A backend on which small operations are expensive may fuse
+/// them in a verb `rows_each(tasks)`.
 template <class B, class P, class T, std::size_t Inputs, std::size_t Outputs>
 void rows_each(B& be, std::span<const FlatRows<P, T, Inputs, Outputs>> tasks) {
   if constexpr (requires { be.rows_each(tasks); }) {

@@ -36,7 +36,7 @@ class Memory {
   Index bytes() const { return bytes_; }
 
  private:
-  std::optional<B> backend_;  // none before there is memory: a backend may be a device
+  std::optional<B> backend_;  // empty without memory, because a default backend may open a device
   std::byte* block_ = nullptr;
   Index bytes_ = 0;
 };

@@ -19,7 +19,7 @@ struct In {
   RWKV_HD const T* row(Index b, Index t) const { return x.row(b, t); }
 };
 
-/// The token before: x[t-1], and what `before` remembers at t = 0.
+/// The previous token's vector: x[t-1], and `before` (from the state) at t = 0.
 template <class T, Index W>
 struct Prev {
   Seq<const T, W> x;
@@ -34,21 +34,21 @@ struct Chan {
   RWKV_HD const T* row(Index, Index) const { return p.data; }
 };
 
-/// A vector along the head that all its lanes read; for row cells.
+/// For row cells: a vector along the head that all lanes of the head read.
 template <class Operand>
 struct Shared {
   Operand operand;
   RWKV_HD auto row(Index b, Index t) const { return operand.row(b, t); }
 };
 
-/// Written.
+/// An output that is written.
 template <class T, Index W>
 struct Out {
   Seq<T, W> y;
   RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
 };
 
-/// Added to.
+/// An output that is added to.
 template <class T, Index W>
 struct Add {
   Seq<T, W> y;
@@ -62,16 +62,17 @@ struct Cot {
   RWKV_HD const T* row(Index b, Index t) const { return x.row(b, t); }
 };
 
-/// Added to, summed over all tokens of all sequences: the gradient of a per-channel parameter. One without memory is
-/// left out.
+/// An output that sums over all tokens of all sequences, and adds to the vector: the gradient of a per-channel
+/// parameter. Skipped when p.data is null (frozen parameter).
 template <class T, Index W>
 struct Sum {
   Vec<T, W> p;
   RWKV_HD T* row(Index, Index) const { return p.data; }
 };
 
-/// The adjoint of `prev`: what the token before receives is added to dx[t-1], at t = 0 it is the cotangent `dfirst` of
-/// the state before; dx[time-1] receives `dlast`, the cotangent of the state after.
+/// The adjoint of `prev`. The gradient that token t passes to the previous token is added to dx[t-1]; at t = 0 it is
+/// written to `dfirst`, the cotangent of the state before. `dlast`, the cotangent of the state after, is added to
+/// dx[time-1].
 template <class T, Index W>
 struct Back {
   Seq<T, W> y;
@@ -123,7 +124,7 @@ constexpr Back<T, W> back(Seq<T, W> dx, Mat<U, C> dlast, Mat<T, M> dfirst) {
 
 namespace detail {
 
-/// A `sum` over the tokens that one thread visits, in a register of its own.
+/// A `sum` over the tokens that one thread visits, accumulated in a register.
 template <class R>
 struct Total {
   R* sum;
@@ -184,8 +185,8 @@ consteval bool explain_rows_without_scratch() {
   return true;
 }
 
-/// The sequence that the first output writes, or the first cotangent when only sums are written: its batch, time and
-/// width are those of the whole operation.
+/// The first operand that is a cotangent or an output other than a sum. Its batch, time and width are the sizes of the
+/// operation.
 template <class First, class... Rest>
 RWKV_HD constexpr auto written(const First& first, const Rest&... rest) {
   if constexpr (is_cot<First>) return first.x;
@@ -196,7 +197,7 @@ RWKV_HD constexpr auto written(const First& first, const Rest&... rest) {
 template <class... Op>
 using element_t = std::remove_const_t<typename decltype(written(std::declval<const Op&>()...))::element>;
 
-/// All lanes of a number are in use; the tail of a row passes their count instead.
+/// Says that all lanes of a number are in use; a partial pack at the end of a row passes an int instead.
 struct AllLanes {};
 
 template <class R, class T>
@@ -217,7 +218,7 @@ RWKV_HD void store(const R& value, T* to, int lanes) {
   value.store(to, lanes);
 }
 
-/// The lanes in use, zero in the others.
+/// Keeps the lanes in use and sets the others to zero.
 template <class R>
 RWKV_HD R only(const R& value, AllLanes) {
   return value;
@@ -227,7 +228,8 @@ RWKV_HD R only(const R& value, int lanes) {
   return first_lanes(value, lanes);
 }
 
-/// One operand of a row program at one place: loaded when it is read, stored when it is written.
+/// One operand of a row program at one token and channel: an input is loaded by the constructor, an output is stored by
+/// finish().
 template <class R, class Op, class Lanes>
 struct Slot {
   const Op& op;
@@ -239,7 +241,7 @@ struct Slot {
       : op(operand), b(batch), t(time), c(channel), lanes(used) {
     if constexpr (!is_output<Op>) value = load<R>(op.row(b, t) + c, lanes);
   }
-  /// One that has been loaded before.
+  /// A slot whose value is already loaded.
   RWKV_HD Slot(const Op& operand, Index batch, Index time, Index channel, Lanes used, const R& loaded)
       : op(operand), b(batch), t(time), c(channel), lanes(used), value(loaded) {}
 

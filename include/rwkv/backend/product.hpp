@@ -14,7 +14,7 @@ struct Identity {
 };
 
 namespace detail {
-/// The second factor of a product: a matrix of W, or one whose type is known at run time.
+/// The second factor of a product: a matrix of W, or a StoredMat whose type is known at run time.
 template <class W>
 using Factor = std::conditional_t<std::is_same_v<W, AnyStorage>, StoredMat, Mat<const W>>;
 }  // namespace detail
@@ -96,7 +96,7 @@ constexpr Product<T, W, Epilogue> mul(Mat<T, N> y, Mat<X, K> x, Transposed<W> w,
   return {y, x, w.matrix, epilogue};
 }
 
-/// dx = dy w, what a linear layer passes back to its input; of plus(dx), dx += dy w.
+/// dx = dy w, the gradient of a linear layer's input; with plus(dx), dx += dy w.
 /// Shapes    dx: [rows, in]   dy: [rows, out]   w: [out, in], also stored in 16 bits
 /// Aliasing  dx must not overlap dy or w
 template <class T, class Y, class W, Index N, Index K, Index M>
@@ -112,7 +112,7 @@ constexpr PlainProduct<T, std::remove_const_t<W>> mul(Plus<T> dx, Mat<Y, K> dy, 
   return product;
 }
 
-/// dw = dy^T x, the gradient of a linear layer's weights; of plus(dw), dw += dy^T x.
+/// dw = dy^T x, the gradient of a linear layer's weights; with plus(dw), dw += dy^T x.
 /// Shapes    dw: [out, in]   dy: [rows, out]   x: [rows, in]
 /// Aliasing  dw must not overlap dy or x
 template <class T, class Y, class X, Index N, Index M>

@@ -11,13 +11,13 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// How a recurrence runs over time. `Auto` leaves it to the backend and may change between versions.
+/// How a recurrence runs over time. `Auto` lets the backend choose; the choice may change between versions.
 struct Auto {};
 /// Token after token.
 struct Sequential {};
-/// Scannable cells: in chunks of `chunk` tokens side by side. Each chunk but the last is summarised, the summaries
-/// carry the state from chunk to chunk, then every chunk runs from its own start. Backends without parallelism may run
-/// it in sequence.
+/// For scannable cells: parallel chunks of `chunk` tokens. Each chunk but the last is summarised; the summaries carry
+/// the state from chunk to chunk; then every chunk runs from its initial state. Backends without parallelism may run it
+/// sequentially.
 struct Scan {
   Index chunk = 128;
 };
@@ -45,14 +45,14 @@ constexpr std::size_t shared_count() {
   else return 0;
 }
 
-/// The numbers of state a lane of `C` keeps; a row cell keeps as many as its head is long.
+/// How many numbers of state a lane of `C` has; in a row cell, the head size.
 template <class C>
 RWKV_HD constexpr Index lane_state_size(Index length) {
   if constexpr (RowCell<C>) return length;
   else return C::state_size;
 }
 
-/// Which operand is which: own inputs, then shared vectors, then the output.
+/// The order of operands: per-lane inputs, then shared vectors, then the output.
 template <class C, class... Op, std::size_t... Nth>
 consteval bool operands_in_order(std::index_sequence<Nth...>) {
   constexpr std::size_t own = input_count<C>;
@@ -74,7 +74,7 @@ consteval bool explain_recur() {
   return true;
 }
 
-/// Checks what a recurrence is given: the head divides the width, the state fits, the operands cover the output.
+/// Checks the arguments of recur: the head size divides the width, the state fits, the operands cover the output.
 template <class C, class T, Index M, class... Op>
 void check_recur(Index length, const Mat<T, M>& state, const Op&... ops) {
   const auto y = written(ops...);
@@ -113,13 +113,13 @@ struct Lanes {
     RWKV_UNROLL_HEAD for (Index n = 0; n < numbers; ++n) store(state[n], head_state + n * head_lanes, used);
   }
 
-  /// Own inputs of the token (b, t).
+  /// The per-lane inputs of the token (b, t).
   template <std::size_t... Nth, class... Op>
   RWKV_HD void load_inputs(R (&x)[own], std::index_sequence<Nth...>, Index b, Index t, const Op&... ops) const {
     (load_input<Nth>(x, b, t, ops), ...);
   }
 
-  /// One token: state and output.
+  /// Runs one token: updates the state and writes the output.
   template <std::size_t... Nth, class... Op>
   RWKV_HD void step(std::index_sequence<Nth...> order, Extent<N> length, Index head, Index b, Index t,
                     const Op&... ops) {
@@ -153,14 +153,14 @@ struct Lanes {
 
 }  // namespace detail
 
-/// Where lanes are: sequence b, head `head` of `head_lanes` lanes, the first lane in use.
+/// The place of a group of lanes: sequence b, head `head` with `head_lanes` lanes, first lane `lane`.
 struct LanePlace {
   Index b, head, head_lanes, lane;
 };
 
-/// Advances Groups * R::size lanes (or `used` lanes, when used is a number) through the tokens [begin, end), writing
-/// each output. `head_state` points at the head's [component, lane] state: read before, replaced after. Several groups
-/// of lanes side by side hide the latency of a chain of dependent operations.
+/// Advances Groups * R::size lanes (or `used` lanes, when used is a number) through the tokens [begin, end) and writes
+/// the outputs. `head_state` points at the head's [component, lane] state, which is read first and replaced at the end.
+/// Several groups in one loop hide the latency of dependent operations.
 template <class R, int Groups, class Used, class C, Index N, class T, class... Op>
 RWKV_HD void advance_lanes(C, Extent<N> length, T* head_state, LanePlace at, Used used, Index begin, Index end,
                            const Op&... ops) {

@@ -9,7 +9,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Tokens whose states are held at a time on the way back; in front of each such stretch a state is kept.
+/// The backward pass recomputes states for this many tokens at a time, from one stored state before each such stretch.
 inline constexpr Index back_stretch = 64;
 
 namespace detail {
@@ -50,7 +50,7 @@ void check_recur_back(const Mat<T, N>& first, const Mat<U, M>& dlast, const Mat<
   (check_operand(ops, y.batch, y.time, y.width), ...);
 }
 
-/// The position of the outputs that are summed over tokens among themselves.
+/// How many `sum` operands precede operand `nth`.
 template <class... Op>
 RWKV_HD constexpr std::size_t sums_before(std::size_t nth) {
   constexpr bool sums[] = {is_sum<Op>...};
@@ -83,7 +83,7 @@ RWKV_HD void load_inputs(R (&x)[input_count<C>], std::index_sequence<Nth...>, In
   (read(std::integral_constant<std::size_t, Nth>{}, ops), ...);
 }
 
-/// The states in front of each of the tokens [begin, end), at most back_stretch of them.
+/// The state before each of the tokens [begin, end), at most back_stretch of them.
 template <class C, class R, class Used, class... Op>
 RWKV_HD void states_of_stretch(R (&states)[back_stretch][C::state_size], const R (&start)[C::state_size], Index b,
                                Index lane, Used used, Index begin, Index end, const Op&... ops) {
@@ -126,7 +126,7 @@ RWKV_HD void retreat(std::index_sequence<Nth...> order, Index b, Index lane, Use
   }
 }
 
-/// Adds what retreat_lanes summed to where the outputs say.
+/// Adds the sums of retreat_lanes to the `sum` operands.
 template <class R, std::size_t Sums, class Used, class... Op>
 RWKV_HD void add_sums(const R (&sums)[Sums], Index lane, Used used, const Op&... ops) {
   std::size_t nth = 0;
@@ -143,21 +143,21 @@ RWKV_HD void add_sums(const R (&sums)[Sums], Index lane, Used used, const Op&...
 
 }  // namespace detail
 
-/// Goes back through the tokens [begin, end), at most back_stretch of them, for R::size channels from `lane` on (or
-/// `used`, when used is a number): `start` is the state in front of them, dstate goes from the cotangent of the state
-/// behind them to that of `start`. The outputs of the inputs are written; those that are summed are added to `sums`, in
-/// their order.
+/// The backward pass through the tokens [begin, end), at most back_stretch of them, for R::size channels from `lane` on
+/// (or `used`, when used is a number). `start` is the state before them. dstate holds the cotangent of the state after
+/// them and receives the cotangent of `start`. Writes the gradients of the inputs; a `sum` operand is added to its
+/// element of `sums` instead.
 template <class R, class C, class Used, std::size_t Sums, class... Op>
 RWKV_HD void retreat_lanes(C, Index b, Index lane, Used used, Index begin, Index end, const R (&start)[C::state_size],
                            R (&dstate)[C::state_size], R (&sums)[Sums], const Op&... ops) {
   detail::retreat<C>(std::index_sequence_for<Op...>(), b, lane, used, begin, end, start, dstate, sums, ops...);
 }
 
-/// How the cotangent of the state behind a stretch of time becomes that of the state in front of it: through the linear
-/// map of the stretch, plus what its outputs add. Stretches compose, so the way back is a scan over time as well.
+/// The backward pass through a stretch of time as an affine map: from the cotangent of the state after the stretch to
+/// the cotangent of the state before it. These maps compose, so the backward pass is a scan over time as well.
 template <class R, int States>
 struct StretchBack {
-  R map[States][States];  ///< map[n]: the cotangent in front when component n behind has cotangent 1
+  R map[States][States];  ///< map[n]: the cotangent before the stretch for cotangent 1 of component n after it
   R added[States];
 
   RWKV_HD static StretchBack identity() {
@@ -178,7 +178,7 @@ struct StretchBack {
   }
 };
 
-/// The same stretch as retreat_lanes, as a map: extends `back`, which describes what lies behind it, to the front.
+/// The stretch of retreat_lanes as a map: prepends it to `back`, the map of the tokens after it.
 template <class R, class C, class Used, class... Op>
 RWKV_HD void extend_back(C, StretchBack<R, C::state_size>& back, Index b, Index lane, Used used, Index begin, Index end,
                          const R (&start)[C::state_size], const Op&... ops) {

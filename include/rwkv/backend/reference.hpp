@@ -124,7 +124,7 @@ class Reference {
     }
   }
 
-  /// The adjoint by dual numbers even where the cell brings its own, from the states of the whole sequence.
+  /// Always the adjoint from dual numbers, never a hand-written one. Keeps the states of the whole sequence.
   template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
   void recur_back(Arena scratch, Schedule, C, Extent<N>, Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst,
                   const Op&... ops) {
@@ -157,7 +157,7 @@ class Reference {
   }
 
  private:
-  /// A cell without the adjoint it brings.
+  /// The cell with its hand-written adjoint hidden.
   template <class C>
   struct Derived {
     static constexpr auto inputs = C::inputs;

@@ -9,10 +9,10 @@
 ///     template <class R> void reduce(Stage<0>, const R* totals, R* terms, R input, ...) const
 ///     template <class R> void reduce(Stage<1>, const R* totals, R* terms, R input, ...) const
 ///
-/// in which `terms` receives what the channel adds to the stage's totals and `totals` holds those of all earlier
-/// stages; its map takes `totals` first. Once a stage is complete, `template <class R> void finish(Stage<1>, R* totals)
-/// const` may turn its totals into what follows needs. A program may reduce over equal groups of channels; its member
-/// `groups` says how many.
+/// `terms` receives the channel's contribution to the totals of the stage; `totals` holds the totals of all earlier
+/// stages. The map of such a program takes `totals` as its first argument. An optional `template <class R> void
+/// finish(Stage<1>, R* totals) const` transforms the totals when a stage is complete. A program with a member `groups`
+/// reduces over that many equal groups of channels.
 #include <utility>
 
 #include "rwkv/backend/operand.hpp"
@@ -26,7 +26,7 @@ template <int... Counts>
 struct Stages {
   static constexpr int count = sizeof...(Counts);
   static constexpr int total = (0 + ... + Counts);
-  /// Totals of the stages in front of `stage`.
+  /// The number of totals in the stages before `stage`.
   RWKV_HD static constexpr int before(int stage) {
     constexpr int counts[] = {Counts..., 0};
     int sum = 0;
@@ -92,8 +92,8 @@ RWKV_HD void map_slots(const P& program, [[maybe_unused]] const R* totals, S... 
 
 }  // namespace detail
 
-/// Applies a row program without stages to R::size channels of the token (b, t), from channel c, or to as many as
-/// `lanes` says.
+/// Applies a row program without stages to the token (b, t), from channel c on: to R::size channels, or to `lanes` when
+/// lanes is a number.
 template <class R, class P, class Lanes, class... Op>
 RWKV_HD void apply_channels(const P& program, Index b, Index t, Index c, Lanes lanes, const Op&... ops) {
   detail::map_slots<R>(program, nullptr, detail::Slot<R, Op, Lanes>(ops, b, t, c, lanes)...);

@@ -1,5 +1,5 @@
 #pragma once
-/// The adjoint of a row program, derived from the program itself, so no backend knows of it.
+/// The adjoint of a row program, derived from the program. It is a row program, so backends need no code for it.
 #include <cstddef>
 #include <utility>
 
@@ -11,10 +11,10 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// The adjoint of a row program without stages, as a row program. Operands: the inputs of P, a `cot` for each of its
-/// outputs, then one output for each input: `out` or `add` for an `in`, `sum` for a `chan`, `back` for a `prev`, which
-/// comes after the output of the `in` that it shares dx with.
+/// outputs, then one output for each input: `out` or `add` for an `in`, `sum` for a `chan`, `back` for a `prev`. A
+/// `back` shares dx with the output of an `in` and must come after it.
 ///
-/// P is evaluated once on dual numbers with a direction for every input, unless it brings
+/// P is evaluated once on dual numbers with one direction for each input, unless it has a hand-written
 ///
 ///     template <class R> void map_back(const R (&x)[inputs], const R (&dy)[outputs], R (&dx)[inputs]) const
 template <class P>
@@ -29,7 +29,7 @@ inline constexpr std::size_t cotangents_of = (std::size_t{is_cot<Op>} + ... + 0)
 template <class... Op>
 inline constexpr std::size_t inputs_of = (std::size_t{!is_cot<Op> && !is_output<Op>} + ... + 0);
 
-/// Whether the operands come in their order and every output is of the kind that its input asks for.
+/// Whether the operands are in order and every output has the kind that matches its input.
 template <class... Op>
 consteval bool back_operands_match() {
   constexpr std::size_t inputs = inputs_of<Op...>, before_outputs = inputs + cotangents_of<Op...>;
@@ -73,7 +73,7 @@ RWKV_HD void map_back(const P& program, std::index_sequence<In...>, std::index_s
   }
 }
 
-/// The cotangents of the inputs at one token.
+/// The gradients of the inputs at one token.
 template <class R, class P, class Lanes, std::size_t Inputs, std::size_t... Nth, class... Op>
 RWKV_HD void row_back_at(const P& program, std::index_sequence<Nth...>, Index b, Index t, Index c, Lanes lanes,
                          R (&dx)[Inputs], const Op&... ops) {

@@ -1,6 +1,6 @@
 #pragma once
-/// Numbers on their way between a backend's memory and the host's. Nothing above the backends reads or writes a
-/// backend's memory by itself, unless the host owns it.
+/// Copies between a backend's memory and the host's. Code above the backends reads and writes device memory through
+/// these functions only.
 #include <algorithm>
 #include <cstddef>
 #include <span>
@@ -13,14 +13,14 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Whether the host reads and writes the memory of a backend itself. A backend with memory of its own has
-/// `allocate_host<T>(count)` and `free_host(block)` for memory that both reach.
+/// Whether the host can read and write a backend's memory directly. A backend with device memory has
+/// `allocate_host<T>(count)` and `free_host(block)` for memory that host and device both reach.
 template <class B>
 inline constexpr bool host_reaches = !requires(std::remove_const_t<B> & be) {
   be.template allocate_host<std::byte>(Index{1});
 };
 
-/// Writes numbers of the host to a backend's memory; done when it returns.
+/// Copies numbers from the host to a backend's memory; complete when it returns.
 template <class B, class T>
 void upload(B& be, std::span<const T> from, T* to) {
   const Index count = std::ssize(from);
@@ -29,7 +29,7 @@ void upload(B& be, std::span<const T> from, T* to) {
   be.sync();
 }
 
-/// Numbers of a backend's memory for the host to read: themselves where the host reaches them, else a copy.
+/// A backend's numbers for the host to read: in place where the host can, otherwise a copy.
 template <class B, class T>
 class OnHost {
  public:
@@ -69,7 +69,7 @@ void write_numbers(B& be, std::span<T> to, const Value& value) {
   }
 }
 
-/// One block of numbers that both the host and a backend reach: tokens on their way in, losses on their way out.
+/// A block of numbers that host and backend both reach, for tokens that go in and losses that come out.
 template <class T, class B>
 class Exchange {
  public:

@@ -13,8 +13,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A time mix around any channel recurrence: the author writes the cell, the block supplies token shift, one projection
-/// for each input the cell names, a receptance gate and the output projection:
+/// A time mix around any channel cell. The author writes the cell; the block adds token shift, one projection for each
+/// named input of the cell, a receptance gate and the output projection:
 ///
 ///     x_i = W_i mix_i(x) for every input i,   y = W_o (sigmoid(W_r mix_r(x)) * cell(x_0, x_1, ...))
 ///
@@ -47,7 +47,7 @@ class CellMix {
     Mat<compute> shift;  // [batch, width], the last x
     Mat<compute> cell;   // [batch, state_size * width]
   };
-  /// What forward computes on its way.
+  /// Intermediate results of forward that backward reads.
   struct Tape {
     Seq<const compute, Width> x;
     std::array<Seq<compute, Width>, inputs> mixed, projected;
@@ -114,7 +114,7 @@ class CellMix {
     reset_state<Cell>(be, state.cell);
   }
 
-  /// For training the initial state; see op/initial_state.hpp.
+  /// For training the initial state: see op/initial_state.hpp.
   void begin_tuning(B& be, State& state) const {
     reset(be, state);
     rwkv::begin_tuning<Cell>(be, state.cell);
@@ -143,7 +143,7 @@ class CellMix {
   }
 
  private:
-  /// Calls f(0, 1, ...) with the number of every input.
+  /// Calls f(0, 1, ...) with the indices of all inputs.
   template <class F>
   static void with_inputs(const F& f) {
     [&]<std::size_t... Nth>(std::index_sequence<Nth...>) { f(Nth...); }

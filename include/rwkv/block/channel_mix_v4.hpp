@@ -43,7 +43,7 @@ class ChannelMix<V, S, B, D> {
     Mat<compute> shift;  // [batch, width], the last x
   };
 
-  /// What forward computes on its way.
+  /// Intermediate results of forward that backward reads.
   struct Tape {
     Seq<const compute, Width> x;
     Seq<compute, Width> xk, xr, r, v;

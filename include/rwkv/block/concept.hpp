@@ -10,14 +10,14 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 namespace detail {
-/// Stands for a visitor of parameters or states.
+/// A stand-in for a visitor of parameters or states in concept checks.
 struct VisitorArchetype {
   void operator()(const auto&...) const {}
 };
 }  // namespace detail
 
-/// A block maps a batch of sequences to one of the same shape and remembers what it needs of the past in its State. It
-/// is a descriptor, sizes and views of its parameters, and owns nothing.
+/// A block maps a batch of sequences to a batch of the same shape. Its State remembers the past. A block is a
+/// descriptor: sizes, and views of its parameters; it owns no memory.
 ///
 ///     K(sizes, layer)                                        made from the model's sizes and the layer's number
 ///     void forward(B&, Arena, x, State&, y) const            x, y: [batch, time, width]; time 1 is a step
@@ -27,11 +27,11 @@ struct VisitorArchetype {
 ///     static void visit(self, prefix, visitor)               visitor(TensorSpec, view) for every parameter
 ///     void visit_state(State&, prefix, visitor) const        visitor(name, numbers per sequence, view) for every state
 ///
-/// backward is the adjoint of the forward that filled the tape from the state `first`: from the cotangents of y and of
-/// the state after, dy and dlast, it writes those of x and of the state before, dx and dfirst, and adds those of the
-/// parameters to `grad`, a block of the same type whose views point to gradients. x must still be what it was;
-/// dx must not overlap dy, dfirst must not be dlast, because it is written while the other is still to be read. Only
-/// blocks that are trained need it.
+/// backward is the adjoint of the forward pass that filled the tape from the state `first`. It reads dy and dlast, the
+/// cotangents of y and of the state after the sequence. It writes dx and dfirst, the cotangents of x and of the state
+/// before, and adds the parameter gradients to `grad`, a block of the same type whose views point to gradients. x must
+/// be unchanged since forward. dx must not overlap dy; dfirst must not be dlast, which is read after dfirst is written.
+/// Only trained blocks need backward.
 template <class K>
 concept Block = requires(K& block, const K& fixed, typename K::backend& be, Arena ws,
                          Seq<const typename K::compute, K::Width> x, Seq<typename K::compute, K::Width> y,

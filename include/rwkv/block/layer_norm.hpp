@@ -33,7 +33,7 @@ class LayerNorm {
 
   explicit LayerNorm(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
 
-  /// What it computes, for backends that make it part of a kernel.
+  /// The norm as a row program, for backends that fuse it into a kernel.
   Normalise program() const { return detail::normalise_groups(dims.width, 1, epsilon); }
 
   /// Shapes    x, y: [batch, time, width]
@@ -50,7 +50,7 @@ class LayerNorm {
     layer_norm_back(be, ws, x, params.scale, epsilon, dy, dx, grad.params.scale, grad.params.shift);
   }
 
-  /// What backward needs when the norm is a block by itself; y is then apart from x.
+  /// The tape of the norm as a block of its own; y must then not overlap x.
   struct Tape {
     Seq<const compute, Width> x;
   };

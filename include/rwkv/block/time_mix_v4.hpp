@@ -50,7 +50,7 @@ class TimeMix<V, S, B, D> {
     WKVState<V, S, B> wkv;
   };
 
-  /// What forward computes on its way.
+  /// Intermediate results of forward that backward reads.
   struct Tape {
     Seq<const compute, Width> x;
     Seq<compute, Width> xk, xv, xr, k, v, r, wkv, gated;

@@ -8,7 +8,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Shifts a sequence by one token: y[t] = x[t-1], and y[0] is the token the state remembers.
+/// Shifts a sequence by one token: y[t] = x[t-1], and y[0] is the token in the state.
 template <class S, class B, class D>
 class TokenShift {
   static_assert(explain_block_parameters<S, B>());

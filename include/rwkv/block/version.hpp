@@ -1,5 +1,5 @@
 #pragma once
-/// Version tags: what distinguishes one RWKV from another, as a policy. Derive from one to make a variant.
+/// Version tags: policies that list the parts in which RWKV versions differ. Derive from a tag to make a variant.
 #include "rwkv/backend/recur.hpp"
 #include "rwkv/cell/wkv4.hpp"
 #include "rwkv/op/activation.hpp"
@@ -10,7 +10,7 @@ inline namespace RWKV_ABI {
 
 /// RWKV-4 (Peng et al., "RWKV: Reinventing RNNs for the Transformer Era").
 struct V4 {
-  using Mix = MixCurrent;          ///< how a token mixes with the one before
+  using Mix = MixCurrent;          ///< how a token mixes with the previous token
   using Decay = NegativeExp;       ///< from the stored time_decay to the log decay of the recurrence
   using Cell = WKV4;               ///< the recurrence
   using Gate = SigmoidGate;        ///< receptance gate of both mixes

@@ -6,8 +6,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// What the recurrence of a time mix remembers of a batch of sequences, component-major with the channel last. For
-/// RWKV-4 the components are numerator, denominator and exponent: the official aa, bb, pp.
+/// The recurrent state of a time mix for a batch of sequences, component-major with the channel last. For RWKV-4 the
+/// components are numerator, denominator and exponent: the official aa, bb, pp.
 template <class V, class S, class B>
 struct WKVState {
   static_assert(explain_recurrence<typename V::Cell>() && !RowCell<typename V::Cell>,

@@ -2,8 +2,8 @@
 /// What a recurrence is, and what the library derives from it.
 ///
 /// A recurrence is written for one *lane* in a generic number R. In a channel cell (RWKV-4) a lane is a channel with a
-/// few numbers of state. In a row cell (RWKV-5 to 7) a lane is one row of a head's matrix state: its state is as long
-/// as the head, and the vectors along the key axis are shared by all lanes of the head.
+/// few numbers of state. In a row cell (RWKV-5 to 7) a lane is one row of a head's matrix state: it has as many numbers
+/// of state as the head has channels, and all lanes of the head share the vectors along the key axis.
 #include <array>
 #include <cstddef>
 #include <string_view>
@@ -39,7 +39,7 @@ concept RowCell = requires {
 
 namespace detail {
 
-/// Stands for the shared vectors of a head where only types matter.
+/// A stand-in for the shared vectors of a head in concept checks.
 template <class R>
 struct HeadArchetype {
   R operator()(int vector, Index n) const;
@@ -82,13 +82,13 @@ template <class C>
 concept Recurrence = detail::NamesInputs<C> &&
     (detail::RowSteps<C, One<double>> || detail::ChannelSteps<C, One<double>>);
 
-/// A channel cell whose stretches of time compose, so that time runs in parallel: `lift` makes the element of one
-/// token, `compose(earlier, later)` joins two stretches, `enter` advances a state by one. Law: enter(s, lift(x)) leaves
-/// the same state as step(s, x).
+/// A channel cell whose stretches of time compose, so that a scan can run time in parallel. `lift` makes the stretch of
+/// one token, `compose(earlier, later)` joins two stretches, `enter` advances a state by one stretch. Law:
+/// enter(s, lift(x)) leaves the same state as step(s, x).
 template <class C>
 concept Scannable = Recurrence<C> && !RowCell<C> && detail::Composes<C, One<double>>;
 
-/// Says in a sentence what a type lacks to be a recurrence.
+/// Fails to compile with a sentence that says why C is not a recurrence.
 template <class C>
 consteval bool explain_recurrence() {
   static_assert(detail::NamesInputs<C>,

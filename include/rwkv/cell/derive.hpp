@@ -6,20 +6,20 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A channel cell that brings the adjoint of its step:
+/// A channel cell with a hand-written adjoint of its step:
 ///
 ///     template <class R> static void step_back(const R (&before)[state_size], const R (&x)[inputs], R dy,
 ///                                              R (&dstate)[state_size], R (&dx)[inputs])
 ///
-/// `before` is the state that the step started from and dy the cotangent of its output; dstate goes from the cotangent
-/// of the state after to that of the state before, dx receives those of the inputs.
+/// `before` is the state before the step and dy the cotangent of its output. dstate holds the cotangent of the state
+/// after the step and receives the cotangent of the state before it; dx receives the cotangents of the inputs.
 template <class C, class R = One<double>>
 concept HasAdjoint = !RowCell<C> && requires(const R (&before)[C::state_size], const R (&x)[C::inputs.size()], R dy,
                                              R (&dstate)[C::state_size], R (&dx)[C::inputs.size()]) {
   C::step_back(before, x, dy, dstate, dx);
 };
 
-/// The adjoint of a step from one evaluation on dual numbers, with a direction for every number of state and input.
+/// The adjoint of a step, derived: one evaluation on dual numbers with one direction per number of state and per input.
 template <class C, class R, int States, int Inputs>
 RWKV_HD void derived_step_back(const R (&before)[States], const R (&x)[Inputs], R dy, R (&dstate)[States],
                                R (&dx)[Inputs]) {
@@ -37,20 +37,20 @@ RWKV_HD void derived_step_back(const R (&before)[States], const R (&x)[Inputs], 
   RWKV_UNROLL for (int i = 0; i < Inputs; ++i) dx[i] = along[States + i];
 }
 
-/// The adjoint of a step: the cell's own, or the derived one.
+/// The adjoint of a step: hand-written if the cell has it, otherwise derived.
 template <class C, class R, int States, int Inputs>
 RWKV_HD void step_back(const R (&before)[States], const R (&x)[Inputs], R dy, R (&dstate)[States], R (&dx)[Inputs]) {
   if constexpr (HasAdjoint<C, R>) C::step_back(before, x, dy, dstate, dx);
   else derived_step_back<C>(before, x, dy, dstate, dx);
 }
 
-/// A channel cell that brings what a stretch of time does to the cotangent of the state, smaller than any linear map:
+/// A channel cell that has the adjoint of a whole stretch of time, in fewer numbers than a full matrix (StretchBack):
 ///
 ///     template <class R> struct Back {
 ///       static Back identity();
 ///       void extend(const R (&before)[state_size], const R (&x)[inputs], R dy);  // by a token in front
 ///       void extend(const Back& front);                                          // by a stretch in front
-///       void operator()(R (&dstate)[state_size]) const;                          // from behind it to its front
+///       void operator()(R (&dstate)[state_size]) const;  // cotangent of the state after -> of the state before
 ///     };
 template <class C, class R = One<double>>
 concept HasBack = Scannable<C> && requires(typename C::template Back<R> back, R (&dstate)[C::state_size]) {
@@ -58,7 +58,7 @@ concept HasBack = Scannable<C> && requires(typename C::template Back<R> back, R 
   back(dstate);
 };
 
-/// Advances the state by one token, without the output where the cell can.
+/// Advances the state by one token; a scannable cell skips the output.
 template <class C, class R, int States, int Inputs>
 RWKV_HD void advance(R (&state)[States], const R (&x)[Inputs]) {
   if constexpr (Scannable<C>) C::enter(state, C::lift(x));

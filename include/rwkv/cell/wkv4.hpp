@@ -10,14 +10,14 @@ inline namespace RWKV_ABI {
 ///     wkv_t = (sum_{i<t} e^{(t-1-i) w + k_i} v_i + e^{u+k_t} v_t) / (sum_{i<t} e^{(t-1-i) w + k_i} + e^{u+k_t})
 ///
 /// per channel, with w = -exp(time_decay) < 0 and u = time_first (Peng et al., "RWKV: Reinventing RNNs for the
-/// Transformer Era", eq. 16). Numerator and denominator are kept divided by e^p, p their largest exponent so far, so
-/// that no exponential ever overflows, for any key above -1e38, the exponent of an empty state. State: numerator a,
-/// denominator b, exponent p; the official aa, bb, pp.
+/// Transformer Era", eq. 16). The state is numerator a, denominator b and exponent p (the official aa, bb, pp). a and b
+/// are stored divided by e^p, where p is the largest exponent so far, so no exponential overflows. An empty state has
+/// p = -1e38; keys must be larger.
 struct WKV4 {
   static constexpr auto inputs = Inputs{"decay", "bonus", "key", "value"};
   static constexpr int state_size = 3;
 
-  /// A stretch of time: it decays what came before by e^log_decay and adds (a, b) e^p.
+  /// A stretch of time: multiplies the sums before it by e^log_decay and adds (a, b) e^p.
   template <class R>
   struct Stretch {
     R log_decay, a, b, p;
@@ -30,14 +30,15 @@ struct WKV4 {
     state[2] = R(-1e38);
   }
 
-  /// An empty state at scale 1 in place of 0, where numerator and denominator have derivatives.
+  /// An empty state with exponent 0: its numerator and denominator have gradients, which the scale e^-1e38 = 0 of
+  /// init() would make zero.
   template <class R>
   RWKV_HD static void init_tuned(R (&state)[3]) {
     state[0] = R(0);
     state[1] = R(0);
     state[2] = R(0);
   }
-  /// A denominator is a sum of positive weights.
+  /// The denominator is a sum of positive weights, so it must not be negative.
   template <class R>
   RWKV_HD static void make_valid(R (&state)[3]) {
     state[1] = max(state[1], R(0));
@@ -52,14 +53,15 @@ struct WKV4 {
     return wkv;
   }
 
-  /// The adjoint of a step. The exponent p only scales, so its derivative is zero except that of the state before, by
-  /// which the numerator a e^p and the denominator b e^p depend on it. No exponential here exceeds 1.
+  /// The adjoint of a step. The output does not depend on which scale the new state is stored under, so the cotangent
+  /// of the new p is ignored. The old p has a gradient, because the numerator is a e^p and the denominator b e^p. No
+  /// exponential here exceeds 1.
   template <class R>
   RWKV_HD static void step_back(const R (&before)[3], const R (&x)[4], R dy, R (&dstate)[3], R (&dx)[4]) {
     const R a = before[0], b = before[1], p = before[2];
     const R w = x[0], u = x[1], k = x[2], v = x[3];
-    const ExpPair<R> out = exp_pair(p, u + k);  // of the readout
-    const ExpPair<R> up = exp_pair(p + w, k);   // of the update
+    const ExpPair<R> out = exp_pair(p, u + k);  // factors of the output
+    const ExpPair<R> up = exp_pair(p + w, k);   // factors of the new state
     const R inverse = R(1) / (out.first * b + out.second);
     const R y = (out.first * a + out.second * v) * inverse;
     const R g = dy * inverse;
@@ -73,8 +75,8 @@ struct WKV4 {
     dstate[2] = a * dstate[0] + b * dstate[1];
   }
 
-  /// The way back through a stretch of time: the cotangents of numerator and denominator decay by `kept`, and its
-  /// outputs add (a, b). That of the exponent behind has no effect.
+  /// The backward pass through a stretch of time: the cotangents of numerator and denominator are multiplied by `kept`,
+  /// and the outputs of the stretch add (a, b). The cotangent of the exponent after it is ignored.
   template <class R>
   struct Back {
     R kept, a, b;

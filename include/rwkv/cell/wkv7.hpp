@@ -10,7 +10,7 @@ inline namespace RWKV_ABI {
 ///     S_t = S_{t-1} (diag(w_t) + a_t b_t^T) + v_t k_t^T,    y_t = S_t r_t
 ///
 /// with S of shape [value, key] (Peng et al., "RWKV-7 Goose with Expressive Dynamic State Evolution", eq. 17). `decay`
-/// is w itself, in (0, 1). Rows of S never mix, so one lane per row is exact.
+/// is w itself, in (0, 1). The rows of S are independent, so each row is a lane.
 struct WKV7 {
   static constexpr auto inputs = Inputs{"value"};
   static constexpr auto shared = Inputs{"receptance", "decay", "key", "a", "b"};

@@ -1,6 +1,6 @@
 #pragma once
-/// Laws of the way back, to be held against one's own blocks and recurrences: exact, because derivatives come from dual
-/// numbers and not from differences.
+/// Laws that the backward pass of a block or cell must satisfy, for tests of your own. They hold to rounding, because
+/// the derivatives come from dual numbers and not from finite differences.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,7 +14,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Where a law is tried: made-up numbers from a seed, and how long the sequence is.
+/// The case in which a law is tried: sizes, and the seed of the random numbers.
 struct LawTrial {
   Index batch = 2;
   Index time = 7;
@@ -60,7 +60,7 @@ void fill_centred(std::vector<T>& numbers, std::uint64_t seed, std::uint64_t str
   std::transform(drawn.begin(), drawn.end(), numbers.begin(), [](double x) { return static_cast<T>(x); });
 }
 
-/// Live parameters, the state after some tokens, an input, and cotangents of all that comes out.
+/// Draws live parameters, a state after some tokens, an input, and cotangents of y and of the last state.
 template <class K, class P>
 void draw(BlockRun<K, P>& run, const ModelSizes& sizes, const LawTrial& trial) {
   enum Stream : std::uint64_t { input, earlier, of_output, of_state, parameter };
@@ -87,16 +87,16 @@ void draw(BlockRun<K, P>& run, const ModelSizes& sizes, const LawTrial& trial) {
 
 }  // namespace detail
 
-/// How far a block's backward is from the adjoint of its forward. BlockOf<S> is the block with scalar S:
+/// How far a block's backward pass is from the adjoint of its forward pass. BlockOf<S> is the block with scalar S:
 ///
 ///     template <class S> using Mine = TimeMix<V4, S, Reference>;
 ///     adjoint_defect<Mine>({.width = 19}, {.time = 65}) < 1e-12
 ///
-/// All inputs, states and parameters change at once in random directions u, and all outputs and states after get random
-/// cotangents: with the exact derivative J u from dual numbers, <cotangent, J u> must equal <J^T cotangent, u>. Returns
-/// their difference in units of the sum of the sizes of their terms. BlockOf may be a Block, a Layer, a Chain or a
-/// Stack; P is what layers keep. (g++ 12 takes alias templates of one name in the unnamed namespaces of two files for
-/// the same: name them apart.)
+/// Inputs, first state and parameters move in a random direction u; outputs and last state get random cotangents. With
+/// the exact derivative J u from dual numbers, <cotangent, J u> must equal <J^T cotangent, u>. Returns the difference
+/// of the two sides, divided by the sum of the absolute values of their terms. BlockOf may be a Block, a Layer, a Chain
+/// or a Stack; P is what layers keep. (g++ 12 confuses alias templates of the same name in unnamed namespaces of two
+/// files: give them different names.)
 template <template <class S> class BlockOf, class P = Keep>
 double adjoint_defect(const ModelSizes& sizes, const LawTrial& trial = {},
                       typename BlockOf<double>::backend backend = {}) {
@@ -129,9 +129,9 @@ double adjoint_defect(const ModelSizes& sizes, const LawTrial& trial = {},
   return pairing.defect();
 }
 
-/// How far apart the gradients of a sequence are when it is passed back as a whole and in two parts, the first `split`
-/// tokens and the rest, the state handed over on the way there and its cotangent on the way back. The largest
-/// difference of any parameter's gradient, of dx and of dfirst, each relative to the largest number among them.
+/// How much the gradients of a sequence differ between one pass over the whole and two passes over its parts: the first
+/// `split` tokens, and the rest. The parts hand over the state forwards and its cotangent backwards. Returns the
+/// largest difference in any parameter's gradient, in dx and in dfirst, each relative to its largest number.
 template <class K, class P = Keep>
 double split_defect(const ModelSizes& sizes, const LawTrial& trial, Index split, typename K::backend backend = {}) {
   using Numbers = typename BlockRun<K, P>::Numbers;
@@ -141,7 +141,7 @@ double split_defect(const ModelSizes& sizes, const LawTrial& trial, Index split,
   whole.backward();
 
   BlockRun<K, P> early(sizes, trial.batch, split, backend), late(sizes, trial.batch, trial.time - split, backend);
-  /// Calls visit(number of the whole, number of its part) for the numbers of a sequence.
+  // Calls visit(number of the whole, the same number of the part) for all numbers of a sequence.
   const auto each = [&](Numbers& all, BlockRun<K, P>& part, Numbers& numbers, const auto& visit) {
     const Index width = sizes.width, begin = &part == &early ? 0 : split;
     for (Index b = 0; b < trial.batch; ++b) {
@@ -180,9 +180,9 @@ double split_defect(const ModelSizes& sizes, const LawTrial& trial, Index split,
   return worst;
 }
 
-/// How far the adjoint of a channel cell's step is from its derivative: the worst of many states and inputs, of the
-/// cell's own step_back, if it brings one, and of the derived one. States are those after a few tokens; inputs reach
-/// from -spread to spread.
+/// How far the adjoint of a channel cell's step is from the adjoint of its exact derivative: the worst over many states
+/// and inputs, for the derived step_back and for the hand-written one if the cell has it. The states are states after a
+/// few tokens; inputs reach from -spread to spread.
 template <class Cell>
 double cell_adjoint_defect(std::uint64_t seed = 1, double spread = 2) {
   static_assert(explain_recurrence<Cell>() && !RowCell<Cell>, "rwkv: cell_adjoint_defect takes channel cells");

@@ -1,5 +1,5 @@
 #pragma once
-/// A block on its own, forwards and backwards, with memory for all that it reads and writes.
+/// Runs a single block forwards and backwards, with memory for its operands.
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -18,7 +18,7 @@ inline namespace RWKV_ABI {
 
 namespace detail {
 
-/// Numbers in [-1, 1), a sequence of its own for every stream.
+/// Uniform numbers in [-1, 1), an independent sequence for every stream.
 inline std::vector<double> centred_numbers(std::size_t count, std::uint64_t seed, std::uint64_t stream) {
   const Philox numbers{.key = seed, .stream = stream};
   std::vector<double> x(count);
@@ -28,11 +28,11 @@ inline std::vector<double> centred_numbers(std::size_t count, std::uint64_t seed
 
 }  // namespace detail
 
-/// One pass through a Block, or through a Layer, a Chain or a Stack, in memory that its backend shares with the host.
-/// The scalar must compute as it stores; P says what layers keep.
+/// Runs passes through a Block, a Layer, a Chain or a Stack, in memory that the backend shares with the host. The
+/// scalar must have the same type for storage and computation; P says what layers keep.
 ///
-/// Numbers are public and change as passes run. Parameters and states hold one tensor after the other, in the order in
-/// which the block visits them; a state tensor is [batch, numbers].
+/// The numbers are public: set the inputs of a pass, read its outputs. Parameters and states hold one tensor after the
+/// other, in the order in which the block visits them; a state tensor is [batch, numbers].
 template <class K, class P = Keep>
 class BlockRun {
  public:
@@ -70,12 +70,12 @@ class BlockRun {
   /// The state before the first token, as `first`.
   void reset() { block_.reset(be_, first_); }
 
-  /// y and last from x and first, as in inference.
+  /// Computes y and last from x and first, as in inference.
   void forward() {
     memory_ = scratch_for(be_, [&](Arena ws) { run_forward(ws); });
     run_forward(memory_.arena());
   }
-  /// The same, keeping what backward needs.
+  /// The same, and keeps the tape for backward.
   void forward_keeping() {
     memory_ = scratch_for(be_, [&](Arena ws) {
       run_keeping(ws);
@@ -83,12 +83,12 @@ class BlockRun {
     });
     run_keeping(memory_.arena());
   }
-  /// dx and dfirst from dy and dlast, after forward_keeping; adds to dparameters.
+  /// Computes dx and dfirst from dy and dlast, after forward_keeping; adds to dparameters.
   void backward() { run_backward(kept_); }
 
  private:
   static constexpr Index Width = K::Width;
-  /// Layers and what is made of them go back in place and take the policy of the tape.
+  /// Layer, Chain and Stack have a backward that works in place, and a tape with a policy.
   static constexpr bool in_place = requires { typename K::template Tape<P>; };
 
   static auto make_state(const K& block) {

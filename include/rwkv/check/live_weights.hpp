@@ -1,6 +1,6 @@
 #pragma once
-/// Random weights under which every part of a model is alive: for tests and benchmarks, where a freshly initialised
-/// model would hide faults behind its zeros.
+/// Random weights for tests and benchmarks, with which every part of a model influences its output. Many parameters of
+/// a freshly initialised model are zero and would hide faults.
 #include <cmath>
 
 #include "rwkv/backend/transfer.hpp"
@@ -29,7 +29,7 @@ inline double live_value(const TensorSpec& parameter, const Philox& numbers, Ind
   return centred * std::sqrt(3 / static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]));
 }
 
-/// Fills every parameter of a model with live values. The same numbers for a seed whatever the scalar type.
+/// Fills every parameter of a model with live values. A seed gives the same numbers for every scalar type.
 template <class Net>
 void live_weights(Net& net, std::uint64_t seed) {
   std::uint64_t stream = 0;

@@ -11,12 +11,12 @@ inline namespace RWKV_ABI {
 /// Every piece starts on a cache line.
 inline constexpr Index arena_alignment = 64;
 
-/// Hands out pieces of one block. Passed *by value* down the call tree: when a callee returns, its pieces vanish with
-/// its copy, so scoping is free. An arena without a block only measures: it hands out null pointers and records the
-/// peak, so the code that measures memory is the code that uses it.
+/// Hands out pieces of one block. Passed *by value* down the call tree: when a callee returns, its copy vanishes and
+/// its pieces are free again. An arena without a block only measures (the dry pass): it hands out null pointers and
+/// records the peak, so the code that measures memory is the code that uses it.
 class Arena {
  public:
-  /// Measures; `peak` receives the most bytes ever in use.
+  /// An arena that measures; `peak` receives the largest number of bytes in use at a time.
   explicit Arena(Index& peak) : peak_(&peak) {}
   /// Hands out pieces of `block`, `capacity` bytes aligned to arena_alignment.
   Arena(std::byte* block, Index capacity) : base_(block), capacity_(capacity) {}

@@ -1,5 +1,5 @@
 #pragma once
-/// The one integer type that numbers read from files are computed with.
+/// Overflow-checked integers, for all arithmetic on numbers read from files.
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -11,9 +11,9 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// An unsigned 64-bit integer that remembers overflow. A result that does not fit, a negative difference and everything
-/// computed from them is invalid; an invalid number compares false and refuses to be converted, so that no check of a
-/// file can pass by wrapping around.
+/// An unsigned 64-bit integer that remembers overflow. A result that does not fit is invalid, and so are a negative
+/// difference and everything computed from an invalid number. Comparisons with an invalid number are false and
+/// conversions throw, so that no check of a file can pass by wrapping around.
 class Checked {
  public:
   template <std::integral T>
@@ -30,7 +30,7 @@ class Checked {
     return past == 0 ? *this : *this + (unit - past);
   }
 
-  /// The number as a T. Throws an Error of the joined parts when it is invalid or no T.
+  /// The number as a T. Throws an Error of the joined parts when it is invalid or does not fit into a T.
   template <std::integral T, class... Parts>
   constexpr T to(const Parts&... parts) const {
     expects(valid_ && std::in_range<T>(value_), parts...);

@@ -43,7 +43,7 @@ constexpr std::size_t size_of(DType dtype) { return detail::dtype_facts[static_c
 /// The name in safetensors files, such as "F32".
 constexpr std::string_view name_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].name; }
 
-/// The number type of that safetensors name, if it is one of ours.
+/// The number type with this safetensors name, empty for a name that the library does not know.
 constexpr std::optional<DType> dtype_named(std::string_view name) {
   for (const auto& facts : detail::dtype_facts) {
     if (facts.name == name) return facts.dtype;
@@ -54,7 +54,7 @@ constexpr std::optional<DType> dtype_named(std::string_view name) {
 /// Whether weights may have this type.
 constexpr bool is_floating(DType dtype) { return dtype <= DType::bf16; }
 
-/// The number type that a C++ type is stored as.
+/// The number type of a C++ type in a file.
 template <class T>
 constexpr DType dtype_of() {
   static_assert(

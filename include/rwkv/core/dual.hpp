@@ -1,6 +1,6 @@
 #pragma once
-/// Forward-mode dual numbers: a value and its derivative along K directions. A functor instantiated with one yields its
-/// own derivative; a whole block instantiated with `Dual<double>` as its scalar yields a directional derivative.
+/// Forward-mode dual numbers: a value and its derivative along K directions. A functor on dual numbers also yields its
+/// derivative; a whole block with the scalar `Dual<double>` yields a directional derivative.
 #include <type_traits>
 
 #include "rwkv/core/math.hpp"
@@ -104,7 +104,7 @@ RWKV_HD Dual<R, K> detach(const Dual<R, K>& x) {
   return Dual<R, K>::chain(x.value, R(0), x);
 }
 
-/// The common scale is detached, so each factor differentiates as the exponential it is, also the one that equals 1.
+/// The common scale is detached, so both factors differentiate as exponentials, including the factor that equals 1.
 template <FunctorNumber R, int K>
 RWKV_HD ExpPair<Dual<R, K>> exp_pair(const Dual<R, K>& a, const Dual<R, K>& b) {
   const ExpPair<R> pair = exp_pair(a.value, b.value);
@@ -112,7 +112,7 @@ RWKV_HD ExpPair<Dual<R, K>> exp_pair(const Dual<R, K>& a, const Dual<R, K>& b) {
           Dual<R, K>::chain(pair.scale, R(0), a)};
 }
 
-/// A wrapped dual number: the same, for blocks whose scalar is Dual<double>.
+/// The same for One<Dual>: blocks whose scalar is Dual<double>.
 template <class R, int K>
 RWKV_HD ExpPair<One<Dual<R, K>>> exp_pair(One<Dual<R, K>> a, One<Dual<R, K>> b) {
   using D = One<Dual<R, K>>;

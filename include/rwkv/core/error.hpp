@@ -21,8 +21,8 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-/// A part of a sentence: text, a number, or a shape (a span of sizes), which is printed as `[2048, 2560]`. Parts know
-/// their kind at run time, so that one function joins them all: sentences are many, and cold.
+/// A part of a sentence: text, a number, or a shape (a span of sizes), which is printed as `[2048, 2560]`. The kind is
+/// a run-time value, so that one function joins the parts of every sentence and the code stays small.
 class Part {
  public:
   template <std::convertible_to<std::string_view> T>
@@ -106,7 +106,7 @@ void expects(bool holds, const Parts&... parts) {
     fail(parts...);
 }
 
-/// Checks what only a programming mistake can break; compiled away when RWKV_CHECKED is 0.
+/// Checks a condition that only a programming mistake can break; compiled away when RWKV_CHECKED is 0.
 template <class... Parts>
 void asserts([[maybe_unused]] bool holds, [[maybe_unused]] const Parts&... parts) {
   if constexpr (RWKV_CHECKED != 0) expects(holds, parts...);

@@ -1,5 +1,5 @@
 #pragma once
-/// Sizes that are either a type or a number, through one door.
+/// Sizes that are static (part of a type) or dynamic (a number), under one interface.
 #include <cstddef>
 
 #include "rwkv/config.hpp"

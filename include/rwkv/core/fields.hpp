@@ -1,6 +1,6 @@
 #pragma once
-/// The table that names, shapes and roles every parameter. Order exists in one place: binding memory, loading, saving,
-/// reports and initialisation all walk it.
+/// The table of parameters: name, shape and role of each. Binding memory, loading, saving, reports and initialisation
+/// all walk this table, so their order is defined once.
 #include <array>
 #include <functional>
 #include <span>
@@ -20,10 +20,10 @@ inline namespace RWKV_ABI {
 /// What a parameter is for. Initialisation, weight decay and learning rates follow from it.
 enum class Role : unsigned char { embedding, head, matrix, norm_scale, norm_shift, mix, decay, bonus };
 
-/// How a parameter starts, as far as its role does not say it already; see initialize().
+/// What initialize() needs to know about a parameter besides its role.
 struct Start {
   double scale = 1;  ///< matrices: gain, 0 for a matrix of zeros; mixes: factor of the exponent
-  double lift = 0;   ///< mixes: what is added in the last layer, less in the layers before it
+  double lift = 0;   ///< mixes: added in full in the last layer, in proportion to rho1 in earlier layers
 };
 
 /// The sizes of one tensor, rank at most 4.
@@ -98,7 +98,7 @@ concept Fields = requires {
   P::fields();
 };
 
-/// Calls visitor(spec, view) for every row of the table of `params`, names behind `prefix`.
+/// Calls visitor(spec, view) for every row of the table of `params`; names begin with `prefix`.
 template <Fields Params, class Sizes, class Visitor>
 void visit_fields(Params& params, const Sizes& dims, const std::string& prefix, Visitor&& visitor) {
   std::apply(
@@ -146,8 +146,8 @@ struct BindableParameter : Parameter<T> {
   }
 };
 
-/// A visitor that lists parameters. Whoever needs them then loops over plain objects: a block's table is compiled once,
-/// not once for every use.
+/// A visitor that lists parameters as plain objects to loop over. So the table of a block is compiled once, not once
+/// for every use.
 template <class T>
 struct ListParameters {
   std::vector<BindableParameter<T>>& list;
@@ -164,17 +164,25 @@ struct ListParameters {
 
 /// A parameter as files see it: bytes of a number type, which may be one of several.
 struct StoredParameter : TensorSpec {
-  DType dtype = DType::f32;        ///< of the numbers at `data`; before there are any, what the model computes with
-  bool keeps_stored_type = false;  ///< whether it may be bound to numbers of another type; see takes_as_stored
+  DType dtype = DType::f32;        ///< of the numbers at `data`; the computing type while `data` is null
+  bool keeps_stored_type = false;  ///< whether it may be bound to numbers of other types
+  DType compute = DType::f32;      ///< the widest of these: what the model computes in
   const void* data = nullptr;      ///< row-major; null while the model is unbound
-  void* view = nullptr;
+  void* view = nullptr;            ///< in the model; null where the model is const
   void (*attach)(void* view, void* data, DType dtype, const Shape& shape) = nullptr;
 
   Index bytes() const { return shape.count() * static_cast<Index>(size_of(dtype)); }
 
+  /// Whether it may be bound to numbers of that type.
+  bool takes(DType type) const {
+    return keeps_stored_type ? is_floating(type) && size_of(type) <= size_of(compute) : type == dtype;
+  }
+
+  /// Points the model's view at numbers.
+  /// Errors: a type that it does not take, a parameter of a const model
   void bind(void* to, DType type) {
-    expects(type == dtype || keeps_stored_type, name, ": a parameter of ", name_of(dtype), " numbers is bound to ",
-            name_of(type));
+    expects(takes(type), name, ": a parameter of ", name_of(dtype), " numbers is bound to ", name_of(type));
+    expects(view != nullptr, name, ": a parameter of a const model cannot be bound");
     data = to;
     dtype = type;
     attach(view, to, type, shape);
@@ -189,13 +197,14 @@ struct ListStoredParameters {
   template <class View>
   void operator()(TensorSpec spec, View& view) const {
     using Element = typename View::element;
-    list.push_back({std::move(spec), dtype_of<Element>(), false, view.data, &view,
+    list.push_back({std::move(spec), dtype_of<Element>(), false, dtype_of<T>(), view.data, &view,
                     [](void* place, void* data, DType, const Shape& shape) {
                       rwkv::bind(*static_cast<View*>(place), static_cast<Element*>(data), shape);
                     }});
   }
   void operator()(TensorSpec spec, StoredMat& view) const {
-    list.push_back({std::move(spec), view.data == nullptr ? dtype_of<T>() : view.dtype, true, view.data, &view,
+    const DType now = view.data == nullptr ? dtype_of<T>() : view.dtype;
+    list.push_back({std::move(spec), now, true, dtype_of<T>(), view.data, &view,
                     [](void* place, void* data, DType dtype, const Shape& shape) {
                       rwkv::bind(*static_cast<StoredMat*>(place), data, dtype, shape);
                     }});

@@ -1,6 +1,6 @@
 #pragma once
-/// The functions a functor may use. They are found by argument-dependent lookup on the number type the functor is
-/// instantiated with; packs and dual numbers bring overloads of their own.
+/// The functions that a functor may call. Argument-dependent lookup on the functor's number type finds the overload;
+/// packs and dual numbers have their own.
 #include <cmath>
 #include <concepts>
 
@@ -9,7 +9,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The value of x with derivative zero; for quantities that only scale, such as a running maximum.
+/// The value of x with derivative zero; for quantities that cancel in the result, such as a running maximum.
 template <std::floating_point T>
 RWKV_HD T detach(T x) {
   return x;
@@ -34,8 +34,8 @@ RWKV_HD One<T> sqrt(One<T> x) {
   return One<T>(sqrt(x.v));
 }
 
-/// A number type that functors are instantiated with: `One`, `Pack`, or `Dual` of one of them. A bare float is
-/// deliberately none, so that a functor that works for one of them works for all.
+/// A number type for functors: `One`, `Pack`, or `Dual` of one of them. A bare float is deliberately excluded, so that
+/// a functor that compiles for one of these types compiles for all.
 template <class R>
 concept FunctorNumber = requires(R a, R b) {
   typename R::scalar;
@@ -65,7 +65,7 @@ struct ExpPair {
   R first, second, scale;
 };
 
-/// One of the two is exactly 1, so a single exponential of a non-positive number suffices, and nothing overflows.
+/// One of the two factors is exactly 1. So one exponential of a non-positive number suffices, and nothing overflows.
 template <FunctorNumber R>
 RWKV_HD ExpPair<R> exp_pair(R a, R b) {
   const auto first_larger = a > b;

@@ -85,7 +85,7 @@ struct AnyStorage {};
 template <class Compute>
 using AsStored = Numerics<AnyStorage, Compute>;
 
-/// The bundle a scalar name stands for. A type that has none is not a scalar.
+/// The Numerics bundle of a scalar name. A type without a bundle is not a scalar.
 template <class S>
 struct numerics {};
 template <>
@@ -104,7 +104,7 @@ using storage_t = typename numerics<S>::storage;
 template <class S>
 using compute_t = typename numerics<S>::compute;
 
-/// What numbers stored as T are computed and added up in.
+/// The type in which numbers stored as T are computed and accumulated.
 template <class T>
 using accumulator_t = std::conditional_t<std::same_as<T, bf16> || std::same_as<T, f16>, float, T>;
 
@@ -137,7 +137,9 @@ namespace detail {
 RWKV_HD constexpr float rounded_to_odd(double value) {
   const float nearest = static_cast<float>(value);
   const auto back = static_cast<double>(nearest);
-  if (back == value || value != value) return nearest;
+  constexpr std::uint64_t infinity = 0x7ff0'0000'0000'0000u;
+  const bool is_nan = (bits_as<std::uint64_t>(value) & ~(std::uint64_t{1} << 63)) > infinity;
+  if (back == value || is_nan) return nearest;
   auto bits = bits_as<std::uint32_t>(nearest);
   const bool too_large = value < 0 ? back < value : back > value;
   if (too_large) --bits;
@@ -148,7 +150,7 @@ RWKV_HD constexpr float rounded_to_odd(double value) {
 /// Rounds a computed number to a stored one, once.
 template <class U, class T>
 RWKV_HD constexpr U narrow(T value) {
-  if constexpr ((std::same_as<U, bf16> || std::same_as<U, f16>) && std::same_as<T, double>) {
+  if constexpr ((std::same_as<U, bf16> || std::same_as<U, f16>)&&std::same_as<T, double>) {
     return U(detail::rounded_to_odd(value));
   } else if constexpr (std::same_as<U, bf16> || std::same_as<U, f16>) {
     return U(static_cast<float>(value));
@@ -157,14 +159,14 @@ RWKV_HD constexpr U narrow(T value) {
   }
 }
 
-/// The answer to a comparison of two `One`s. Deliberately no bool: a functor must use select(), so that the same text
-/// also runs on packs.
+/// The result of comparing two `One`s. Deliberately not a bool: a functor must use select(), so that the same code also
+/// runs on packs.
 struct Flag {
   bool set;
 };
 
-/// One scalar in a wrapper: what functors see on a CUDA thread and in the reference backend. The wrapper keeps
-/// argument-dependent lookup and the rules for functor authors the same as for packs and dual numbers.
+/// One scalar in a wrapper: the functor number of a CUDA thread and of the reference backend. With the wrapper,
+/// argument-dependent lookup and the rules for functor authors are the same as for packs and dual numbers.
 template <class T>
 struct One {
   using scalar = T;
@@ -204,12 +206,12 @@ struct One {
   RWKV_HD friend Flag operator>(One a, One b) { return Flag{a.v > b.v}; }
 };
 
-/// The sum over the lanes of a number; a single scalar has one.
+/// The sum over the lanes of a number; a One has a single lane.
 template <class T>
 RWKV_HD T sum_lanes(One<T> x) {
   return x.v;
 }
-/// The first `lanes` lanes, zero in the others.
+/// Keeps the first `lanes` lanes and sets the others to zero.
 template <class T>
 RWKV_HD One<T> first_lanes(One<T> x, int) {
   return x;

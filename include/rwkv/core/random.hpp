@@ -9,13 +9,13 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The one number that decides everything random in what it is given to.
+/// The seed of all random numbers of one operation.
 struct Seed {
   std::uint64_t value = 0;
 };
 
-/// The stream of what has a name, so that its random numbers depend on nothing beside it: the 64-bit FNV-1a hash of
-/// Fowler, Noll and Vo.
+/// The stream for a name, so that the random numbers of a tensor depend on its name and not on other tensors: the
+/// 64-bit FNV-1a hash of Fowler, Noll and Vo.
 constexpr std::uint64_t stream_of(std::string_view name) {
   std::uint64_t hash = 0xcbf29ce484222325u;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;

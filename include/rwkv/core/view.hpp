@@ -58,9 +58,9 @@ struct Seq {
   RWKV_HD constexpr T* row(Index b, Index t) const { return data + (b * time + t) * Index(width); }
   RWKV_HD constexpr T& operator()(Index b, Index t, Index c) const { return row(b, t)[c]; }
 
-  /// Every token a row: [batch * time, width].
+  /// One row per token: [batch * time, width].
   RWKV_HD constexpr Mat<T, W> flat() const { return {data, batch * time, width, Index(width)}; }
-  /// The token at time t of every sequence: [batch, width]. Of no memory, as while scratch is measured, a view of none.
+  /// The token at time t of every sequence: [batch, width]. Null stays null, so a dry pass may call it.
   RWKV_HD constexpr Mat<T, W> at(Index t) const {
     return {data == nullptr ? nullptr : data + t * Index(width), batch, width, time * Index(width)};
   }

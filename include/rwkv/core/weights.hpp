@@ -19,7 +19,7 @@ struct StoredMat {
   Index cols = 0;
   Index stride = 0;
 
-  /// The matrix in the type it has.
+  /// The matrix as a typed view; T must be the C++ type of `dtype`.
   template <class T>
   Mat<const T> as() const {
     return {static_cast<const T*>(data), rows, cols, stride};
@@ -33,12 +33,12 @@ inline constexpr bool keeps_stored_types = std::is_same_v<storage_t<S>, AnyStora
 template <class S, Index C = dyn>
 using Weights = std::conditional_t<keeps_stored_types<S>, StoredMat, Mat<storage_t<S>, C>>;
 
-/// A per-channel parameter of scalar S. Small, so that it is widened where matrices keep the type of their file.
+/// A per-channel parameter of scalar S. It is small, so a model AsStored widens it to the computing type at load.
 template <class S, Index N = dyn>
 using Channels = Vec<std::conditional_t<keeps_stored_types<S>, compute_t<S>, storage_t<S>>, N>;
 
-/// Calls f(matrix) with a matrix of weights in its own type, for a computation in T. What f does for each type is
-/// compiled once for each type, so f is best one call of a function that many share.
+/// Calls f(typed matrix) with a matrix of weights, for a computation in T. The body of f is compiled once for each
+/// possible type, so keep it to one call of a shared function.
 template <class T, class W, Index C, class F>
 void with_typed(Mat<W, C> weights, F&& f) {
   f(weights);
@@ -54,12 +54,6 @@ void with_typed(const StoredMat& weights, F&& f) {
     default: break;
   }
   f(weights.as<T>());
-}
-
-/// Whether a model that computes in T takes matrices of that type as they are stored.
-template <class T>
-constexpr bool takes_as_stored(DType dtype) {
-  return is_floating(dtype) && size_of(dtype) <= sizeof(T);
 }
 
 }  // namespace RWKV_ABI

@@ -21,6 +21,7 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
+#include "rwkv/system/utf8.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {

@@ -2,351 +2,26 @@
 /// Reading and writing of .safetensors: 8 bytes of header length, a JSON header, raw little-endian tensors.
 ///
 /// The reader is stricter than the format asks for where leniency would let two readers see two different files.
-#include <algorithm>
-#include <bit>
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <map>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
-#include "rwkv/core/extent.hpp"
 #include "rwkv/io/tensor.hpp"
-#include "rwkv/system/byte_reader.hpp"
-#include "rwkv/system/file.hpp"
+#include "rwkv/system/file_system.hpp"
+#include "rwkv/system/system_files.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
+
 namespace detail {
 
-inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
-inline constexpr std::string_view metadata_key = "__metadata__";
-/// An entry costs far more memory than its bytes in the file.
-inline constexpr std::size_t max_metadata = 1000;
-
-/// Receives the header as a stream of JSON events. It knows at every point which event may follow, so that nesting,
-/// types and duplicates are checked before anything is stored.
-class SafetensorsHeader {
- public:
-  struct Entry {
-    TensorView tensor;
-    std::uint64_t begin = 0;
-    std::uint64_t end = 0;
-  };
-
-  explicit SafetensorsHeader(std::string_view file) : file_(file) {}
-
-  std::vector<Entry> entries;
-  std::map<std::string, std::string> metadata;
-
-  bool start_object(std::size_t) {
-    switch (place_) {
-      case Place::start: return move_to(Place::top);
-      case Place::tensor_value: return move_to(Place::tensor);
-      case Place::metadata_value: return move_to(Place::metadata);
-      default: unexpected("an object");
-    }
-  }
-
-  bool end_object() {
-    if (place_ == Place::tensor) finish_tensor();
-    return move_to(place_ == Place::top ? Place::end : Place::top);
-  }
-
-  bool key(std::string& name) {
-    if (place_ == Place::top) return begin_value(name);
-    if (place_ == Place::metadata) {
-      if (!is_clean_name(name)) fail(file_, ": the metadata key ", in_quotes(name), not_clean);
-      if (metadata.size() == max_metadata)
-        fail(file_, ": the header has more than ", max_metadata, " metadata entries");
-      if (metadata.contains(name)) fail(file_, ": the metadata key ", in_quotes(name), " appears twice");
-      metadata_key_ = name;
-      return move_to(Place::metadata_text);
-    }
-    const Place next = name == "dtype"          ? Place::dtype
-                       : name == "shape"        ? Place::shape_value
-                       : name == "data_offsets" ? Place::offsets_value
-                                                : Place::start;
-    if (next == Place::start) fail(where(), ": unknown key ", in_quotes(name), " in the header");
-    bool& seen = next == Place::dtype ? has_dtype_ : next == Place::shape_value ? has_shape_ : has_offsets_;
-    require(!seen, ": the key '", name, "' appears twice in the header");
-    seen = true;
-    return move_to(next);
-  }
-
-  bool string(std::string& text) {
-    if (place_ == Place::metadata_text) {
-      const bool has_nul = text.find('\0') != std::string::npos;
-      if (has_nul) fail(file_, ": the metadata value of ", in_quotes(metadata_key_), " contains a NUL byte");
-      metadata.emplace(std::move(metadata_key_), text);
-      return move_to(Place::metadata);
-    }
-    if (place_ != Place::dtype) unexpected("a string");
-    const std::optional<DType> dtype = dtype_named(text);
-    if (!dtype) fail(where(), ": unknown number type ", in_quotes(text));
-    entries.back().tensor.dtype = *dtype;
-    return move_to(Place::tensor);
-  }
-
-  bool start_array(std::size_t) {
-    if (place_ == Place::shape_value) return move_to(Place::shape);
-    if (place_ == Place::offsets_value) return move_to(Place::offsets);
-    unexpected("an array");
-  }
-
-  bool end_array() {
-    require(place_ == Place::shape || offsets_.size() == 2, ": data_offsets holds ", offsets_.size(),
-            " numbers instead of 2");
-    return move_to(Place::tensor);
-  }
-
-  bool number_unsigned(std::uint64_t number) {
-    if (place_ != Place::shape && place_ != Place::offsets) unexpected("a number");
-    require(std::in_range<Index>(number), ": the number ", number, " in the header is too large");
-    if (place_ == Place::shape) {
-      std::vector<Index>& shape = entries.back().tensor.shape;
-      require(shape.size() < max_rank, ": the shape has more than ", max_rank, " dimensions");
-      shape.push_back(static_cast<Index>(number));
-    } else {
-      require(offsets_.size() < 2, ": data_offsets holds more than 2 numbers");
-      offsets_.push_back(number);
-    }
-    return true;
-  }
-  /// The parser calls this for numbers with a minus sign only, -0 included.
-  bool number_integer(std::int64_t) { unexpected("a negative number"); }
-  bool number_float(double, const std::string&) { unexpected("a number that is no plain integer below 2^63"); }
-  bool null() { unexpected("null"); }
-  bool boolean(bool) { unexpected("a boolean"); }
-  bool binary(nlohmann::json::binary_t&) { unexpected("binary data"); }
-
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) {
-    fail(where(), ": the header is no valid JSON at its byte ", position);
-  }
-
- private:
-  enum class Place {
-    start,
-    top,
-    tensor_value,
-    tensor,
-    dtype,
-    shape_value,
-    shape,
-    offsets_value,
-    offsets,
-    metadata_value,
-    metadata,
-    metadata_text,
-    end
-  };
-
-  bool move_to(Place place) {
-    place_ = place;
-    return true;
-  }
-
-  bool begin_value(const std::string& name) {
-    if (name == metadata_key) {
-      expects(!has_metadata_, file_, ": the key '__metadata__' appears twice");
-      has_metadata_ = true;
-      return move_to(Place::metadata_value);
-    }
-    if (!is_clean_name(name)) fail(file_, ": the tensor name ", in_quotes(name), not_clean);
-    expects(entries.size() < max_tensors, file_, ": the file holds more than ", max_tensors, " tensors");
-    entries.emplace_back().tensor.name = name;
-    offsets_.clear();
-    has_dtype_ = has_shape_ = has_offsets_ = false;
-    return move_to(Place::tensor_value);
-  }
-
-  void finish_tensor() {
-    Entry& entry = entries.back();
-    require(has_dtype_ && has_shape_ && has_offsets_, ": the header lacks ",
-            !has_dtype_   ? "dtype"
-            : !has_shape_ ? "shape"
-                          : "data_offsets");
-    entry.begin = offsets_[0];
-    entry.end = offsets_[1];
-    require(entry.begin <= entry.end, ": data_offsets [", entry.begin, ", ", entry.end, "] run backwards");
-    const std::span<const Index> shape = entry.tensor.shape;
-    const Checked size = count_bytes(shape, entry.tensor.dtype);
-    require(size.valid(), ": the shape ", shape, " is too large");
-    require(size.equals(entry.end - entry.begin), ": ", name_of(entry.tensor.dtype), " ", shape, " takes ",
-            size.to<std::uint64_t>(), " bytes, but data_offsets [", entry.begin, ", ", entry.end, "] hold ",
-            entry.end - entry.begin);
-  }
-
-  /// The file, and the tensor the parser is in.
-  std::string where() const {
-    const bool in_tensor = place_ >= Place::tensor_value && place_ <= Place::offsets;
-    return in_tensor ? join(file_, ": tensor ", in_quotes(entries.back().tensor.name)) : std::string(file_);
-  }
-
-  /// Like expects, but the place is put into words only when there is something to say.
-  template <class... Parts>
-  void require(bool holds, const Parts&... parts) const {
-    if (!holds) fail(where(), parts...);
-  }
-
-  [[noreturn]] void unexpected(std::string_view what) const {
-    const bool in_metadata = place_ >= Place::metadata_value && place_ <= Place::metadata_text;
-    fail(where(),
-         in_metadata ? ": '__metadata__' must map strings to strings, but holds " : ": the header must not hold ", what,
-         in_metadata ? "" : " there");
-  }
-
-  std::string_view file_;
-  Place place_ = Place::start;
-  bool has_metadata_ = false;
-  bool has_dtype_ = false;
-  bool has_shape_ = false;
-  bool has_offsets_ = false;
-  std::string metadata_key_;
-  std::vector<std::uint64_t> offsets_;
-};
-
-struct SafetensorsParts {
-  std::string_view json;
-  std::span<const std::byte> data;
-};
-
-/// The JSON text and the data, after the checks that the JSON parser leaves to us: it would stop at a NUL byte and skip
-/// a byte-order mark and blanks, and so let bytes hide in the header.
-inline SafetensorsParts split_safetensors(std::span<const std::byte> bytes, std::string_view file) {
-  expects(bytes.size() >= 8, file, ": ", bytes.size(), " bytes are too few for a safetensors file");
-  ByteReader reader(bytes, file);
-  const std::uint64_t size = reader.u64();
-  expects(size <= max_safetensors_header, file,
-          ": this is neither a zip archive (.pth) nor a safetensors file: a header of ", size,
-          " bytes exceeds the limit of ", max_safetensors_header);
-  expects(size <= reader.remaining(), file, ": the header of ", size, " bytes reaches past the end of the file (",
-          bytes.size(), " bytes)");
-  std::string_view json = reader.text(size);
-  expects(json.starts_with('{'), file, ": the safetensors header does not start with '{'");
-  expects(json.find('\0') == std::string_view::npos, file, ": the safetensors header contains a NUL byte");
-  json = json.substr(0, json.find_last_not_of(' ') + 1);
-  expects(json.ends_with('}'), file, ": the safetensors header does not end with '}' and spaces");
-  return {json, reader.take(reader.remaining())};
-}
-
-/// Gives every tensor its bytes, in the order of the data, which must fill the file without gap and overlap.
-inline void place_tensors(std::vector<SafetensorsHeader::Entry>& entries, std::span<const std::byte> data,
-                          std::string_view file) {
-  // Tensors without elements share an offset with their neighbour and come before it.
-  std::stable_sort(entries.begin(), entries.end(),
-                   [](const auto& a, const auto& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
-  std::uint64_t filled = 0;
-  for (auto& [tensor, begin, end] : entries) {
-    if (begin != filled) {
-      fail(file, ": tensor ", in_quotes(tensor.name), begin > filled ? " leaves a gap" : " overlaps another",
-           ": it starts at ", begin, ", but the data before it ends at ", filled);
-    }
-    if (end > data.size()) {
-      fail(file, ": tensor ", in_quotes(tensor.name), " reaches past the end of the file: data_offsets [", begin, ", ",
-           end, "] of ", data.size(), " bytes of data");
-    }
-    tensor.bytes = slice(data, begin, Checked(end) - begin, file);
-    filled = end;
-  }
-  expects(filled == data.size(), file, ": ", data.size() - filled, " bytes at the end of the file belong to no tensor");
-}
-
-inline TensorTable read_safetensors(std::span<const std::byte> bytes, std::string_view file) {
-  const auto [json, data] = split_safetensors(bytes, file);
-  SafetensorsHeader header(file);
-  const bool complete = nlohmann::json::sax_parse(json.begin(), json.end(), &header);
-  expects(complete, file, ": the safetensors header is no valid JSON");
-  place_tensors(header.entries, data, file);
-
-  TensorTable table;
-  table.metadata = std::move(header.metadata);
-  table.tensors.reserve(header.entries.size());
-  for (auto& entry : header.entries) table.tensors.push_back(std::move(entry.tensor));
-  check_names_differ(table.tensors, file);
-  return table;
-}
-
-/// A JSON string. Everything but quotes, backslashes and control characters stands for itself.
-inline void append_json_string(std::string& json, std::string_view text) {
-  constexpr std::string_view digits = "0123456789abcdef";
-  json += '"';
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20) {
-      json += "\\u00";
-      json += digits[byte >> 4];
-      json += digits[byte & 15u];
-    } else {
-      if (c == '"' || c == '\\') json += '\\';
-      json += c;
-    }
-  }
-  json += '"';
-}
-
-/// Throws unless the tensor can be written and read back.
-inline void check_writable(const TensorView& tensor, std::string_view file) {
-  const bool good_name = is_clean_name(tensor.name) && tensor.name != metadata_key;
-  if (!good_name) fail(file, ": a tensor cannot be named ", in_quotes(tensor.name));
-  const std::span<const Index> shape = tensor.shape;
-  const bool good_shape =
-      shape.size() <= max_rank && std::all_of(shape.begin(), shape.end(), [](Index n) { return n >= 0; });
-  if (!good_shape || !count_bytes(shape, tensor.dtype).equals(tensor.bytes.size())) {
-    fail(file, ": tensor ", in_quotes(tensor.name), " cannot be written: ", tensor.bytes.size(), " bytes as ",
-         name_of(tensor.dtype), " ", shape);
-  }
-}
-
-/// The length, the JSON text and the spaces that bring the data to a multiple of 64 bytes.
-inline std::string safetensors_header(std::span<const TensorView* const> tensors,
-                                      const std::map<std::string, std::string>& metadata, std::string_view file) {
-  std::string json = "{";
-  const auto begin_pair = [&](std::string_view key) {
-    if (json.back() != '{') json += ',';
-    append_json_string(json, key);
-    json += ':';
-  };
-  if (!metadata.empty()) {
-    begin_pair(metadata_key);
-    json += '{';
-    for (const auto& [key, value] : metadata) {
-      if (!is_clean_name(key)) fail(file, ": ", in_quotes(key), " cannot be a metadata key");
-      const bool good_value = is_utf8(value) && value.find('\0') == std::string::npos;
-      if (!good_value) fail(file, ": the metadata value of ", in_quotes(key), " is no UTF-8 text without NUL");
-      begin_pair(key);
-      append_json_string(json, value);
-    }
-    json += '}';
-  }
-  Checked end = 0;
-  for (const TensorView* tensor : tensors) {
-    const auto begin = end.to<std::uint64_t>();
-    end = end + tensor->bytes.size();
-    begin_pair(tensor->name);
-    json += "{\"dtype\":\"";
-    json += name_of(tensor->dtype);
-    json += "\",\"shape\":[";
-    for (std::size_t i = 0; i < tensor->shape.size(); ++i) json += join(i == 0 ? "" : ",", tensor->shape[i]);
-    json += join("],\"data_offsets\":[", begin, ",", end.to<std::uint64_t>(file, ": the tensors are too large"), "]}");
-  }
-  json += '}';
-  json.resize(Checked(json.size() + 8).aligned(64).to<std::size_t>() - 8, ' ');
-  expects(json.size() <= max_safetensors_header, file, ": the header would exceed ", max_safetensors_header, " bytes");
-  std::string header(8, '\0');
-  for (std::size_t i = 0; i < 8; ++i) header[i] = static_cast<char>(std::uint64_t{json.size()} >> (8 * i) & 0xffu);
-  return header + json;
-}
+/// The tensors and texts of a .safetensors; `file` starts every error.
+TensorTable read_safetensors(std::span<const std::byte> bytes, std::string_view file);
 
 }  // namespace detail
 
@@ -354,27 +29,12 @@ inline std::string safetensors_header(std::span<const TensorView* const> tensors
 /// The data starts at a multiple of 64 bytes, and tensors with larger elements come first, otherwise in the given
 /// order, so that every tensor is aligned for its number type. Throws an Error naming file and tensor when names repeat
 /// or are not clean UTF-8, or when bytes and shape disagree; nothing is written then.
-inline void save_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                             const std::map<std::string, std::string>& metadata = {},
-                             FileSystem& files = system_files()) {
-  static_assert(std::endian::native == std::endian::little,
-                "rwkv: safetensors are written on little-endian machines only");
-  const std::string file = detail::path_text(path);
-  expects(tensors.size() <= detail::max_tensors, file, ": more than ", detail::max_tensors, " tensors");
-  for (const TensorView& tensor : tensors) detail::check_writable(tensor, file);
-  detail::check_names_differ(tensors, file);
-
-  std::vector<const TensorView*> order;
-  order.reserve(tensors.size());
-  for (const TensorView& tensor : tensors) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto* a, const auto* b) { return size_of(a->dtype) > size_of(b->dtype); });
-  const std::string header = detail::safetensors_header(order, metadata, file);
-  write_atomically(files, path, [&](FileWriter& out) {
-    out.write(header);
-    for (const TensorView* tensor : order) out.write(tensor->bytes);
-  });
-}
+void save_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                      const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files());
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv
+
+#ifndef RWKV_COMPILED
+#include "rwkv/io/safetensors.ipp"
+#endif

@@ -1,11 +1,8 @@
 #pragma once
 /// Tensors as files hold them: a name, a number type, a shape and bytes.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <map>
-#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,9 +11,7 @@
 #include "rwkv/config.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/dtype.hpp"
-#include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
-#include "rwkv/system/byte_reader.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -50,22 +45,10 @@ inline constexpr std::size_t max_rank = 8;
 
 /// Elements of a shape. Sizes of 0 do not excuse the others: the product without them must fit too, which keeps every
 /// stride computed from the shape in range.
-inline Checked count_elements(std::span<const Index> shape) {
-  Checked product = 1;
-  bool empty = false;
-  for (const Index size : shape) {
-    if (size == 0) empty = true;
-    else product = product * size;
-  }
-  const bool fits = product.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
-  return empty && fits ? Checked(0) : product;
-}
+Checked count_elements(std::span<const Index> shape);
 
 /// Bytes of a tensor of that shape; invalid when they do not fit into an Index.
-inline Checked count_bytes(std::span<const Index> shape, DType dtype) {
-  const Checked bytes = count_elements(shape) * size_of(dtype);
-  return bytes.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) ? bytes : Checked(-1);
-}
+Checked count_bytes(std::span<const Index> shape, DType dtype);
 
 /// What a reader finds in a file.
 struct TensorTable {
@@ -74,21 +57,15 @@ struct TensorTable {
 };
 
 /// The positions of the tensors, sorted by name.
-inline std::vector<std::uint32_t> order_by_name(std::span<const TensorView> tensors) {
-  std::vector<std::uint32_t> order(tensors.size());
-  std::iota(order.begin(), order.end(), std::uint32_t{0});
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return tensors[a].name < tensors[b].name; });
-  return order;
-}
+std::vector<std::uint32_t> order_by_name(std::span<const TensorView> tensors);
 
 /// Throws an Error that starts with `file` when two tensors have one name.
-inline void check_names_differ(std::span<const TensorView> tensors, std::string_view file) {
-  const auto order = order_by_name(tensors);
-  const auto same = std::adjacent_find(order.begin(), order.end(),
-                                       [&](auto a, auto b) { return tensors[a].name == tensors[b].name; });
-  if (same != order.end()) fail(file, ": two tensors are named ", in_quotes(tensors[*same].name));
-}
+void check_names_differ(std::span<const TensorView> tensors, std::string_view file);
 
 }  // namespace detail
 }  // namespace RWKV_ABI
 }  // namespace rwkv
+
+#ifndef RWKV_COMPILED
+#include "rwkv/io/tensor.ipp"
+#endif

@@ -1,6 +1,6 @@
 #pragma once
-/// A model behind a plain handle, for code that knows neither its version nor its backend: a .cpp file holds a model
-/// that runs on a GPU and that only a .cu file could name. One virtual call for every call of a context, none below.
+/// A type-erased model, for code that knows neither its version nor its backend: a .cpp file can hold a model on a GPU,
+/// whose type only a .cu file can name. Each call of a context costs one virtual call.
 #include <algorithm>
 #include <memory>
 #include <span>
@@ -15,7 +15,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Any model's Context; see there for what the members do. Logits and states are floats, whatever the model computes
+/// A type-erased Context; the members are documented there. Logits and states are floats, whatever the model computes
 /// in.
 class AnyContext {
  public:
@@ -62,7 +62,7 @@ class AnyContext {
   struct Held final : Interface {
     using compute = typename M::compute;
     Context<M> context;
-    std::vector<float> logits;  // where the model's are no floats
+    std::vector<float> logits;  // converted, if the model does not compute in float
 
     explicit Held(Context<M> made) : context(std::move(made)) {}
 
@@ -118,7 +118,7 @@ class AnyContext {
   std::unique_ptr<Interface> held_;
 };
 
-/// Any model, to run. Moves, like the model it holds.
+/// A type-erased model, for inference. Movable, not copyable, as the model in it.
 class AnyModel {
  public:
   template <class Net>

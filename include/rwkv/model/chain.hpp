@@ -38,7 +38,7 @@ class Chain {
     std::tuple<typename First::template Tape<P>, typename Rest::template Tape<P>...> parts;
   };
 
-  /// The same for training, with y apart from x: what passes between the parts is kept.
+  /// The same for training: keeps the activations between the parts. y must not overlap x.
   template <class P>
   void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
                Tape<P>& tape) const {
@@ -49,7 +49,7 @@ class Chain {
     });
   }
 
-  /// The adjoint, in place: d is the cotangent of y, then that of x.
+  /// The backward pass, in place: d holds the cotangent of y and receives the cotangent of x.
   template <class P>
   void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
                 const State& dlast, Chain& grad, State& dfirst) const {
@@ -97,7 +97,7 @@ class Chain {
   Chain(const ModelSizes& sizes, Index layer, std::index_sequence<Nth...>)
       : parts(std::tuple_element_t<Nth, std::tuple<First, Rest...>>(sizes, layer + before<Nth>())...) {}
 
-  /// Layers in front of part Nth.
+  /// The number of layers before part Nth.
   template <std::size_t Nth>
   static constexpr Index before() {
     constexpr Index counts[] = {First::layers, Rest::layers...};

@@ -1,5 +1,5 @@
 #pragma once
-/// What runs a model: the states of a batch of sequences, and scratch.
+/// Runs a model: holds the states of a batch of sequences, and scratch.
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -25,12 +25,13 @@ inline namespace RWKV_ABI {
 struct ContextOptions {
   Index batch = 1;     ///< the most sequences side by side
   Index chunk = 256;   ///< tokens of each sequence that prefill takes at a time; scratch memory grows with it
-  bool record = true;  ///< whether step replays what it recorded once, on backends that can
+  bool record = true;  ///< whether step replays a recording, on backends that can record
 };
 
-/// A sampler that draws where the logits are, such as CudaSampler: it queues in `be` the choice of a token for every
-/// row of logits [batch, vocab]. If it has `check()`, that throws an Error where no choice could be made; if it has
-/// `owner()`, a shared pointer to all that its calls refer to, they can be recorded.
+/// A sampler that draws in the memory of the logits, such as CudaSampler. A call queues in `be` the choice of a token
+/// for every row of logits [batch, vocab]. An optional `check()` throws an Error if a choice was impossible. An
+/// optional `owner()` returns a shared pointer to everything that the queued work refers to; then calls can be
+/// recorded.
 template <class S, class B, class T>
 concept DrawsInPlace = requires(S& sampler, B& be, Mat<const T> logits, Token* tokens) {
   sampler(be, logits, tokens);
@@ -49,9 +50,9 @@ struct recording_of<B> {
 };
 }  // namespace detail
 
-/// Runs a model on some sequences side by side: their states, and scratch. One allocation each, made here; `step`
-/// allocates nothing, and what it replays is recorded here, in `add` and in `remove`; with a sampler, in the first step
-/// after that with this sampler. Contexts of one model are independent and may run on different threads.
+/// Runs a model on some sequences side by side. The constructor allocates their states and scratch; `step` allocates
+/// nothing. The constructor, `add` and `remove` record the step that `step` replays; a step with a sampler is recorded
+/// when it first runs after one of these. Contexts of one model are independent and may run on different threads.
 template <class M>
 class Context {
  public:
@@ -66,23 +67,23 @@ class Context {
     record();
   }
 
-  /// The sequences that run; all that fit until some are removed.
+  /// How many sequences run: as many as fit, until some are removed.
   Index batch() const { return batch_; }
   Index capacity() const { return options_.batch; }
   Index vocab() const { return vocab_; }
   Index state_bytes() const { return state_.bytes(); }
   Index scratch_bytes() const { return scratch_memory_.bytes(); }
 
-  /// The backend that runs it: with a stream of its own, where backends have streams.
+  /// The backend of this context; on a backend with streams (queues), it has its own stream.
   const backend& runs_on() const { return backend_; }
 
-  /// Back to the state before the first token.
+  /// Sets every sequence to the state before its first token.
   void reset() {
     parts_.body.reset(backend_, state_.views);
     has_logits_ = false;
   }
 
-  /// One more sequence, in the state before its first token; returns its number.
+  /// Adds a sequence, in the state before its first token; returns its number.
   /// Errors: the context is full.
   Index add() {
     expects(batch_ < capacity(), "rwkv: the context is full: it holds ", capacity(), " sequences");
@@ -91,7 +92,7 @@ class Context {
     parts_.body.reset(backend_, state);
     return batch_ - 1;
   }
-  /// Takes a sequence out; the last one takes its number.
+  /// Removes a sequence; the last sequence takes its number.
   void remove(Index sequence) {
     check_sequence(sequence);
     const Index last = batch_ - 1;
@@ -119,10 +120,10 @@ class Context {
   }
   std::span<const compute> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
 
-  /// Draws the token that follows in every sequence from the logits of the call before, where they lie; [batch], valid
-  /// until the next call.
-  /// Errors: no prompt or step ran last, or the state was changed since; those of the sampler, after which `drawn()` has
-  /// the tokens of all sequences that it does not name
+  /// Draws the next token of every sequence from the logits of the previous call, in their memory. Returns [batch],
+  /// valid until the next call.
+  /// Errors: the previous call was no prefill or step, or the state was changed since; the errors of the sampler, after
+  /// which `drawn()` has the tokens of all sequences that the error does not name
   template <DrawsInPlace<backend, compute> S>
   std::span<const Token> draw(S& sampler) & {
     expects(has_logits_, "rwkv: there are no logits to draw a token from; run a prompt or a step first");
@@ -131,10 +132,10 @@ class Context {
     check_draw(sampler);
     return drawn();
   }
-  /// Advances every sequence by one token and draws the next. Logits do not travel to the host, and a choice that can
-  /// be recorded is one piece with the step.
-  /// Errors: those of `step`; those of the sampler. Where only its `check()` throws, the sequences have advanced, and
-  /// `drawn()` has the tokens of all that it does not name
+  /// Advances every sequence by one token and draws the next. The logits are not copied to the host. If the sampler can
+  /// be recorded, step and draw are one recording.
+  /// Errors: those of `step`; those of the sampler. If only its `check()` throws, the sequences have advanced, and
+  /// `drawn()` has the tokens of all sequences that the error does not name
   template <DrawsInPlace<backend, compute> S>
   std::span<const Token> step(std::span<const Token> tokens, S& sampler) & {
     expects(std::ssize(tokens) == batch(), "rwkv: step takes one token for each of the ", batch(),
@@ -162,13 +163,13 @@ class Context {
     has_logits_ = true;
     return draw(sampler);
   }
-  /// The tokens that were drawn last, [batch], if nothing ran since.
+  /// The tokens of the last draw, [batch], if nothing ran since.
   std::span<const Token> drawn() & {
     return std::span<const Token>(tokens_.numbers()).first(static_cast<std::size_t>(batch_));
   }
 
-  /// Advances every sequence by the same number of tokens, chunks of them in parallel over time, and returns the logits
-  /// that follow the last, [batch, vocab], valid until the next call.
+  /// Advances every sequence by the same number of tokens, in chunks that run in parallel over time. Returns the logits
+  /// after the last token, [batch, vocab], valid until the next call.
   /// Shapes    tokens: [batch, time]
   /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; the state
   /// is left as it was.
@@ -183,7 +184,7 @@ class Context {
     return logits();
   }
 
-  /// As prefill, and writes the logits after every token.
+  /// Like prefill, but writes the logits after every token.
   /// Shapes    tokens: [batch, time]   logits: [batch, time, vocab]
   void sequence(std::span<const Token> tokens, std::span<compute> logits) {
     expects(std::ssize(logits) == std::ssize(tokens) * vocab_, "rwkv: the logits of ", tokens.size(), " tokens are ",
@@ -207,8 +208,7 @@ class Context {
     });
   }
 
-  /// The state of all sequences as plain numbers; `restore` of a context of the same model and capacity takes them
-  /// back.
+  /// The state of all sequences as plain numbers, for `restore` of a context of the same model and capacity.
   /// Errors: `restore` refuses another number of numbers and leaves the state as it was.
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
@@ -217,7 +217,7 @@ class Context {
     be.sync();
     return numbers;
   }
-  /// The state of one sequence; `restore` of a sequence of any context of the same model takes it back.
+  /// The state of one sequence, for `restore` of a sequence of any context of the same model.
   std::vector<compute> state(Index sequence) const {
     check_sequence(sequence);
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes() / capacity()) / sizeof(compute));
@@ -252,7 +252,7 @@ class Context {
     has_logits_ = false;
   }
 
-  /// A second context that goes on from the state of this one.
+  /// A second context that starts from the state of this one.
   Context fork() const {
     Context other(parts_, owner_, backend_, options_, sizes_);
     other.resize(batch_);
@@ -287,7 +287,7 @@ class Context {
 
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
 
-  /// A backend that works in a queue gives every context one of its own.
+  /// A backend with a queue gives every context a queue of its own.
   static backend own(const backend& be) {
     if constexpr (requires { be.independent(); }) return be.independent();
     else return be;
@@ -299,7 +299,7 @@ class Context {
   void check_sequence(Index sequence) const {
     expects(sequence >= 0 && sequence < batch_, "rwkv: there is no sequence ", sequence, " in a context of ", batch_);
   }
-  /// After an Error the batch is as it was; its steps are then no longer recorded.
+  /// After an Error the batch is unchanged, but steps run without a recording.
   void resize(Index batch) {
     const auto show = [this](Index shown) {
       batch_ = shown;
@@ -310,16 +310,20 @@ class Context {
     drawing_.reset();
     drawing_owner_.reset();
     show(batch);
-    try {
-      record();
-    } catch (...) {
-      show(before);
-      throw;
-    }
+    struct Undo {
+      const decltype(show)& back;
+      Index to;
+      bool needed = true;
+      ~Undo() {
+        if (needed) back(to);
+      }
+    } undo{show, before};
+    record();
+    undo.needed = false;
     has_logits_ = false;
   }
 
-  /// Records a step of all sequences; it reads the tokens and writes the logits of whenever it is replayed.
+  /// Records a step of all sequences. A replay reads the tokens in tokens_ at that time and writes the logits.
   void record() {
     if constexpr (can_record) {
       if (!options_.record || batch_ == 0) return;
@@ -336,11 +340,11 @@ class Context {
     backend_.sync();
   }
 
-  /// Puts tokens where steps find them; they may be those that were drawn, which lie there.
+  /// Copies tokens into tokens_; memmove, because drawn tokens are in tokens_ already.
   void take_tokens(Index at, std::span<const Token> tokens) {
     std::memmove(tokens_.numbers().data() + at, tokens.data(), tokens.size_bytes());
   }
-  /// A step by the tokens in tokens_, with the logits left where they are.
+  /// Queues a step by the tokens in tokens_, without copying the logits to the host.
   void queue_step() {
     Arena ws = scratch_memory_.arena();
     const auto x = advance(ws, 1);
@@ -370,7 +374,7 @@ class Context {
     return options;
   }
 
-  /// The run that takes the most scratch, in a dry pass.
+  /// The run that needs the most scratch, for a dry pass.
   void run_largest(Arena ws) {
     const auto x = take_chunk(ws, options_.chunk);
     parts_.embedding.forward(backend_, {}, x);
@@ -398,8 +402,8 @@ class Context {
     }
   }
 
-  /// Runs the body chunk by chunk and calls each(scratch, x, begin, time) on the residual stream x of each, whose first
-  /// token is number `begin` of `time`.
+  /// Runs the body chunk by chunk and calls each(scratch, x, begin, time) for every chunk: x is its residual stream,
+  /// `begin` the position of its first token, `time` the number of all tokens.
   template <class Each>
   void run(std::span<const Token> tokens, const Each& each) {
     check_tokens(tokens);
@@ -414,16 +418,17 @@ class Context {
       Arena ws = scratch_memory_.arena();
       const auto x = advance(ws, length);
       each(ws, x, begin, time);
-      // The tokens of the next chunk take the place of these.
+      // The next chunk overwrites these tokens, so queued work must have read them.
       if (!host_reaches<backend> && begin + length < time) backend_.sync();
     }
     backend_.sync();
   }
 
-  /// Positions whose logits are in scratch at a time, where they do not go straight to the host.
+  /// The number of positions whose logits are in scratch at a time; only used where the host cannot read logits in
+  /// place.
   static Index head_rows(Index time) { return host_reaches<backend> ? time : std::min<Index>(time, 32); }
 
-  /// Runs the next `length` tokens of every sequence, which are in tokens_.
+  /// Runs the next `length` tokens of every sequence, read from tokens_.
   Seq<compute, Width> advance(Arena& ws, Index length) {
     const auto x = take_chunk(ws, length);
     const auto count = static_cast<std::size_t>(batch() * length);
@@ -456,13 +461,13 @@ class Context {
   Index vocab_;
   Index width_;
   BodyState<decltype(M::Parts::body)> state_;
-  Exchange<compute, backend> host_logits_;  // copied from the device; nothing where the host reads them in place
+  Exchange<compute, backend> host_logits_;  // copy for the host; empty where the host reads logits in place
   Exchange<Token, backend> tokens_;
   Memory<backend> scratch_memory_, logits_memory_;
   compute* logits_ = nullptr;
-  bool has_logits_ = false;  // those of the present state
+  bool has_logits_ = false;  // whether logits_ belongs to the present state
   std::shared_ptr<const void> drawing_owner_;
-  std::optional<typename detail::recording_of<backend>::type> recording_, drawing_;  // a step; a step and a draw
+  std::optional<typename detail::recording_of<backend>::type> recording_, drawing_;  // of a step; of step and draw
 };
 
 }  // namespace RWKV_ABI

@@ -9,7 +9,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The row of each token in the embedding table, layer-normed by ln0, which official checkpoints store with block 0.
+/// Looks up each token's row in the embedding table and applies ln0, which official checkpoints store with block 0.
 template <class S, class B, class D>
 class Embedding {
   static_assert(explain_block_parameters<S, B>());
@@ -45,7 +45,7 @@ class Embedding {
     ln0.forward(be, y, y);
   }
 
-  /// The same for training: keeps the rows before their norm.
+  /// The same for training: keeps the rows before the norm.
   struct Tape {
     Seq<compute, Width> rows;
   };
@@ -55,7 +55,8 @@ class Embedding {
     ln0.forward(be, tape.rows, y);
   }
 
-  /// The adjoint: adds to the gradients of the rows that were read. A table without memory is left out.
+  /// The backward pass: adds to the gradients of the rows that were read. Skipped for the table when its gradient is
+  /// null (frozen).
   void backward(B& be, Arena ws, std::span<const Token> tokens, Seq<compute, Width> dy, const Tape& tape,
                 Embedding& grad) const {
     auto drows = ws.like<compute>(dy, dy.width);

@@ -10,7 +10,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// From the residual stream to logits: ln_out, then one product with a table of its own (never tied to the embedding).
+/// From the residual stream to logits: ln_out, then a product with the head table, which is never tied to the
+/// embedding.
 template <class S, class B, class D>
 class Head {
   static_assert(explain_block_parameters<S, B>());
@@ -48,7 +49,7 @@ class Head {
     be.gemm(linear(normed, params.table, logits));
   }
 
-  /// The cross entropy of every position, and with it the adjoint of the head; positions are taken `chunk` at a time,
+  /// Computes the cross entropy of every position and runs the backward pass of the head, `chunk` positions at a time,
   /// so that the logits of a long batch are never all in memory.
   /// Shapes    x, dx: [positions, width]   targets, losses: [positions]; a position without target has loss 0
   /// Aliasing  dx may be x
@@ -68,7 +69,7 @@ class Head {
       be.cross_entropy(Mat<compute>(logits.flat()), part(targets), weights, part(losses));
       be.gemm(linear_back(logits, params.table, dnormed), linear_back_weights(logits, normed, grad.params.table));
       ln_out.backward(be, scratch, in, dnormed, arg::out(out), grad.ln_out);
-      if (ws.measuring()) break;  // no chunk takes more than the first
+      if (ws.measuring()) break;  // the first chunk is the largest
     }
   }
 

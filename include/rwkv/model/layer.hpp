@@ -9,8 +9,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The pre-norm residual pair of every RWKV: x += time_mix(ln1(x)), then x += channel_mix(ln2(x)). Any two blocks of
-/// one scalar and backend fit.
+/// The pre-norm residual pair of every RWKV: x += time_mix(ln1(x)), then x += channel_mix(ln2(x)). Takes any two blocks
+/// of the same scalar and backend.
 template <class TimeMixing, class ChannelMixing>
 class Layer {
   static_assert(Block<TimeMixing> && Block<ChannelMixing>, "rwkv: a layer is made of two blocks; see rwkv::Block");
@@ -23,14 +23,14 @@ class Layer {
                     std::is_same_v<compute, typename ChannelMixing::compute>,
                 "rwkv: the two blocks of a layer must share one backend and one computing scalar");
   static constexpr Index Width = TimeMixing::Width;
-  static constexpr Index layers = 1;  ///< how many layers of the model this is
+  static constexpr Index layers = 1;  ///< how many layers of the model this counts as
 
   struct State {
     typename TimeMixing::State att;
     typename ChannelMixing::State ffn;
   };
 
-  /// What a pass of training keeps; P is Keep or Recompute.
+  /// Activations that forward keeps for backward; P is Keep or Recompute.
   template <class P>
   struct Tape {
     Seq<const compute, Width> x;
@@ -47,8 +47,8 @@ class Layer {
   Layer(const ModelSizes& sizes, Index layer)
       : index(layer), ln1(sizes, layer), ln2(sizes, layer), att(sizes, layer), ffn(sizes, layer) {}
 
-  /// A backend that has the verb layer_step may take a single token as a whole. It may then read weights ahead of what
-  /// is queued: who writes them by verbs and runs a layer by itself waits in between (`sync`).
+  /// A backend with the verb layer_step may run a single token as one fused step. The fused step may prefetch weights
+  /// before earlier queued work has ended. If you change weights through verbs, call sync() first.
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
@@ -66,7 +66,7 @@ class Layer {
     be.rows(Copy{}, arg::in(mixed), arg::add(y));
   }
 
-  /// The same for training, with y apart from x.
+  /// The same for training. y must not overlap x.
   template <class P>
   void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
                Tape<P>& tape) const {
@@ -78,13 +78,13 @@ class Layer {
     }
   }
 
-  /// The adjoint, in place: d is the cotangent of y, then that of x.
+  /// The backward pass, in place: d holds the cotangent of y and receives the cotangent of x.
   template <class P>
   void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
                 const State& dlast, Layer& grad, State& dfirst) const {
     if constexpr (std::is_same_v<P, Recompute>) {
       Tape<Keep> again;
-      // Forward replaces the state it starts from; the cotangents of that state are not needed yet, so it starts there.
+      // Forward overwrites its state, so it runs on a copy of `first` in dfirst, which is not in use yet.
       copy_block_state(be, att, first.att, dfirst.att);
       copy_block_state(be, ffn, first.ffn, dfirst.ffn);
       keep(be, ws, tape.x, dfirst, ws.like<compute>(d, d.width), again);
@@ -103,8 +103,8 @@ class Layer {
     ffn.reset(be, state.ffn);
   }
 
-  /// For training the initial state: a start that has derivatives, and the way back to valid states after a change.
-  /// Blocks for which every state is valid bring neither.
+  /// For training the initial state: begin_tuning sets an initial state that has gradients, make_valid projects a
+  /// changed state back onto the valid ones. Blocks without these members need neither.
   void begin_tuning(backend& be, State& state) const {
     reset(be, state);
     if constexpr (requires { att.begin_tuning(be, state.att); }) att.begin_tuning(be, state.att);
@@ -149,7 +149,7 @@ class Layer {
     be.rows(Sum{}, arg::in(tape.middle), arg::in(y), arg::out(y));
   }
 
-  /// Copies the states of a block; the nested visits allocate nothing.
+  /// Copies the states of a block by nested visits, which allocate nothing.
   template <class K>
   static void copy_block_state(backend& be, const K& block, typename K::State from, typename K::State& to) {
     int nth = 0;

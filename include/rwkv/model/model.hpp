@@ -1,5 +1,5 @@
 #pragma once
-/// A language model put together from its parts.
+/// A language model made of an embedding, a body and a head.
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -19,8 +19,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// An embedding, a body and a head. Weights live in one place, shared by the model and every context made from it; a
-/// context keeps them alive.
+/// An embedding, a body and a head. The model and its contexts share one copy of the weights; a context keeps them
+/// alive.
 template <class E, class Body, class H>
 class Model {
  public:
@@ -60,9 +60,9 @@ class Model {
     owner_ = std::move(memory);
   }
 
-  /// A model whose parameters point nowhere yet: the caller binds each of `parameters()` or `stored_parameters()` and
-  /// hands over what keeps their memory alive. For loaders, which may say what types their file has, so that a model
-  /// that keeps them is saved with them.
+  /// For loaders: a model whose parameters are null. The caller binds each of `parameters()` or `stored_parameters()`,
+  /// then calls `adopt` with the owner of their memory. `file_types` are the number types of the file, in which the
+  /// model is saved again.
   static Model unbound(const ModelSizes& sizes, backend be) {
     return Model(Parts(checked(sizes)), std::move(be), sizes);
   }
@@ -75,11 +75,11 @@ class Model {
   Model& operator=(Model&&) = default;
 
   const ModelSizes& sizes() const { return sizes_; }
-  /// The backend that the model runs on; copies are handles to the same.
+  /// The backend that the model runs on; copies are handles to the same device.
   const backend& device() const { return backend_; }
 
-  /// Every parameter, in the order of official checkpoints. Not of a model AsStored, whose parameters have several
-  /// types; see stored_parameters.
+  /// Every parameter, in the order of official checkpoints. The parameters of a model AsStored have several types: use
+  /// stored_parameters.
   std::vector<BindableParameter<storage>> parameters() {
     static_assert(!keeps_types,
                   "rwkv: the matrices of an AsStored model have the types of their file, so that they are no "
@@ -97,16 +97,18 @@ class Model {
     return list;
   }
 
-  /// The same as files see them, whatever their types.
+  /// Every parameter as bytes of a run-time number type.
   std::vector<StoredParameter> stored_parameters() {
     std::vector<StoredParameter> list;
     visit(parts, ListStoredParameters<compute>{list});
     return list;
   }
   std::vector<StoredParameter> stored_parameters() const {
-    return Model(Parts(parts), backend_, sizes_).stored_parameters();
+    auto list = Model(Parts(parts), backend_, sizes_).stored_parameters();
+    for (StoredParameter& parameter : list) parameter.view = nullptr;  // of a copy, which ends here
+    return list;
   }
-  /// The type that parameter number `nth` has in the file it came from, or has now.
+  /// The type of parameter number `nth` in the file it was loaded from; `now` if it was not loaded.
   DType file_type(std::size_t nth, DType now) const { return file_types_.empty() ? now : file_types_[nth]; }
 
   Index parameter_count() const {
@@ -115,7 +117,7 @@ class Model {
     return count;
   }
 
-  /// State and scratch: all that running the model will ever need.
+  /// Makes a context: the state and scratch to run the model.
   Context<Model> context(const ContextOptions& options = {}) const { return Context<Model>(*this, options); }
 
   Parts parts;
@@ -129,7 +131,7 @@ class Model {
       : parts(std::move(made)), backend_(std::move(be)), sizes_(sizes) {}
 
   static constexpr bool keeps_types = std::is_same_v<storage, AnyStorage>;
-  using Made = std::conditional_t<keeps_types, compute, storage>;  // of new weights
+  using Made = std::conditional_t<keeps_types, compute, storage>;  // the type of new weights
 
   template <class P, class Visitor>
   static void visit(P& parts, const Visitor& visitor) {

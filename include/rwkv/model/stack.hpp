@@ -10,7 +10,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// One layer or chain repeated: N times, or as often as the model's depth asks for when N is dyn.
+/// A layer or chain, repeated N times; when N is dyn, the model's depth sets the number.
 template <class L, Index N>
 class Stack {
   template <class T>
@@ -54,7 +54,7 @@ class Stack {
     return tape;
   }
 
-  /// The same for training, with y apart from x: what passes between the parts is kept.
+  /// The same for training: keeps the activations between the parts. y must not overlap x.
   template <class P>
   void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
                Tape<P>& tape) const {
@@ -65,7 +65,7 @@ class Stack {
     }
   }
 
-  /// The adjoint, in place: d is the cotangent of y, then that of x.
+  /// The backward pass, in place: d holds the cotangent of y and receives the cotangent of x.
   template <class P>
   void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
                 const State& dlast, Stack& grad, State& dfirst) const {

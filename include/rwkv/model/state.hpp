@@ -8,8 +8,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The state of `batch` sequences in the body of a model, with memory of its own: one block without gaps, so that all
-/// of it is copied, kept and restored as plain numbers.
+/// The state of `batch` sequences in the body of a model. It owns its memory: one block without gaps, so that the state
+/// is copied, kept and restored as plain numbers.
 template <class Body>
 class BodyState {
  public:
@@ -26,7 +26,7 @@ class BodyState {
 
   Index bytes() const { return memory_.bytes(); }
 
-  /// Lets the views show the first `sequences` of the batch.
+  /// Makes the views cover the first `sequences` of the batch.
   void show(const Body& body, Index sequences) {
     body.visit_state(views, std::string(),
                      [&](const std::string&, Index, Mat<compute>& view) { view.rows = sequences; });

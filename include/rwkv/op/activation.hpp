@@ -5,12 +5,12 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// max(x, 0)^2, the activation of every channel mix. An epilogue of products; to be trained, an epilogue has a `slope`,
-/// its derivative as a function of its own value, so that what it was applied to need not be kept.
+/// max(x, 0)^2, the activation of every channel mix. An epilogue of products. For training an epilogue has a `slope`:
+/// its derivative as a function of its output, so that its input need not be kept.
 struct SquaredRelu {
   template <class R>
   RWKV_HD R operator()(R x) const {
-    const R positive = max(R(0), x);  // in this order a NaN stays one
+    const R positive = max(R(0), x);  // this order of arguments keeps a NaN
     return positive * positive;
   }
   template <class R>
@@ -41,7 +41,7 @@ struct SigmoidGate {
     y = sigmoid(r) * x;
   }
 
-  /// Written out: one division where dual numbers make one for every direction.
+  /// Hand-written: one division, where dual numbers need one for every direction.
   template <class R>
   RWKV_HD void map_back(const R (&x)[2], const R (&dy)[1], R (&dx)[2]) const {
     const R gate = sigmoid(x[0]);

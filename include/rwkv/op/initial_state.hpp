@@ -1,5 +1,5 @@
 #pragma once
-/// Recurrent state.
+/// The initial state of a recurrence, also as a trained parameter.
 #include <concepts>
 #include <utility>
 
@@ -11,7 +11,7 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 namespace detail {
-/// Fills every component of a state [batch, state_size * width], component-major, with its number.
+/// Fills component n of a state [batch, state_size * width], component-major, with number n.
 template <class B, class T, std::size_t Components>
 void fill_components(B& backend, Mat<T> state, const One<T> (&numbers)[Components]) {
   const Index width = state.cols / static_cast<Index>(Components);
@@ -21,7 +21,7 @@ void fill_components(B& backend, Mat<T> state, const One<T> (&numbers)[Component
 }
 }  // namespace detail
 
-/// Sets the state of a channel cell to what it is before the first token.
+/// Sets the state of a channel cell to its value before the first token.
 /// Shapes    state: [batch, state_size * width], component-major
 template <class Cell, class B, class T>
 void reset_state(B& backend, Mat<T> state) {
@@ -30,8 +30,8 @@ void reset_state(B& backend, Mat<T> state) {
   detail::fill_components(backend, state, initial);
 }
 
-/// Sets it to a state that behaves like that and that an optimiser can change: a cell whose initial state has no
-/// derivative, because its scale is zero, brings another as init_tuned.
+/// Sets a state to an initial value that an optimiser can train. A cell whose initial state has gradient zero (WKV4:
+/// its scale is zero) provides an equivalent one with gradients as init_tuned.
 template <class Cell, class B, class T>
 void begin_tuning(B& backend, Mat<T> state) {
   One<T> initial[Cell::state_size];
@@ -61,7 +61,8 @@ void make_row_valid(B& backend, T* row, Index width, std::index_sequence<Nth...>
 }
 }  // namespace detail
 
-/// Returns a state that an optimiser has changed to the valid ones, for cells that not every state is valid for.
+/// Projects a state back onto the valid states after an optimiser has changed it. No effect for cells without
+/// make_valid: every state is valid for them.
 template <class Cell, class B, class T>
 void make_valid([[maybe_unused]] B& backend, [[maybe_unused]] Mat<T> state) {
   [[maybe_unused]] One<T> numbers[Cell::state_size];

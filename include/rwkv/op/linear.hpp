@@ -5,8 +5,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The product y = epilogue(x w^T) of a linear layer without bias, for the verb `gemm`, which takes any number of
-/// independent ones at a time.
+/// The product y = epilogue(x w^T) of a linear layer without bias, as an argument of the verb `gemm`.
 /// Shapes    x: [batch, time, in]   w: [out, in]   y: [batch, time, out]
 /// Aliasing  y must not overlap x
 template <class X, class W, class T, Index In, Index Out, Index WIn, class Epilogue = Identity>
@@ -19,7 +18,7 @@ auto linear(Seq<X, In> x, const StoredMat& w, Seq<T, Out> y, Epilogue epilogue =
   return mul(y.flat(), x.flat(), transposed(w), epilogue);
 }
 
-/// The product dx = dy w, the adjoint of a linear layer in its input.
+/// The product dx = dy w, the gradient of a linear layer's input.
 /// Shapes    dy: [batch, time, out]   w: [out, in]   dx: [batch, time, in]
 /// Aliasing  dx must not overlap dy
 template <class Y, class W, class T, Index In, Index Out, Index WIn>
@@ -27,8 +26,8 @@ auto linear_back(Seq<Y, Out> dy, Mat<W, WIn> w, Seq<T, In> dx) {
   return mul(dx.flat(), dy.flat(), w);
 }
 
-/// The product dw += dy^T x, the adjoint of a linear layer in its weights, summed over all tokens. Skipped
-/// when dw.data is null (a frozen parameter).
+/// The product dw += dy^T x, the gradient of a linear layer's weights, summed over all tokens. Skipped when dw.data is
+/// null (a frozen parameter).
 /// Shapes    dy: [batch, time, out]   x: [batch, time, in]   dw: [out, in]
 template <class Y, class X, class T, Index In, Index Out, Index WIn>
 auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {

@@ -9,8 +9,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// RWKV-4 and 5: y = x m + p (1 - m); m weighs the current token. A rule may bring the derivatives of
-/// its mix; without them dual numbers give them.
+/// RWKV-4 and 5: y = x m + p (1 - m); m weighs the current token. A rule may have hand-written derivatives; otherwise
+/// they come from dual numbers.
 struct MixCurrent {
   template <class R>
   RWKV_HD static R mix(R x, R p, R m) {
@@ -30,7 +30,7 @@ struct MixCurrent {
   }
 };
 
-/// RWKV-6 and 7: y = x + (p - x) m; m weighs the token before.
+/// RWKV-6 and 7: y = x + (p - x) m; m weighs the previous token.
 struct MixPrevious {
   template <class R>
   RWKV_HD static R mix(R x, R p, R m) {
@@ -50,7 +50,7 @@ struct MixPrevious {
   }
 };
 
-/// The row program of any number of mixes of one x and its predecessor p in one pass: operands x, p, the mixes, the
+/// The row program for several mixes of one x and the previous token p in one pass. Operands: x, p, the mixes, the
 /// outputs.
 template <class Rule>
 struct Mix {
@@ -61,7 +61,7 @@ struct Mix {
     RWKV_UNROLL for (int i = 0; i < count; ++i) * each[count + i] = Rule::mix(x, p, *each[i]);
   }
 
-  /// Written out: dual numbers would carry as many directions as there are operands, most of them zero.
+  /// Hand-written: dual numbers would carry one direction per operand, and most of the derivatives are zero.
   template <class R, std::size_t Inputs, std::size_t Outputs>
   requires requires(R m) { Rule::by_x(m); }
   RWKV_HD void map_back(const R (&x)[Inputs], const R (&dy)[Outputs], R (&dx)[Inputs]) const {
@@ -75,7 +75,7 @@ struct Mix {
   }
 };
 
-/// Remembers the last token of x as the one before the next sequence.
+/// Stores the last token of x in the state: it is the previous token of the first token to come.
 /// Shapes    x: [batch, time, width], time >= 1   state: [batch, width]
 /// Aliasing  state must not overlap x
 template <class B, class T, Index W, class U>

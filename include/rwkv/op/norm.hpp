@@ -9,8 +9,8 @@ inline namespace RWKV_ABI {
 /// The row program y = (x - mean) / sqrt(variance + epsilon) * scale + shift over equal groups of channels, with the
 /// population variance. Operands x, scale, shift, y.
 ///
-/// The variance is taken around a first mean and both are then corrected by the mean of the remainders, so rows far
-/// from zero keep their digits.
+/// A first mean is subtracted, then mean and variance are corrected by the mean of the remainders. So rows far from
+/// zero keep their digits.
 struct Normalise {
   Index groups;
   double per_channel;  ///< 1 / channels of a group
@@ -28,12 +28,12 @@ struct Normalise {
     terms[0] = rest;
     terms[1] = rest * rest;
   }
-  /// From the sums of x, of its remainders and of their squares to mean and 1 / standard deviation.
+  /// Turns the sums of x, of the remainders and of their squares into mean and 1 / standard deviation.
   template <class R>
   RWKV_HD void finish(Stage<1>, R* totals) const {
     const R n = R(per_channel);
     const R correction = totals[1] * n;
-    const R variance = max(totals[2] * n - correction * correction, R(0));  // rounding may leave less
+    const R variance = max(totals[2] * n - correction * correction, R(0));  // rounding may make it negative
     totals[0] = totals[0] * n + correction;
     totals[1] = R(1) / sqrt(variance + R(epsilon));
   }
@@ -77,8 +77,8 @@ void layer_norm(B& backend, Seq<X, W> x, Vec<P, W> scale, Vec<P, W> shift, doubl
                arg::chan(shift), arg::out(y));
 }
 
-/// The adjoint of layer_norm: writes or adds the cotangent of x as the operand `dx` says, arg::out or arg::add, and
-/// adds those of scale and shift.
+/// The adjoint of layer_norm: writes (arg::out) or adds (arg::add) the gradient of x to the operand `dx`, and adds the
+/// gradients of scale and shift.
 /// Shapes    x, dy, dx: [batch, time, width]   scale, dscale, dshift: [width]
 /// Aliasing  dx may be dy
 template <class B, class X, class Y, class P, Index W, class Dx>

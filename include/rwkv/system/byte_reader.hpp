@@ -10,7 +10,6 @@
 #include "rwkv/config.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
-#include "rwkv/system/utf8.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -18,38 +17,14 @@ namespace detail {
 
 /// A name as it may stand in an error: in quotes, with every byte that could steer a terminal shown as \xNN, and cut
 /// after 100 bytes, because the name may be hostile.
-inline std::string in_quotes(std::string_view name) {
-  constexpr std::size_t longest = 100;
-  constexpr std::string_view digits = "0123456789abcdef";
-  std::string text = "'";
-  for (const char c : name.substr(0, longest)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte < 0x7f) {
-      text += c;
-    } else {
-      text += "\\x";
-      text += digits[byte >> 4];
-      text += digits[byte & 15u];
-    }
-  }
-  return text + (name.size() > longest ? "...'" : "'");
-}
+std::string in_quotes(std::string_view name);
 
 /// What is wrong with a name that is_clean_name refuses.
 inline constexpr std::string_view not_clean =
     " is empty, longer than 1024 bytes or not UTF-8 without control characters";
 
 /// True for names that are safe to keep and to print.
-inline bool is_clean_name(std::string_view name) {
-  if (name.empty() || name.size() > 1024) return false;
-  for (std::size_t i = 0; i < name.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(name[i]);
-    const auto next = static_cast<unsigned char>(i + 1 < name.size() ? name[i + 1] : 0);
-    const bool is_control = byte < 0x20 || byte == 0x7f || (byte == 0xc2 && next < 0xa0);
-    if (is_control) return false;
-  }
-  return is_utf8(name);
-}
+bool is_clean_name(std::string_view name);
 
 inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -104,3 +79,7 @@ class ByteReader {
 }  // namespace detail
 }  // namespace RWKV_ABI
 }  // namespace rwkv
+
+#ifndef RWKV_COMPILED
+#include "rwkv/system/byte_reader.ipp"
+#endif

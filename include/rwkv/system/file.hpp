@@ -1,21 +1,16 @@
 #pragma once
 /// Reading a file as bytes and replacing a file in one step.
-#include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
-#include <new>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "rwkv/config.hpp"
-#include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/system/byte_reader.hpp"
 #include "rwkv/system/file_system.hpp"
@@ -34,22 +29,8 @@ enum class Access {
 
 namespace detail {
 
-inline std::string path_text(const std::filesystem::path& path) {
-  const std::u8string text = path.u8string();
-  return std::string(text.begin(), text.end());
-}
-
-/// Repeats a system call that a signal interrupted.
-template <class F>
-std::error_code retried(F call) {
-  std::error_code error = call();
-  while (error == std::errc::interrupted) error = call();
-  return error;
-}
-
-inline bool same_version(const FileStatus& a, const FileStatus& b) {
-  return a.size == b.size && a.modified == b.modified;
-}
+/// The path as UTF-8.
+std::string path_text(const std::filesystem::path& path);
 
 }  // namespace detail
 
@@ -68,15 +49,7 @@ class Bytes {
 
   /// Throws an Error when a mapped file has another size or another time of change than when it was opened. Replacing
   /// the file by a rename is no change: the map goes on showing the old file. Always passes for loaded bytes.
-  void check_unchanged() const {
-    if (!is_mapped()) return;
-    FileStatus now;
-    const std::error_code error = detail::retried([&] { return content_->file->status(now); });
-    expects(!error, name_, ": the file cannot be examined any more: ", error.message());
-    expects(detail::same_version(now, content_->opened), name_, ": the file was changed while it was in use (it had ",
-            content_->opened.size, " bytes and has ", now.size,
-            " now); open it with Access::loaded to be safe from that");
-  }
+  void check_unchanged() const;
 
   friend Bytes read_file(const std::filesystem::path& path, Access access, FileSystem& files);
 
@@ -94,133 +67,27 @@ class Bytes {
 
 /// Reads or maps a whole file. Throws an Error naming the path when it is missing, no regular file, empty, unreadable
 /// or larger than the memory. `files` must outlive the bytes.
-inline Bytes read_file(const std::filesystem::path& path, Access access = Access::automatic,
-                       FileSystem& files = system_files()) {
-  constexpr std::uint64_t mapped_from = std::uint64_t{64} << 20;
-  Bytes bytes({}, detail::path_text(path));
-  const std::string& name = bytes.name_;
-
-  std::unique_ptr<File> file;
-  std::error_code error = detail::retried([&] { return files.open(path, file); });
-  expects(!error, name, ": cannot open the file: ", error.message());
-  auto content = std::make_shared<Bytes::Content>();
-  FileStatus& opened = content->opened;
-  error = detail::retried([&] { return file->status(opened); });
-  expects(!error, name, ": cannot examine the file: ", error.message());
-  expects(opened.kind != FileStatus::Kind::folder, name, ": this is a folder, not a file");
-  expects(opened.kind == FileStatus::Kind::regular, name, ": this is not a regular file");
-  expects(opened.size != 0, name, ": the file is empty");
-  const auto size = Checked(opened.size).to<std::size_t>(name, ": the file does not fit into the address space");
-
-  if (access == Access::mapped || (access == Access::automatic && opened.size >= mapped_from)) {
-    error = detail::retried([&] { return file->map(size, bytes.view_); });
-    if (!error) {
-      content->file = std::move(file);
-      bytes.content_ = std::move(content);
-      return bytes;
-    }
-    expects(access == Access::automatic && error == std::errc::not_supported, name,
-            ": cannot map the file: ", error.message());
-  }
-
-  content->copy.reset(new (std::nothrow) std::byte[size]);
-  expects(content->copy != nullptr, name, ": no memory for the ", size, " bytes of the file");
-  const std::span<std::byte> all(content->copy.get(), size);
-  for (std::size_t done = 0; done < size;) {
-    std::size_t count = 0;
-    error = detail::retried([&] { return file->read(done, all.subspan(done), count); });
-    expects(!error, name, ": cannot read the file: ", error.message());
-    expects(count != 0, name, ": the file ended after ", done, " of its ", size, " bytes while it was read");
-    done += count;
-  }
-  FileStatus now;
-  error = detail::retried([&] { return file->status(now); });
-  expects(!error && detail::same_version(now, opened), name, ": the file was changed while it was read");
-  bytes.view_ = all;
-  bytes.content_ = std::move(content);
-  return bytes;
-}
+Bytes read_file(const std::filesystem::path& path, Access access = Access::automatic,
+                FileSystem& files = system_files());
 
 /// Appends bytes to a file that is being written. Small pieces are gathered so that they cost no system call each.
 class FileWriter {
  public:
   FileWriter(File& file, std::string name) : file_(file), name_(std::move(name)) {}
 
-  void write(std::span<const std::byte> bytes) {
-    if (bytes.size() > gathered_from - pending_.size()) flush();
-    if (bytes.size() >= gathered_from) write_through(bytes);
-    else pending_.insert(pending_.end(), bytes.begin(), bytes.end());
-  }
+  void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(detail::as_bytes(text)); }
-
-  void flush() {
-    write_through(pending_);
-    pending_.clear();
-  }
+  void flush();
 
  private:
   static constexpr std::size_t gathered_from = 65536;
 
-  void write_through(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      std::size_t count = 0;
-      const std::error_code error = detail::retried([&] { return file_.write(bytes, count); });
-      expects(!error, name_, ": cannot write the file: ", error.message());
-      expects(count != 0, name_, ": cannot write the file: the system took none of ", bytes.size(), " bytes");
-      bytes = bytes.subspan(count);
-    }
-  }
+  void write_through(std::span<const std::byte> bytes);
 
   File& file_;
   std::string name_;
   std::vector<std::byte> pending_;
 };
-
-namespace detail {
-
-/// A file beside the one to be replaced; it is removed unless the replacement happened.
-class TemporaryFile {
- public:
-  TemporaryFile(FileSystem& files, const std::filesystem::path& folder,
-                std::optional<std::filesystem::perms> permissions, std::string_view name)
-      : files_(files) {
-    constexpr int most = 1000;
-    std::error_code error = std::make_error_code(std::errc::file_exists);
-    for (int i = 0; i < most && error == std::errc::file_exists; ++i) {
-      path_ = folder / join(".rwkv-", i, ".tmp");
-      error = retried([&] { return files_.create(path_, permissions, file_); });
-    }
-    expects(!error, name, ": cannot create the temporary file ", path_text(path_), ": ", error.message());
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() {
-    file_.reset();
-    // Nothing can be reported from here, and the error that led here is being reported already.
-    if (!path_.empty()) static_cast<void>(files_.remove(path_));
-  }
-
-  File& file() { return *file_; }
-
-  void replace(const std::filesystem::path& target, std::string_view name) {
-    // A sync that failed is not repeated: the system may have dropped the pages that it could not write.
-    std::error_code error = retried([&] { return file_->sync(); });
-    expects(!error, name, ": cannot bring the file to the disk: ", error.message());
-    error = file_->close();
-    expects(!error || error == std::errc::interrupted, name, ": cannot close the file: ", error.message());
-    file_.reset();
-    error = files_.rename(path_, target);
-    expects(!error, name, ": cannot replace the file: ", error.message());
-    path_.clear();
-  }
-
- private:
-  FileSystem& files_;
-  std::filesystem::path path_;
-  std::unique_ptr<File> file_;
-};
-
-}  // namespace detail
 
 /// Writes the file at `path` so that at every moment, a crash included, the path leads to the whole old content or to
 /// the whole new one: the content goes to a temporary file in the same folder, to the disk, and then replaces the old
@@ -228,36 +95,12 @@ class TemporaryFile {
 /// link to a file is followed. On failure an Error names the path, the temporary file is gone and the old file
 /// untouched; only when the very last step fails, which makes the replacement itself durable, the new file is in place
 /// already (and said so).
-template <class F>
-void write_atomically(FileSystem& files, const std::filesystem::path& path, F&& content) {
-  const std::string name = detail::path_text(path);
-  FileStatus old;
-  std::error_code error = detail::retried([&] { return files.status(path, old); });
-  expects(!error, name, ": cannot examine the file: ", error.message());
-  expects(old.kind != FileStatus::Kind::folder, name, ": this is a folder, so no file can be written there");
-  expects(old.kind != FileStatus::Kind::other, name, ": this is not a regular file, so it cannot be replaced");
-  std::filesystem::path target = path;
-  std::optional<std::filesystem::perms> permissions;
-  if (old.kind == FileStatus::Kind::regular) {
-    permissions = old.permissions;
-    error = detail::retried([&] { return files.resolve(path, target); });
-    expects(!error, name, ": cannot follow the path: ", error.message());
-  }
-  const std::filesystem::path folder = target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
-
-  {
-    detail::TemporaryFile temporary(files, folder, permissions, name);
-    FileWriter writer(temporary.file(), name);
-    std::forward<F>(content)(writer);
-    writer.flush();
-    temporary.replace(target, name);
-  }
-  error = detail::retried([&] { return files.sync_folder(folder); });
-  const bool unknown_there = error == std::errc::invalid_argument || error == std::errc::not_supported;
-  expects(!error || unknown_there, name,
-          ": the new file is in place, but the folder cannot be brought to the disk: ", error.message(),
-          "; a power loss may bring the old file back");
-}
+void write_atomically(FileSystem& files, const std::filesystem::path& path,
+                      const std::function<void(FileWriter&)>& content);
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv
+
+#ifndef RWKV_COMPILED
+#include "rwkv/system/file.ipp"
+#endif

@@ -1,33 +1,18 @@
 #pragma once
 /// From logits to the next token.
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <numeric>
 #include <span>
 #include <vector>
 
+#include "rwkv/config.hpp"
 #include "rwkv/core/error.hpp"
-#include "rwkv/core/random.hpp"
 #include "rwkv/core/token.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
 namespace detail {
-
-template <class T>
-Token argmax(std::span<const T> logits) {
-  expects(!logits.empty(), "rwkv: argmax: there are no logits");
-  std::size_t best = 0;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    expects(!std::isnan(logits[i]), "rwkv: argmax: logit ", i, " is not a number");
-    if (logits[i] > logits[best]) best = i;
-  }
-  return static_cast<Token>(best);
-}
 
 /// What a sampler remembers between calls, and its scratch.
 struct SamplerMemory {
@@ -40,31 +25,18 @@ struct SamplerMemory {
   std::vector<Token> candidates;  // scratch: the tokens to choose from
 
   /// After this, a call with `size` logits allocates nothing.
-  void reserve(std::size_t size) {
-    if (counts.size() < size) counts.resize(size, never);
-    picked.reserve(counts.size());
-    logits.resize(size);
-    candidates.reserve(size);
-  }
+  void reserve(std::size_t size);
 
   /// Existing counts fade, and `token` gains one. Cannot fail: reserve() made the room.
-  void count(Token token, double decay) {
-    for (const Token seen : picked) counts[static_cast<std::size_t>(seen)] *= decay;
-    double& own = counts[static_cast<std::size_t>(token)];
-    if (own == never) {
-      picked.push_back(token);
-      own = 0;
-    }
-    own += 1;
-  }
+  void count(Token token, double decay);
 };
 
 }  // namespace detail
 
 /// The token with the largest logit, the lowest of them on a tie. Throws an Error naming the first NaN, or when there
 /// are no logits.
-inline Token argmax(std::span<const float> logits) { return detail::argmax(logits); }
-inline Token argmax(std::span<const double> logits) { return detail::argmax(logits); }
+Token argmax(std::span<const float> logits);
+Token argmax(std::span<const double> logits);
 
 /// Draws the next token, in the order of ChatRWKV: penalties on the logits, softmax, top-k and top-p cuts, and only
 /// then the temperature, as p^(1/temperature). (Others apply the temperature before the cuts.) It computes in double
@@ -84,111 +56,24 @@ struct Sampler {
   /// The next token. Equally likely tokens are ordered by id, the lower first. Throws an Error for a NaN or +inf
   /// (naming the token), when every logit is -inf or there are none, and for options out of range. With the same number
   /// of logits as before, it allocates nothing.
-  Token operator()(std::span<const float> logits) { return pick(logits); }
-  Token operator()(std::span<const double> logits) { return pick(logits); }
+  Token operator()(std::span<const float> logits);
+  Token operator()(std::span<const double> logits);
 
   /// Forgets the tokens picked so far, for a new text. The random sequence goes on.
-  void reset() {
-    memory.counts.clear();
-    memory.picked.clear();
-  }
+  void reset();
 
  private:
   template <class T>
-  Token pick(std::span<const T> logits) {
-    check(logits);
-    memory.reserve(logits.size());
-    std::vector<double>& x = memory.logits;
-    std::copy(logits.begin(), logits.end(), x.begin());
-    for (const Token token : memory.picked) {
-      const auto i = static_cast<std::size_t>(token);
-      if (i < x.size()) x[i] -= presence_penalty + frequency_penalty * memory.counts[i];
-    }
-    const auto most_likely = std::max_element(x.begin(), x.end());
-    const bool greedy = temperature == 0 || top_p == 0 || top_k == 1;
-    const Token token = greedy ? static_cast<Token>(most_likely - x.begin()) : draw(*most_likely);
-    memory.count(token, penalty_decay);
-    ++memory.draws;
-    return token;
-  }
-
-  /// Draws by the inverse of the cumulative distribution over the kept tokens in the order of their ids.
-  Token draw(double largest) {
-    std::vector<double>& x = memory.logits;
-    const std::span<const Token> kept = cut(largest);
-    double sum = 0;
-    for (const Token token : kept) {
-      // p^(1/temperature), divided by that of the most likely token, which keeps it in range.
-      double& weight = x[static_cast<std::size_t>(token)];
-      weight = std::exp((weight - largest) / temperature);
-      sum += weight;
-    }
-    const double target = sum * Philox{.key = seed}.block(memory.draws).uniform_double(0);
-    double below = 0;
-    return *std::find_if(kept.begin(), kept.end() - 1, [&](Token token) {
-      below += x[static_cast<std::size_t>(token)];
-      return target < below;
-    });
-  }
-
-  /// The tokens that top-k and top-p keep, by id. The rank that top-p counts to is that of the whole distribution, and
-  /// top-k does not change it.
-  std::span<const Token> cut(double largest) {
-    const std::vector<double>& x = memory.logits;
-    std::vector<Token>& candidates = memory.candidates;
-    candidates.resize(x.size());
-    std::iota(candidates.begin(), candidates.end(), Token{0});
-    const std::size_t limit = top_k == 0 ? x.size() : std::min(static_cast<std::size_t>(top_k), x.size());
-    if (top_p == 1 && limit == x.size()) return candidates;
-
-    double needed = std::numeric_limits<double>::infinity();
-    if (top_p < 1) {
-      needed = 0;
-      for (const double logit : x) needed += std::exp(logit - largest);
-      needed *= top_p;
-    }
-    // A heap yields the tokens in order of likelihood, one by one, for as long as they are needed: in a vocabulary of
-    // tens of thousands the kept ones are few, and sorting the rest would be the most expensive part of all.
-    const auto less_likely = [&](Token a, Token b) {
-      const double p = x[static_cast<std::size_t>(a)], q = x[static_cast<std::size_t>(b)];
-      return p < q || (p == q && a > b);
-    };
-    std::make_heap(candidates.begin(), candidates.end(), less_likely);
-    auto heap_end = candidates.end();
-    double sum = 0;
-    for (std::size_t count = 0; count < limit && sum < needed; ++count) {
-      std::pop_heap(candidates.begin(), heap_end, less_likely);
-      --heap_end;
-      sum += std::exp(x[static_cast<std::size_t>(*heap_end)] - largest);
-    }
-    std::sort(heap_end, candidates.end());
-    return {heap_end, candidates.end()};
-  }
-
+  Token pick(std::span<const T> logits);
+  Token draw(double largest);
+  std::span<const Token> cut(double largest);
   template <class T>
-  void check(std::span<const T> logits) const {
-    expects(std::isfinite(temperature) && temperature >= 0,
-            "rwkv: sampler: the temperature must be finite and at least 0, not ", temperature);
-    expects(top_k >= 0, "rwkv: sampler: top_k must be at least 0, not ", top_k);
-    expects(top_p >= 0 && top_p <= 1, "rwkv: sampler: top_p must be between 0 and 1, not ", top_p);
-    expects(std::isfinite(presence_penalty), "rwkv: sampler: the presence penalty must be finite, not ",
-            presence_penalty);
-    expects(std::isfinite(frequency_penalty), "rwkv: sampler: the frequency penalty must be finite, not ",
-            frequency_penalty);
-    expects(penalty_decay >= 0 && penalty_decay <= 1, "rwkv: sampler: the penalty decay must be between 0 and 1, not ",
-            penalty_decay);
-
-    expects(!logits.empty(), "rwkv: sampler: there are no logits");
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    bool possible = false;
-    for (std::size_t i = 0; i < logits.size(); ++i) {
-      // Also false for a NaN, which compares with nothing.
-      if (!(logits[i] < infinity)) fail("rwkv: sampler: logit ", i, " is ", logits[i], "; it must be finite or -inf");
-      possible = possible || logits[i] > -infinity;
-    }
-    expects(possible, "rwkv: sampler: all ", logits.size(), " logits are -inf, so no token is possible");
-  }
+  void check(std::span<const T> logits) const;
 };
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv
+
+#ifndef RWKV_COMPILED
+#include "rwkv/text/sampler.ipp"
+#endif

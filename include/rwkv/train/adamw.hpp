@@ -10,17 +10,17 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Adam with decoupled weight decay (Loshchilov, Hutter, "Decoupled Weight Decay Regularization"). Groups follow from
-/// the roles in the parameter tables, as in the official recipe: matrices decay, vectors do not; the decays and bonuses
-/// of the recurrence learn faster than the rest.
+/// Adam with decoupled weight decay (Loshchilov, Hutter, "Decoupled Weight Decay Regularization"). The parameter groups
+/// follow from the roles in the parameter tables, as in the official recipe: weight decay applies to matrices, not to
+/// vectors; decays and bonuses of the recurrence have a higher learning rate.
 struct AdamW {
   double beta1 = 0.9;
   double beta2 = 0.99;
   double epsilon = 1e-8;
-  double weight_decay = 0.0;   ///< of embedding, head and matrices, times the learning rate
-  bool decay_vectors = false;  ///< whether the other parameters decay as well
-  double decay_rate = 2;       ///< times the learning rate, for time decays
-  double bonus_rate = 3;       ///< times the learning rate, for bonuses of the current token
+  double weight_decay = 0.0;   ///< of embedding, head and matrices; multiplied by the learning rate
+  bool decay_vectors = false;  ///< whether weight decay applies to the other parameters as well
+  double decay_rate = 2;       ///< factor of the learning rate for time decays
+  double bonus_rate = 3;       ///< factor of the learning rate for bonuses of the current token
 
   double rate_of(Role role) const { return role == Role::decay ? decay_rate : role == Role::bonus ? bonus_rate : 1; }
   double weight_decay_of(Role role) const {
@@ -40,7 +40,7 @@ struct AdamW {
   }
 };
 
-/// One update. A row program over gradient g, parameter p and the moments m and v, which it replaces:
+/// One update. A row program over gradient g, parameter p and moments m and v; it replaces p, m and v:
 ///
 ///     m = beta1 m + (1 - beta1) g        v = beta2 v + (1 - beta2) g^2
 ///     p = keep p - rate (m / correction1) / (sqrt(v / correction2) + epsilon)
@@ -49,10 +49,10 @@ struct AdamWUpdate {
   double rate;                      ///< learning rate of this parameter
   double keep;                      ///< 1 - rate * weight decay
   double correction1, correction2;  ///< 1 - beta^t
-  double scale;                     ///< of the gradient: global norm clipping
+  double scale;                     ///< factor of the gradient, from clipping the global norm
 
   AdamWUpdate() = default;
-  /// The update of step t = 1, 2, ... for a parameter of a role.
+  /// The update of a parameter with this role in step t = 1, 2, ...
   AdamWUpdate(const AdamW& adamw, Role role, double learning_rate, double t, double gradient_scale)
       : beta1(adamw.beta1), beta2(adamw.beta2), epsilon(adamw.epsilon), rate(learning_rate * adamw.rate_of(role)),
         keep(1 - rate * adamw.weight_decay_of(role)), correction1(1 - std::pow(beta1, t)),

@@ -1,5 +1,5 @@
 #pragma once
-/// An exponential moving average of what is trained.
+/// An exponential moving average of the trained parameters.
 #include "rwkv/config.hpp"
 
 namespace rwkv {
@@ -14,7 +14,7 @@ struct Averaged {
   }
 };
 
-/// Each takes the other's place. A row program.
+/// Swaps two arrays. A row program.
 struct Exchanged {
   template <class R>
   RWKV_HD void map(R a, R b, R& a_after, R& b_after) const {

@@ -11,9 +11,9 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass from the
-/// empty state, carried throughout. `progress(tokens done)` is called now and then; returning false ends the pass, and
-/// the mean is that of the tokens read so far.
+/// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass that starts
+/// from the initial state. `progress(tokens done)` is called now and then; if it returns false, the pass ends, and the
+/// mean is over the tokens read so far.
 /// Errors    fewer than two tokens, tokens outside the vocabulary
 template <class Net, class Progress>
 double evaluate(const Net& net, const TokenData& data, const Progress& progress) {

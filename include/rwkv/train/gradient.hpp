@@ -34,11 +34,11 @@ struct TrainedParameter : TensorSpec {
   std::span<T> values, gradient;
 };
 
-/// Computes mean cross entropy and gradients for batches of one shape. All memory is taken when it is made. The state
-/// is carried from one batch to the next, unless it is reset; gradients stop at the batch, so this is truncated
-/// back-propagation through time.
+/// Computes mean cross entropy and gradients for batches of one shape. The constructor allocates all memory. The state
+/// is carried from one batch to the next, unless it is reset; gradients stop at the start of the batch (truncated
+/// back-propagation through time).
 ///
-/// P says what a pass keeps: Keep or Recompute. The scalar of the model must compute as it stores.
+/// P says what a pass keeps: Keep or Recompute. The model's scalar must have the same type for storage and computation.
 template <class Net, class P>
 class Gradient {
   using Body = decltype(Net::Parts::body);
@@ -50,7 +50,8 @@ class Gradient {
   static_assert(std::is_same_v<scalar, typename Net::storage>,
                 "rwkv: a model is trained in float or double; 16 bits would round small updates away");
 
-  /// Gradients of the parameters for which wanted(TensorSpec) holds; the products of the others are left out.
+  /// Computes gradients of the parameters for which wanted(TensorSpec) is true; weight-gradient products of other
+  /// parameters are skipped.
   template <class Wanted>
   Gradient(Net& net, const GradientOptions& options, const Wanted& wanted)
       : parts_(net.parts), owner_(net.owner_), backend_(net.device()), options_(checked(options)),
@@ -74,7 +75,7 @@ class Gradient {
   void clear() { backend_.fill(as_row(gradient_memory_), scalar(0)); }
 
   /// Adds `share` times the gradient of the mean cross entropy over the positions that have a target, and returns that
-  /// mean. Goes on from the state that the batch before left.
+  /// mean. Continues from the state after the previous batch.
   /// Shapes    tokens, targets: [batch, length]; no_target where a position does not count
   /// Errors    another number of tokens, a token or target outside the vocabulary, no target at all: nothing changes
   double add(std::span<const Token> tokens, std::span<const Token> targets, double share = 1) {
@@ -106,14 +107,15 @@ class Gradient {
     return counted;
   }
 
-  /// The state that the next batch starts from, and its gradient in the last: that of the state it started from.
+  /// state() is where the next batch starts. state_gradient() is the gradient of the state where the last batch
+  /// started.
   BodyState<Body>& state() { return state_; }
   const BodyState<Body>& state() const { return state_; }
   const BodyState<Body>& state_gradient() const { return dfirst_; }
   void reset_state() { parts_.body.reset(backend_, state_.views); }
 
   const GradientOptions& options() const { return options_; }
-  /// Bytes that live from the way forwards to the way back, and all of both.
+  /// Bytes that are kept from the forward to the backward pass (tape), and all bytes of both passes (working).
   Index tape_bytes() const { return tape_bytes_; }
   Index working_bytes() const { return memory_.bytes(); }
   Index gradient_bytes() const { return gradient_memory_.bytes(); }

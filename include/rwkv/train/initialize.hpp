@@ -1,5 +1,5 @@
 #pragma once
-/// The numbers a model starts training with.
+/// The initial parameters of a model for training.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -38,7 +38,7 @@ inline void fill_normal(const Philox& source, std::uint64_t block, std::span<dou
   }
 }
 
-/// sum_i a_i b_i, in eight partial sums that do not wait for each other.
+/// sum_i a_i b_i, in eight independent partial sums.
 inline double dot(const double* a, const double* b, Index size) {
   double sums[8] = {};
   Index i = 0;
@@ -58,7 +58,7 @@ inline double dot(const double* a, const double* b, Index size) {
 ///
 /// Cost      2 count^2 size - 2/3 count^3 operations
 inline void fill_orthonormal(const Philox& source, Index count, Index size, double* rows) {
-  const Index blocks = (size + 1) / 2;  // of the source, for each row
+  const Index blocks = (size + 1) / 2;  // blocks of the source for one row
   for (Index j = 0; j < count; ++j) {
     double* const x = rows + j * size;
     std::fill(x, x + j, 0.0);
@@ -67,8 +67,8 @@ inline void fill_orthonormal(const Philox& source, Index count, Index size, doub
     for (Index i = j; i < size; ++i) x[i] *= scale;
   }
 
-  // Several reflections are applied to a row while it is in the cache. The last ones go first; when it is their turn,
-  // the x they are made of have not changed yet. H_k y = y - w (w . y) with w = (x_k +- e_k) / sqrt(1 + |x_kk|).
+  // Several reflections are applied to a row while it is in the cache. They are applied from last to first, so row k
+  // still holds x_k when H_k is formed. H_k y = y - w (w . y) with w = (x_k +- e_k) / sqrt(1 + |x_kk|).
   constexpr Index together = 8;
   std::vector<double> reflections(static_cast<std::size_t>(together * size));
   for (Index end = count; end > 0; end = std::max(end - together, Index{0})) {
@@ -109,8 +109,8 @@ inline void fill_orthogonal(const Philox& source, double gain, Index rows, Index
 
 }  // namespace detail
 
-/// Computes the numbers that one parameter starts with; see initialize(). They depend on the seed, the depth and the
-/// spec alone.
+/// Computes the initial numbers of one parameter; see initialize(). They depend on the seed, the depth and the spec
+/// alone.
 ///
 /// Shapes    numbers: spec.shape.count()
 /// Errors    another number of numbers; a layer outside [0, depth)
@@ -160,8 +160,8 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
   }
 }
 
-/// Gives every parameter of a model its start as the official trainer does (BlinkDL/RWKV-LM, RWKV-4). By role, with
-/// layer l of L, rho0 = 1 - l/L, rho1 = l/(L-1) or 0.5 when L = 1, channel i of C, `scale` and `lift` of the table:
+/// Initialises every parameter of a model as the official trainer does (BlinkDL/RWKV-LM, RWKV-4). By role, for layer l
+/// of L and channel i of C, with rho0 = 1 - l/L, rho1 = l/(L-1) (0.5 when L = 1), `scale` and `lift` from the table:
 ///
 ///     embedding   uniform in [-1e-4, 1e-4)
 ///     head        orthogonal, gain 0.5 sqrt(max(V/C, 1)); V rows, C columns

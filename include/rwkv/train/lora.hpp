@@ -41,8 +41,8 @@ struct Scaled {
   }
 };
 
-/// One adapted matrix. The model always holds the merged W, so it runs, and is saved, like any other; the adjoint of W
-/// passes on to A and B.
+/// One adapted matrix. The model always holds the merged W, so it runs and is saved like any other model. The gradients
+/// of A and B are computed from the gradient of W.
 template <class T>
 struct AdaptedMatrix {
   Mat<T> w, dw;  // [out, in]: the model's, and its gradient
@@ -51,14 +51,14 @@ struct AdaptedMatrix {
   Mat<T> da, db;
   double scale;
 
-  /// W from A and B.
+  /// Computes W from A and B.
   template <class Backend>
   void merge(Backend& be) const {
     be.gemm(mul(w, b, a));
     be.rows(AddScaled{scale}, arg::in(as_tokens(base)), arg::in(as_tokens(w)), arg::out(as_tokens(w)));
   }
 
-  /// The gradients of A and B from that of W.
+  /// Computes the gradients of A and B from the gradient of W.
   template <class Backend>
   void pull_back(Backend& be) const {
     be.gemm(mul(da, transposed(b), dw), mul(db, dw, transposed(a)));

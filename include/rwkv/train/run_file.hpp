@@ -1,17 +1,21 @@
 #pragma once
 /// The file of a training run: everything that its next steps depend on.
-#include <algorithm>
-#include <charconv>
+#include <cstddef>
 #include <deque>
 #include <filesystem>
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "rwkv/backend/transfer.hpp"
+#include "rwkv/config.hpp"
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/extent.hpp"
 #include "rwkv/io/checkpoint.hpp"
+#include "rwkv/io/tensor_file.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -25,18 +29,39 @@ struct RunTensor {
 };
 
 namespace detail {
-/// A checksum of all texts but itself.
-inline std::string checksum_of_texts(const std::map<std::string, std::string>& texts) {
-  std::string all;
-  for (const auto& [key, text] : texts) {
-    if (key != "crc32.texts") all += join(key.size(), " ", key, text.size(), " ", text);
-  }
-  return join(detail::crc32(as_bytes(all)));
-}
+
+/// Writes tensors and texts with their checksums; see save_run below.
+void save_run(const std::filesystem::path& path, std::span<const TensorView> tensors,
+              std::map<std::string, std::string> texts, FileSystem& files);
+
+/// What of a RunFile does not depend on the type of its numbers.
+class OpenRun {
+ public:
+  /// Only names, types and shapes of the expected tensors count.
+  OpenRun(const std::filesystem::path& path, std::span<const TensorView> expected,
+          const std::map<std::string, std::string>& settings, FileSystem& files);
+
+  /// The number that a text is.
+  Index number(const std::string& key) const;
+
+  /// The texts whose keys start with `prefix`, under what follows it.
+  std::map<std::string, std::string> texts_after(std::string_view prefix) const;
+
+ protected:
+  const TensorFile& file() const { return file_; }
+
+ private:
+  const std::string* text(const std::string& key) const;
+  void check(const TensorView& tensor) const;
+
+  TensorFile file_;
+  std::string name_;
+};
+
 }  // namespace detail
 
-/// Writes tensors and texts with a checksum of every tensor and one of the texts as .safetensors, in one step: at every
-/// moment, a crash included, the path leads to the whole old file or to the whole new one.
+/// Writes tensors and texts as .safetensors, with a checksum of every tensor and one of all texts. The file is replaced
+/// atomically: at every moment, even after a crash, the path leads to the whole old file or to the whole new one.
 template <class T, class B>
 void save_run(B& be, const std::filesystem::path& path, std::span<const RunTensor<T>> tensors,
               std::map<std::string, std::string> texts, FileSystem& files) {
@@ -45,82 +70,39 @@ void save_run(B& be, const std::filesystem::path& path, std::span<const RunTenso
   for (const RunTensor<T>& tensor : tensors) {
     const auto numbers = read.emplace_back(be, std::span<const T>(tensor.numbers)).numbers();
     views.push_back({tensor.name, dtype_of<T>(), tensor.shape, std::as_bytes(numbers)});
-    texts["crc32"] += join(detail::crc32(views.back().bytes), " ");
   }
-  texts["crc32.texts"] = detail::checksum_of_texts(texts);
-  save_safetensors(path, views, texts, files);
+  detail::save_run(path, views, std::move(texts), files);
 }
 
-/// A file that save_run wrote, read and compared with the run that is to go on from it.
+/// A file of save_run, read and compared with the run that resumes from it.
 template <class T>
-class RunFile {
+class RunFile : public detail::OpenRun {
  public:
   /// Errors    a file that is damaged or no file of a run, tensors other than `expected`, texts other than `settings`
   RunFile(const std::filesystem::path& path, std::span<const RunTensor<T>> expected,
           const std::map<std::string, std::string>& settings, FileSystem& files)
-      : file_(open_tensors(path, {Access::loaded}, files)), name_(detail::path_text(path)) {
-    expects(text("crc32") != nullptr && text("step") != nullptr, name_, ": this is no file of a training run");
-    expects(text("crc32.texts") != nullptr && *text("crc32.texts") == detail::checksum_of_texts(file_.metadata()),
-            name_, ": the file is damaged: its checksum does not agree with its texts");
-    for (const auto& [key, wanted] : settings) {
-      const std::string was = text(key) == nullptr ? "nothing" : *text(key);
-      expects(was == wanted, name_, ": the run in the file has other settings: ", key, " is ", detail::in_quotes(was),
-              " there and ", detail::in_quotes(wanted), " here");
-    }
-    for (const RunTensor<T>& tensor : expected) check(tensor);
-    expects(file_.tensors().size() == expected.size(), name_, ": the file holds ", file_.tensors().size(),
-            " tensors, the run expects ", expected.size());
-    std::string checksums;  // one of every tensor, in the order of the run
-    for (const RunTensor<T>& tensor : expected) checksums += join(detail::crc32(file_.find(tensor.name)->bytes), " ");
-    expects(*text("crc32") == checksums, name_, ": the file is damaged: its checksums do not agree with its tensors");
-  }
+      : OpenRun(path, descriptions(expected), settings, files) {}
 
-  /// The number that a text is.
-  Index number(const std::string& key) const {
-    Index value = 0;
-    const std::string digits = text(key) == nullptr ? std::string() : *text(key);
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    expects(error == std::errc() && end == digits.data() + digits.size() && value >= 0, name_, ": '", key,
-            "' is no number: ", detail::in_quotes(digits));
-    return value;
-  }
-
-  /// The texts whose keys start with `prefix`, under what follows it.
-  std::map<std::string, std::string> texts_after(std::string_view prefix) const {
-    std::map<std::string, std::string> texts;
-    for (const auto& [key, value] : file_.metadata()) {
-      if (key.starts_with(prefix)) texts[key.substr(prefix.size())] = value;
-    }
-    return texts;
-  }
-
-  /// Copies the numbers of every tensor to where the run keeps them.
+  /// Copies the numbers of every tensor from the file into the memory of the run.
   template <class B>
   void copy_to(B& be, std::span<const RunTensor<T>> tensors) const {
     for (const RunTensor<T>& tensor : tensors) {
-      const auto bytes = file_.find(tensor.name)->bytes;  // not always aligned
+      const auto bytes = file().find(tensor.name)->bytes;  // not always aligned
       write_numbers(be, tensor.numbers, [&](std::size_t i) { return detail::element_at<T>(bytes, i); });
     }
   }
 
  private:
-  const std::string* text(const std::string& key) const {
-    const auto found = file_.metadata().find(key);
-    return found == file_.metadata().end() ? nullptr : &found->second;
+  static std::vector<TensorView> descriptions(std::span<const RunTensor<T>> tensors) {
+    std::vector<TensorView> all;
+    for (const RunTensor<T>& tensor : tensors) all.push_back({tensor.name, dtype_of<T>(), tensor.shape, {}});
+    return all;
   }
-
-  void check(const RunTensor<T>& tensor) const {
-    const TensorView* found = file_.find(tensor.name);
-    expects(found != nullptr, name_, ": ", tensor.name, " is missing from the file");
-    expects(std::ranges::equal(found->shape, tensor.shape), name_, ": ", tensor.name, ": file has ",
-            std::span(found->shape), ", the run expects ", std::span(tensor.shape));
-    expects(found->dtype == dtype_of<T>(), name_, ": ", tensor.name, ": file has ", name_of(found->dtype),
-            " numbers, the run computes in ", name_of(dtype_of<T>()));
-  }
-
-  TensorFile file_;
-  std::string name_;
 };
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv
+
+#ifndef RWKV_COMPILED
+#include "rwkv/train/run_file.ipp"
+#endif

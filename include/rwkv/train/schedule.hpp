@@ -22,20 +22,20 @@ inline namespace RWKV_ABI {
 ///     cosine        final + (peak - final) (1 + cos(pi p)) / 2
 ///     exponential   peak (final / peak)^p
 ///
-/// So the last of the `steps` steps, and every step beyond them, has the rate `final`. This is the schedule of
+/// So the last of the `steps` steps has the rate `final`, and so has every later step. This is the schedule of
 /// BlinkDL/RWKV-LM (exponential; RWKV-4 warms up from start = 0.2, later versions from 0.01).
 struct LearningRate {
-  /// The way from the peak to the end.
+  /// The curve from `peak` to `final`.
   enum class Decay : unsigned char { constant, linear, cosine, exponential };
-  // Spelled out: g++ 12 fails on `using enum` when a template uses it.
+  // Not `using enum`: g++ 12 fails when a template uses it.
   static constexpr Decay constant = Decay::constant, linear = Decay::linear, cosine = Decay::cosine,
                          exponential = Decay::exponential;
 
   double peak = 6e-4;
-  double final = 1e-5;  ///< at most `peak`; above zero for an exponential decay; a constant rate has no use for it
-  Index steps = 0;      ///< length of the run, warm-up included; a constant rate has no use for it
+  double final = 1e-5;  ///< at most `peak`; above zero for an exponential decay; ignored by a constant rate
+  Index steps = 0;      ///< length of the run, warm-up included; ignored by a constant rate
   Index warmup = 0;     ///< steps of the warm-up
-  double start = 0.01;  ///< the part of the peak that the warm-up starts from
+  double start = 0.01;  ///< the warm-up starts at this fraction of the peak
   Decay decay = cosine;
 
   /// Errors    settings that make no schedule, see check(); a negative step

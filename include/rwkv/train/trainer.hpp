@@ -1,5 +1,6 @@
 #pragma once
-/// Training of a model: gradients, clipping, AdamW, averaging, adaptation, and files from which a run goes on exactly.
+/// Training of a model: gradients, clipping, AdamW, averaging, low-rank adaptation, and checkpoints that resume
+/// exactly.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -35,16 +36,16 @@ struct TrainerOptions {
   AdamW optimizer{};
   double clip = 1.0;        ///< the largest norm of the whole gradient; 0: no limit
   bool l2_wrap = true;      ///< see GradientOptions
-  double average = 0;       ///< decay of an exponential moving average of what is trained; 0: none
+  double average = 0;       ///< decay of an exponential moving average of the trained parameters; 0: no average
   std::string frozen{};     ///< pattern of parameters that stay as they are, such as {emb,head}.*
   Lora lora{};              ///< matrices trained through low-rank factors
-  bool tune_state = false;  ///< train the initial state, and nothing else
-  Seed seed{};              ///< of the factors' start
+  bool tune_state = false;  ///< train the initial state and nothing else
+  Seed seed{};              ///< of the initial low-rank factors
   Index head_chunk = 256;   ///< see GradientOptions
 };
 
-/// Trains a model in place, one step at a time. Steps are pure functions of the weights, the options and the batches,
-/// on any number of threads, so equal runs give equal bits.
+/// Trains a model in place, one step at a time. A step is a pure function of the run so far, the options and the batch,
+/// for any number of threads. So equal runs give equal bits.
 ///
 /// P says what a pass keeps: Keep or Recompute.
 template <class Net, class P>
@@ -67,14 +68,14 @@ class Trainer {
     start_sequences();
   }
 
-  /// One step: gradient, clipping, update. A batch that is not fresh goes on from the state that the last one left.
+  /// One step: gradient, clipping, update. A batch that is not fresh continues from the state after the previous batch.
   /// Returns the loss before the update, in nats per token.
   /// Errors    a batch of another shape, tokens outside the vocabulary, and a loss or gradient that is not finite: the
   ///           error names the step and the first tensor to blame, and everything is as it was before the step
   double step(const Batch& batch) { return step(std::span<const Batch>(&batch, 1)); }
 
-  /// One step over several batches whose gradients are averaged, so that a batch larger than memory can be had in
-  /// parts.
+  /// One step over several batches whose gradients are averaged (gradient accumulation), for batches larger than
+  /// memory.
   double step(std::span<const Batch> parts) {
     expects(!parts.empty(), "rwkv: a training step needs a batch");
     for (const Batch& part : parts) {
@@ -110,14 +111,13 @@ class Trainer {
 
   /// Steps taken so far.
   Index steps() const { return steps_; }
-  /// Of the last step: the norm of the whole gradient before clipping.
+  /// The norm of the whole gradient in the last step, before clipping.
   double gradient_norm() const { return norm_; }
-  /// Of the next step.
+  /// The learning rate of the next step.
   double learning_rate() const { return options_.rate(steps_); }
   const Gradient<Net, P>& gradient() const { return gradient_; }
 
-  /// The numbers of one sequence's trained initial state, which Context::restore() of batch 1 takes; in memory of the
-  /// host.
+  /// The trained initial state of one sequence, in host memory, for Context::restore() of a context of batch 1.
   std::vector<scalar> initial_state() const {
     const auto numbers = initial_.numbers();
     backend be = backend_;
@@ -125,8 +125,8 @@ class Trainer {
     return {read.begin(), read.end()};
   }
 
-  /// Exchanges what is trained and its moving average, for evaluating or saving the average; a second call changes
-  /// back, and until then the run neither goes on nor is saved.
+  /// Swaps the trained parameters and their moving average, to evaluate or save the average. A second call swaps back;
+  /// until then the run can neither step nor be saved.
   void exchange_average() {
     expects(options_.average > 0, "rwkv: this run keeps no moving average");
     for (const Tuned& tuned : tuned_) {
@@ -134,13 +134,13 @@ class Trainer {
       backend_.rows(Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
     }
     merge();
-    backend_.sync();  // contexts that read the weights have streams of their own
+    backend_.sync();  // contexts read the weights in other streams
     exchanged_ = !exchanged_;
   }
 
-  /// Writes everything the run depends on, in one step, as .safetensors: weights under their own names, moments,
-  /// average, factors, carried state, the number of the step, and checksums of every tensor and of all texts. `notes`
-  /// are kept among the texts, their keys behind `note.`.
+  /// Writes everything the run depends on as .safetensors, atomically: weights under their own names, moments, average,
+  /// factors, carried state, the number of the step, a checksum of every tensor and one of all texts. `notes` are
+  /// stored as texts, with `note.` in front of their keys.
   void save(const std::filesystem::path& path, const std::map<std::string, std::string>& notes = {},
             FileSystem& files = system_files()) const {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before saving");
@@ -152,8 +152,7 @@ class Trainer {
     save_run<scalar>(be, path, tensors, texts, files);
   }
 
-  /// Goes on from a file that save() wrote: the same steps will give the same bits as in the run that wrote it.
-  /// Returns its notes.
+  /// Resumes from a file of save(): the next steps give the same bits as in the run that wrote it. Returns its notes.
   /// Errors    a file that is damaged, of another model, or of a run with other settings: nothing changes
   std::map<std::string, std::string> resume(const std::filesystem::path& path, FileSystem& files = system_files()) {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before resuming");
@@ -198,7 +197,7 @@ class Trainer {
     return options.lora.matrices.empty() || glob_matches(options.lora.matrices, spec.name);
   }
 
-  /// Lists what is trained and gives it memory.
+  /// Lists the tensors that are trained and allocates their moments, averages and factors.
   void collect(Net& net) {
     if (!options_.frozen.empty()) {
       bool found = false;
@@ -265,7 +264,7 @@ class Trainer {
       backend_.copy(row_of(tuned.value), row_of(tuned.average));
       averages_.push_back({{options_.average}, rows, width, {p, tuned.average.data()}, {tuned.average.data()}});
     }
-    // A run's file also holds what is not trained, so that it stands alone.
+    // The checkpoint also holds the parameters that are not trained, so that it is complete.
     for (auto& parameter : net.parameters()) {
       const auto shape = parameter.shape.span();
       weights_.push_back({parameter.name, {shape.begin(), shape.end()}, parameter.numbers()});
@@ -278,7 +277,7 @@ class Trainer {
     for (const auto& adapted : adapted_) adapted.merge(backend_);
   }
 
-  /// Every sequence of the next batch starts from the initial state.
+  /// Copies the initial state to every sequence of the next batch.
   void start_sequences() {
     for (std::size_t i = 0; i < initial_.tensors.size(); ++i) {
       const Mat<scalar> all = gradient_.state().tensors[i];
@@ -288,7 +287,7 @@ class Trainer {
     }
   }
 
-  /// The initial state is shared by the sequences of a batch, so its gradient is their sum.
+  /// All sequences of a batch share the initial state, so its gradient is the sum of theirs.
   void sum_state_gradients() {
     if (!options_.tune_state) return;
     scalar* next = state_gradient_.data();
@@ -301,7 +300,7 @@ class Trainer {
     }
   }
 
-  /// The squared norm of the gradient of all that is trained.
+  /// The squared norm of the whole gradient.
   double squares(Arena scratch) {
     double sum = 0;
     if constexpr (requires { backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>()); }) {
@@ -325,7 +324,7 @@ class Trainer {
     backend_.sync();
   }
 
-  /// The first tensor, in the model's order, with a weight or else a gradient that is not finite.
+  /// Names the first tensor whose weights are not finite; if there is none, the first whose gradient is not finite.
   std::string first_not_finite() const {
     backend be = backend_;
     const auto index = [&](std::span<const scalar> numbers) {
@@ -343,7 +342,7 @@ class Trainer {
                     i);
       }
     }
-    // Finite numbers whose squares are not.
+    // All numbers are finite; the sum of squares overflowed.
     const Tuned* steepest = &tuned_.front();
     const auto most = [&](const Tuned& tuned) {
       const OnHost read(be, std::span<const scalar>(tuned.gradient));
@@ -363,7 +362,7 @@ class Trainer {
     for (const Tuned& tuned : tuned_) {
       const auto shape = tuned.shape.span();
       const std::vector<Index> sizes(shape.begin(), shape.end());
-      // The factors are no weights of the model, and neither is the initial state.
+      // Low-rank factors and the initial state are not among the model's weights above.
       const bool weight = adapted_.empty() && !options_.tune_state;
       if (!weight) all.push_back({tuned.name, sizes, tuned.value});
       all.push_back({tuned.name + ".adamw_m", sizes, tuned.first});
@@ -398,7 +397,7 @@ class Trainer {
   using Average = FlatRows<Averaged, scalar, 2, 1>;
 
   std::vector<Tuned> tuned_;
-  std::vector<Mat<const scalar>> gradients_;  // of all that is tuned
+  std::vector<Mat<const scalar>> gradients_;  // of every tensor in tuned_
   std::vector<Update> updates_;
   std::vector<Average> averages_;
   std::vector<AdaptedMatrix<scalar>> adapted_;

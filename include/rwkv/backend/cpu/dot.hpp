@@ -1,9 +1,9 @@
 #pragma once
-/// The product of a linear layer, y = x w^T, from dot products: both factors are contiguous along the axis they share,
-/// so they are read where they lie; only of many long rows pieces are copied, to some 220 KB of the stack. Nothing is
+/// The product of a linear layer, y = x w^T, from dot products. Both factors are contiguous along the shared axis, so
+/// they are read in place. Only products with many long rows copy blocks, into about 220 KB of stack; nothing is
 /// allocated. Every output is one chain of fused multiply-adds whose order depends on the length and the vector width
 /// alone. So a token's result has the same bits whatever the batch, the chunk, the tile or the number of threads, and
-/// 16-bit weights give the bits of their widened copies.
+/// 16-bit weights give the same bits as their widened copies.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
@@ -17,7 +17,7 @@ inline namespace RWKV_CPU_ABI {
 
 namespace dot {
 
-/// Asks for the memory `ahead` numbers behind an address, which may lie past the end of the matrix.
+/// Prefetches the cache line `ahead` numbers after `from`; the address may lie past the end of the matrix.
 template <class T>
 RWKV_INLINE void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] Index ahead) {
 #if defined(__GNUC__)
@@ -26,8 +26,8 @@ RWKV_INLINE void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] Index
 #endif
 }
 
-/// Keeps a number in a register. g++ would read it from memory again at each of its uses, and a processor reads about
-/// as often as it multiplies.
+/// Keeps a number in a register. Otherwise g++ folds the load into every use, and loads, not multiplications, become
+/// the limit.
 template <class R>
 RWKV_INLINE void keep_in_register(R&) {}
 #if RWKV_SIMD_BYTES > 0 && defined(__x86_64__) && !defined(__clang__)
@@ -37,19 +37,19 @@ RWKV_INLINE void keep_in_register(Pack<T, N>& x) {
 }
 #endif
 
-/// Rows of x and of w in one block of outputs: the sums and the factors fit 16 registers, and a number that is read
-/// serves several multiply-adds.
+/// Rows of x and of w in one block of outputs. The sums and factors fit 16 registers, and every load serves several
+/// multiply-adds.
 inline constexpr int dot_x_rows = 4;
 inline constexpr int dot_w_rows = 3;
-/// Outputs whose sums wait in memory while a long row is walked in stretches.
+/// Outputs in one pass over w. Long rows are read in stretches; between stretches the partial sums are kept in memory.
 inline constexpr Index dot_outputs = 64;
-/// Bytes of a row of x in one stretch: the rows of a block stay in the first-level cache while the rows of w pass.
+/// Bytes of a row of x in one stretch: the x rows of a block stay in the L1 cache while the rows of w stream by.
 inline constexpr Index dot_stretch_bytes = 4096;
-/// How far ahead of a single row of x, which is bound by memory, the weights are fetched.
+/// Prefetch distance in the weights for a single row of x, which is memory-bound.
 inline constexpr Index dot_prefetch_bytes = 8192;
 
 #if RWKV_SIMD_BYTES > 0
-/// Adds the halves of every group of `Group` lanes, first those of a, then those of b.
+/// Adds the two halves of every group of `Group` lanes; the sums of a come first, then those of b.
 template <int Group, class T, int N, int... Lane>
 RWKV_INLINE Pack<T, N> fold_groups(Pack<T, N> a, Pack<T, N> b, std::integer_sequence<int, Lane...>) {
   constexpr int half = Group / 2;
@@ -57,7 +57,7 @@ RWKV_INLINE Pack<T, N> fold_groups(Pack<T, N> a, Pack<T, N> b, std::integer_sequ
                     __builtin_shufflevector(a.v, b.v, (Lane / half * Group + Lane % half + half)...));
 }
 
-/// Folds `Count` sums, a power of two, in pairs; the additions of each are those of sum_lanes.
+/// Reduces `Count` packs, a power of two, in pairs; each with the same additions as sum_lanes.
 template <int Group, int Count, class T, int N>
 RWKV_INLINE Pack<T, N> fold_sums(Pack<T, N>* sums) {
   if constexpr (Group > 1) {
@@ -86,9 +86,9 @@ RWKV_INLINE void store_sums(const One<T>* sums, T* to) {
   RWKV_UNROLL for (int i = 0; i < Count; ++i) to[i] = sums[i].v;
 }
 
-/// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. The sums come
-/// from `waiting` unless the stretch is the first, and go back there unless it is the last. Of few rows of x, which are
-/// soon done with a row of w, the rows of w that follow are fetched meanwhile.
+/// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. Partial sums are
+/// loaded from `waiting` unless the stretch is the first, and stored there unless it is the last. `Fetch` prefetches
+/// the next W rows of w: with few rows of x the arithmetic is too short to hide the loads.
 template <int X, int W, bool Fetch, class T, class Stored>
 RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
                            Widest<T>* waiting) {
@@ -134,8 +134,7 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
   }
 }
 
-/// One row of x against the rows [first, last) of w, read in one stream from end to end: the fastest way to read
-/// memory.
+/// One row of x against the rows [first, last) of w, which are read as one sequential stream.
 template <class T, class Stored>
 RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
   using R = Widest<T>;
@@ -156,7 +155,7 @@ RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index ro
   }
 }
 
-/// All rows of x from `row` on, X at a time and the rest with fewer, against at most dot_outputs rows of w.
+/// All rows of x from `row` on, X at a time and the remainder in smaller blocks, against at most dot_outputs rows of w.
 template <int X, class T, class Stored>
 RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
   if constexpr (X == 1) {
@@ -166,7 +165,7 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
     Widest<T> waiting[X * dot_outputs];
     for (; row + X <= x.rows; row += X) {
       Index begin = 0;
-      do {  // once for empty rows, whose products are zero
+      do {  // runs once even for empty rows, to write zeros
         const Index end = std::min<Index>(x.cols, begin + stretch);
         Index out = first;
         for (; out + dot_w_rows <= last; out += dot_w_rows) {
@@ -180,16 +179,16 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
   }
 }
 
-/// From so many rows of x on, the rows of w are taken a few at a time, which all rows of x pass; of rows longer than a
-/// stretch both factors are copied.
+/// With at least this many rows of x, the loops are exchanged: a few rows of w serve all rows of x. If the rows are
+/// longer than DotCopies::length, both factors are copied.
 inline constexpr Index dot_many_rows = 32;
-/// The sizes of the copies in type T. Those of x lie in a second-level cache, with the sums that wait; the few rows of
-/// w stay in the first-level cache while the rows of x pass.
+/// The sizes of the copies in type T. The copies of x and the partial sums fit the L2 cache; the few rows of w stay in
+/// the L1 cache while the rows of x stream by.
 template <class T>
 struct DotCopies {
   static constexpr Index lanes = Widest<T>::size;
   static constexpr Index length = std::max<Index>(1, 2048 / (lanes * Index{sizeof(T)})) * lanes;
-  static constexpr Index stride = length + lanes;  // neighbouring rows in other banks of the cache
+  static constexpr Index stride = length + lanes;  // padded, so that neighbouring rows use different cache sets
   static constexpr Index w_rows = 3 * dot_w_rows;
   static constexpr Index blocks_across = (dot_outputs + dot_w_rows - 1) / dot_w_rows;
   static constexpr Index block_size = dot_x_rows * dot_w_rows;
@@ -198,7 +197,7 @@ struct DotCopies {
   static constexpr Index x_rows = x_blocks * dot_x_rows;
 };
 
-/// to[k] = widened from[k] for `count` numbers, and zeros up to the end of the last pack.
+/// Widens `count` numbers into `to` and pads with zeros up to a whole pack.
 template <class T, class Stored>
 RWKV_INLINE void copy_row(const Stored* from, Index count, T* to) {
   using R = Widest<T>;
@@ -207,8 +206,8 @@ RWKV_INLINE void copy_row(const Stored* from, Index count, T* to) {
   if (const int left = static_cast<int>(count - k); left > 0) R::load(from + k, left).store(to + k);
 }
 
-/// The sums of one block over a stretch of `length` numbers, from copies. They come from `waiting` unless the stretch
-/// is the first, and go to `finished`, row by row, if it is the last.
+/// One block over a stretch of `length` numbers, from copies. Partial sums are loaded from `waiting` unless the stretch
+/// is the first. `finished` receives the results of the last stretch, row by row; it is null for earlier stretches.
 template <class T>
 [[gnu::noinline]] void dot_copied_block(const T* x, const T* w, Index length, Widest<T>* waiting, bool first,
                                         T* finished) {
@@ -241,8 +240,8 @@ template <class T>
   }
 }
 
-/// The rows [row, last_row) of x, whole blocks and at most DotCopies<T>::x_rows, against at most dot_outputs rows of w,
-/// from copies.
+/// The rows [row, last_row) of x against at most dot_outputs rows of w, from copies. Rows of x: whole blocks, at most
+/// DotCopies<T>::x_rows.
 template <class T, class Stored>
 void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
   using Copies = DotCopies<T>;
@@ -256,7 +255,7 @@ void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index 
     Widest<T>* sums = waiting;
     for (Index group = first; group < last; group += Copies::w_rows) {
       const Index group_end = std::min(last, group + Copies::w_rows);
-      for (Index j = 0; j < Copies::w_rows; ++j) {  // the last row again for those that fill up a block
+      for (Index j = 0; j < Copies::w_rows; ++j) {  // pads the last block with copies of the last row
         copy_row(w.row(std::min(group + j, last - 1)) + begin, length, ws + j * Copies::stride);
       }
       for (Index r = row; r < last_row; r += dot_x_rows) {
@@ -281,8 +280,8 @@ void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index 
   }
 }
 
-/// The rows [row, last_row) of x, whole blocks, against at most dot_outputs rows of w, where they lie: of rows so short
-/// the few of w which stay in the first-level cache while the rows of x pass need no copy.
+/// The rows [row, last_row) of x, in whole blocks, against at most dot_outputs rows of w, read in place: a few rows of
+/// w this short stay in the L1 cache without a copy.
 template <class T, class Stored>
 void dot_short(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
   Widest<T>* const nothing_waits = nullptr;
@@ -298,7 +297,7 @@ void dot_short(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index l
   }
 }
 
-/// All rows of x against the rows [begin, end) of w. One instantiation per pair of types, shared by all callers.
+/// All rows of x against the rows [begin, end) of w. Not inlined: compiled once for each pair of types.
 template <class T, class Stored>
 [[gnu::noinline]] void dot_tile(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index begin, Index end) {
   const Index blocked = x.rows >= dot_many_rows ? x.rows / dot_x_rows * dot_x_rows : 0;

@@ -1,12 +1,12 @@
 #pragma once
 /// The products of a backward pass, y (+)= x w and y (+)= x^T w, from outer products: a block of outputs stays in
-/// registers while a column of x meets a row of w, again and again along the axis they share. Both factors are first
-/// copied, stretch by stretch, into the order in which they are read: rows a power of two apart would fall into the
-/// same few places of a cache. The copies lie on the stack, some 210 KB in each thread; nothing is allocated.
+/// registers and accumulates one outer product (column of x, row of w) per term of the shared axis. Both factors are
+/// first copied, stretch by stretch, into the order in which they are read, because rows a power of two apart would map
+/// to the same few cache sets. The copies take about 210 KB of stack in each thread; nothing is allocated.
 ///
 /// The terms of an output are added in order: each stretch of the shared axis is a chain of fused multiply-adds, and
-/// the stretches are added one after the other. A stretch is as long as the type and the vector width say, so an output
-/// has the same bits whatever the other rows and columns, the tile or the number of threads.
+/// the stretches are added one after the other. The length of a stretch depends only on the type and the vector width.
+/// So an output has the same bits whatever the other rows and columns, the tile or the number of threads.
 #include <algorithm>
 
 #include "rwkv/backend/cpu/dot.hpp"
@@ -24,18 +24,18 @@ inline constexpr int block_rows = 12;  // 32 registers: 24 sums, two packs of w 
 inline constexpr int block_rows = 6;  // 16 registers: 12 sums, two packs of w and a number of x
 #endif
 
-/// Terms that lie together in a copy of x. A stretch is filled up with zeros to whole groups.
+/// Consecutive terms of a row in a copy of x. A stretch is padded with zeros to whole groups.
 inline constexpr int group = 4;
 /// The longest stretch of the shared axis that is copied and summed at a time.
 inline constexpr Index longest_stretch = 256;
-/// Bytes of a strip of w: it stays in the first-level cache while the strips of x pass.
+/// Bytes of a strip of w: it stays in the L1 cache while the strips of x stream by.
 inline constexpr Index w_strip_bytes = 16'384;
-/// Bytes of the strips of w that are copied together: a row is read in runs long enough to be fetched ahead.
+/// Bytes of the strips of w that are copied together: enough columns for sequential reads that the hardware prefetches.
 inline constexpr Index w_strips_bytes = 32'768;
-/// Bytes of all strips of x in a tile: they stay in a second-level cache while the strips of w pass.
+/// Bytes of all strips of x in a tile: they stay in the L2 cache while the strips of w stream by.
 inline constexpr Index x_strips_bytes = 147'456;
-/// Columns of a tile: many pay for its copy of x, and fewer are taken where a small product would be cut into fewer
-/// than so many tiles, which several threads could not share.
+/// Columns of a tile. Many columns amortise the copy of x. Tiles get narrower while a product has fewer than
+/// `least_tiles` of them, so that several threads can share it.
 inline constexpr Index most_tile_cols = 512, least_tile_cols = 128, least_tiles = 8;
 
 /// The sizes of the copies in type T: strips of block_rows rows of x and of `cols` columns of w.
@@ -45,7 +45,7 @@ struct Strips {
   static constexpr Index depth =
       std::clamp<Index>(w_strip_bytes / (cols * Index{sizeof(T)}) / group * group, group, longest_stretch);
   static constexpr Index x_size = block_rows * depth;
-  static constexpr Index w_size = cols * (depth + 1);  // by a term more, or all strips would fall into the same places
+  static constexpr Index w_size = cols * (depth + 1);  // padded by one term: strips must not share cache sets
   static constexpr Index x_count = std::max<Index>(1, x_strips_bytes / (x_size * Index{sizeof(T)}));
   static constexpr Index w_count = std::max<Index>(1, w_strips_bytes / (cols * depth * Index{sizeof(T)}));
 };
@@ -53,7 +53,7 @@ struct Strips {
 constexpr Index parts(Index whole, Index part) { return (whole + part - 1) / part; }
 constexpr Index whole_groups(Index depth) { return parts(depth, group) * group; }
 
-/// An output [rows, cols] cut into tiles as equal as whole blocks allow.
+/// Divides an output [rows, cols] into tiles of whole blocks, as equal as possible.
 template <class T>
 class Tiles {
  public:
@@ -73,7 +73,7 @@ class Tiles {
   constexpr Index last_col(Index tile) const { return std::min(cols_, first_col(tile) + tile_cols_); }
 
  private:
-  /// The size of a part, of at most `most` blocks, when as few parts as possible share the blocks evenly.
+  /// The size of each part when `size` is divided evenly into the fewest parts of at most `most` blocks.
   static constexpr Index even_part(Index size, Index block, Index most) {
     const Index blocks = std::max<Index>(1, parts(size, block));
     return parts(blocks, parts(blocks, most)) * block;
@@ -84,7 +84,7 @@ class Tiles {
   Index rows_, cols_, tile_rows_, tile_cols_ = 1;
 };
 
-/// to[i] = from[i], by registers: std::copy_n would call a function for a few numbers.
+/// to[i] = from[i], inline: std::copy_n would call memmove for a few numbers.
 template <int Count, class T>
 RWKV_INLINE void copy_few(const T* from, T* to) {
   T numbers[Count];
@@ -92,7 +92,7 @@ RWKV_INLINE void copy_few(const T* from, T* to) {
   RWKV_UNROLL for (int i = 0; i < Count; ++i) to[i] = numbers[i];
 }
 
-/// Copies x(row + i, begin + k) into strips: in each group of terms every row has its `group` numbers together.
+/// Copies x(row + i, begin + k) into strips of layout [group of terms][row][term].
 template <class T>
 void copy_x(Mat<const T> x, Index row, Index last_row, Index begin, Index depth, T* strips) {
   for (; row < last_row; row += block_rows, strips += Strips<T>::x_size) {
@@ -110,7 +110,7 @@ void copy_x(Mat<const T> x, Index row, Index last_row, Index begin, Index depth,
   }
 }
 
-/// Copies x(begin + k, row + i) into strips: every term has its block_rows numbers together.
+/// Copies x(begin + k, row + i) into strips of layout [term][row].
 template <class T>
 void copy_transposed_x(Mat<const T> x, Index row, Index last_row, Index begin, Index depth, T* strips) {
   for (Index k = 0; k < whole_groups(depth); ++k) {
@@ -128,9 +128,9 @@ void copy_transposed_x(Mat<const T> x, Index row, Index last_row, Index begin, I
   }
 }
 
-/// The copy of a piece of w, at most [Strips<T>::depth, Strips<T>::w_count * Strips<T>::cols], into strips, widened:
-/// every term has its Strips<T>::cols numbers together. It is made a few terms at a time while the piece before is
-/// multiplied, and what the next few need is fetched meanwhile: so the multiplications do not wait for memory.
+/// Copies a piece of w, at most [Strips<T>::depth, Strips<T>::w_count * Strips<T>::cols], widened into strips of layout
+/// [term][column]. The copy is interleaved with the multiplication of the previous piece, a few terms at a time, and
+/// prefetches the terms of the next call. So the multiplications do not wait for memory.
 template <class T, class W>
 class CopyOfW {
  public:
@@ -174,8 +174,8 @@ class CopyOfW {
   Index done_ = 0;
 };
 
-/// One block of outputs, at most [block_rows, Strips<T>::cols]: y = or += the product of a strip of x, in whose groups
-/// the numbers of row i and term k lie at i * RowStep + k * TermStep, and a strip of w.
+/// One block of outputs, at most [block_rows, Strips<T>::cols]: y = or += the product of a strip of x and a strip of w.
+/// Within a group of the x strip, row i and term k are at i * RowStep + k * TermStep.
 template <int RowStep, int TermStep, class T>
 [[gnu::noinline]] void multiply_strips(Mat<T> y, const T* x, const T* w, Index depth, bool add) {
   using R = Widest<T>;
@@ -214,7 +214,7 @@ template <int RowStep, int TermStep, class T>
   }
 }
 
-/// One tile of a product. One instantiation per pair of types, shared by all callers.
+/// One tile of a product. Not inlined: compiled once for each pair of types.
 template <class T, class W>
 [[gnu::noinline]] void outer_tile(const PlainProduct<T, W>& product, Index tile) {
   const Mat<T> y = product.y;
@@ -227,9 +227,9 @@ template <class T, class W>
   const Tiles<T> tiles(y.rows, y.cols);
   const Index first_row = tiles.first_row(tile), last_row = tiles.last_row(tile);
   const Index first_col = tiles.first_col(tile), last_col = tiles.last_col(tile);
-  const Index stretches = std::max<Index>(1, parts(w.rows, Strip::depth));  // one of an empty axis, whose sums are zero
+  const Index stretches = std::max<Index>(1, parts(w.rows, Strip::depth));  // at least one, to write zeros
 
-  // The pieces of w: those of one stretch from left to right, then those of the next stretch.
+  // The pieces of w, numbered from left to right within a stretch, then stretch after stretch.
   const Index piece_cols = Strip::w_count * Strip::cols;
   const Index across = parts(last_col - first_col, piece_cols), pieces = stretches * across;
   const auto begin_of = [&](Index piece) { return piece / across * Strip::depth; };

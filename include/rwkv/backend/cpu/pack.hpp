@@ -19,7 +19,8 @@ inline namespace RWKV_CPU_ABI {
 
 namespace pack {
 
-/// The compiler's vector of N elements. Spelled out, because a dependent vector_size is not accepted everywhere.
+/// The compiler's vector of N elements. One specialisation for each size, because not every compiler accepts a
+/// dependent vector_size.
 template <class T, int N>
 struct native_vector;
 template <>
@@ -46,7 +47,7 @@ template <>
 struct native_vector<double, 8> {
   typedef double type __attribute__((vector_size(64)));
 };
-/// 32-bit and 16-bit words beside float lanes, for widening 16-bit storage.
+/// Vectors of N 32-bit and 16-bit words, for widening 16-bit storage to N floats.
 template <int N>
 struct native_words;
 template <>
@@ -67,8 +68,8 @@ struct native_words<16> {
 
 }  // namespace pack
 
-/// N lanes of T that behave as one number. N is what the target's registers hold: a wider vector would be split by the
-/// compiler and run slower than scalars.
+/// N lanes of T that behave as one number. N fills one register of the target: the compiler would split a wider vector,
+/// which runs slower than scalars.
 template <class T, int N>
 struct Pack {
   using scalar = T;
@@ -78,11 +79,11 @@ struct Pack {
 
   Pack() = default;
   RWKV_INLINE explicit Pack(native lanes) : v(lanes) {}
-  /// The same number in all lanes. Less zero is no operation, where plus zero would turn a negative zero.
+  /// The same number in all lanes: x - 0 keeps -0.0; x + 0 would not.
   template <class U>
   requires std::is_arithmetic_v<U> RWKV_INLINE explicit Pack(U all) : v(static_cast<T>(all) - native{}) {}
 
-  /// N consecutive numbers, widened; no alignment is asked for.
+  /// Loads N consecutive numbers, widened; they need not be aligned.
   template <class U>
   RWKV_INLINE static Pack load(const U* from) {
     if constexpr (std::is_same_v<U, T>) {
@@ -99,8 +100,8 @@ struct Pack {
       return load(lanes);
     }
   }
-  /// The first `lanes` numbers; zero in the other lanes, whose memory is not touched. Not inlined, and neither is the
-  /// store of some lanes: only the end of a row needs them, and they would be half of the code.
+  /// Loads the first `lanes` numbers and sets the other lanes to zero, without touching their memory. Partial loads and
+  /// stores are not inlined: only the end of a row needs them, and inlined they would be half of the code.
   template <class U>
   [[gnu::noinline]] static Pack load(const U* from, int lanes) {
     U copy[N] = {};
@@ -172,13 +173,13 @@ RWKV_INLINE Pack<T, N> select(Mask which, Pack<T, N> yes, Pack<T, N> no) {
 }
 
 namespace pack {
-// g++ 12 mistakes the deliberately undefined registers of its own AVX-512 header, which Eigen uses, for a fault.
+// False warning of g++ 12: the AVX-512 header, which Eigen uses, leaves registers uninitialised on purpose.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
-/// a b + c, rounded once where the target can.
+/// a b + c, rounded once where the target has FMA.
 template <class T, int N>
 RWKV_INLINE Pack<T, N> fused(Pack<T, N> a, Pack<T, N> b, Pack<T, N> c) {
   return a * b + c;
@@ -223,8 +224,8 @@ RWKV_INLINE Pack<double, 4> sqrt_lanes(Pack<double, 4> x) { return Pack<double, 
 RWKV_INLINE Pack<float, 16> sqrt_lanes(Pack<float, 16> x) { return Pack<float, 16>(_mm512_sqrt_ps(x.v)); }
 RWKV_INLINE Pack<double, 8> sqrt_lanes(Pack<double, 8> x) { return Pack<double, 8>(_mm512_sqrt_pd(x.v)); }
 #endif
-/// Where Eigen's exponential is one: between `least` and `most`. It gives 0, or a number above 0 for -inf, below the
-/// normal numbers, and infinity a little before the largest.
+/// Between `least` and `most` Eigen's exponential is accurate. Below, where results leave the normal numbers, it flushes
+/// to 0 or, even for -inf, returns a small positive number. Above, it overflows too early.
 template <class T>
 struct exp_range;
 template <>
@@ -267,8 +268,8 @@ template <class T, int N>
 RWKV_INLINE Pack<T, N> sqrt(Pack<T, N> x) {
   return pack::sqrt_lanes(x);
 }
-/// a b + c, rounded once where the target can. Asked for by name, because tuned for some processors g++ takes a long
-/// chain of fused operations apart again.
+/// a b + c, rounded once where the target has FMA. An explicit FMA, because tuning for some processors makes g++ split
+/// long chains of contracted ones.
 template <class T, int N>
 RWKV_INLINE Pack<T, N> multiply_add(Pack<T, N> a, Pack<T, N> b, Pack<T, N> c) {
   return pack::fused(a, b, c);
@@ -311,7 +312,7 @@ struct widest<double> {
 };
 }  // namespace pack
 
-/// The widest number the CPU computes with in scalar T.
+/// The widest functor number for scalar T on this CPU.
 template <class T>
 using Widest = typename pack::widest<T>::type;
 

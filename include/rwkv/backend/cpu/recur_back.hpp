@@ -13,28 +13,28 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CPU_ABI {
 
-/// Sums over tokens that each tile keeps for itself until all are done.
+/// Partial sums over tokens, one set for each tile, added up when all tiles are done.
 namespace partial_sums {
 
-/// The operand, or in place of a sum one into `partial`.
+/// The operand itself; for a `sum`, a `sum` into `partial` instead.
 template <class T, class Op>
 RWKV_INLINE auto redirected([[maybe_unused]] T* partial, const Op& op) {
   if constexpr (detail::is_sum<Op>) return op.p.data == nullptr ? op : arg::sum(decltype(op.p){partial, op.p.size});
   else return op;
 }
 
-/// Calls body(operands...) with the sums going to `partial`, one width of numbers after the other.
+/// Calls body(operands...) with every `sum` redirected to `partial`, which holds `width` numbers for each sum.
 template <class T, std::size_t... Nth, class Body, class... Op>
 RWKV_INLINE void with(T* partial, std::index_sequence<Nth...>, const Body& body, const Op&... ops) {
   [[maybe_unused]] const Index width = detail::written(ops...).width;
   body(redirected(partial + static_cast<Index>(detail::sums_before<Op...>(Nth)) * width, ops)...);
 }
 
-/// Adds `count` groups of partial sums, in their order, to where they belong.
+/// Adds `count` sets of partial sums, in order, to the operands.
 template <class T, class... Op>
 void add(const T* partial, Index count, const Op&... ops) {
   const Index width = detail::written(ops...).width, stride = static_cast<Index>(detail::sum_count<Op...>) * width;
-  constexpr Index block = 256;  // channels whose totals fit the first-level cache
+  constexpr Index block = 256;  // channels whose totals fit the L1 cache
   Index nth = 0;
   const auto add = [&](const auto& op) {
     if constexpr (detail::is_sum<std::remove_cvref_t<decltype(op)>>) {
@@ -55,9 +55,9 @@ void add(const T* partial, Index count, const Op&... ops) {
 
 }  // namespace partial_sums
 
-/// Runs the adjoint of a channel cell. A Scan cuts time into chunks of about its length side by side; otherwise all of
-/// time is one chunk. Each chunk needs the state in front of it and the cotangent of the state behind it: summaries of
-/// the chunks carry the one forwards, their linear maps the other backwards.
+/// Runs the adjoint of a channel cell. A Scan divides time into parallel chunks of about its chunk length; otherwise
+/// all of time is one chunk. Each chunk needs the state before it and the cotangent of the state after it. Summaries of
+/// the chunks carry the state forwards; linear maps of the chunks carry the cotangent backwards.
 ///
 /// `run(tiles, work, body)` runs body(tile) for all tiles, on several threads.
 template <class Run, class Schedule, class C, class T, Index F, Index L, Index M, class... Op>
@@ -81,8 +81,8 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
   const Index tiles = (width + lanes_per_tile - 1) / lanes_per_tile, packs = (width + R::size - 1) / R::size;
   const Index numbers = C::state_size * width, sums = static_cast<Index>(detail::sum_count<Op...>) * width;
 
-  T* states = scratch.take<T>((stretches + 1) * batch * numbers);  // in front of each stretch
-  T* cotangents = scratch.take<T>(chunks * batch * numbers);       // behind each chunk, then moving to its front
+  T* states = scratch.take<T>((stretches + 1) * batch * numbers);  // before each stretch
+  T* cotangents = scratch.take<T>(chunks * batch * numbers);       // after each chunk; in the end before it
   T* partial = scratch.take<T>(chunks * batch * sums);
   Map* maps = scratch.take<Map>(chunks > 1 ? chunks * batch * packs : 0);
   if (dry) return;
@@ -100,7 +100,7 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
   const auto begin_of = [&](Index stretch) { return std::min(time, stretch * back_stretch); };
   const auto last_of = [&](Index c) { return std::min(stretches, (c + 1) * per_chunk); };
 
-  /// The state in front of each stretch of a chunk but the first, and of the next chunk when that is not known yet.
+  /// Stores the state before each stretch of chunk c except its first, which is known.
   const auto mark = [&](Index c, Index b, Index tile) {
     for (Index s = c * per_chunk; s + 1 < last_of(c); ++s) {
       each_lane_pack(tile, [&](Index lane, auto used, Index) {
@@ -143,7 +143,7 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
       retreat(0, tile / tiles, tile % tiles);
     });
   } else if constexpr (scans) {
-    // Forwards from chunk to chunk: the states in front.
+    // Phase 1, forwards from chunk to chunk: the state before each chunk.
     run(batch * tiles, work, [&](Index job) {
       const Index b = job / tiles;
       each_lane_pack(job % tiles, [&](Index lane, auto used, Index) {
@@ -156,7 +156,8 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
         }
       });
     });
-    // Backwards: the linear map of every chunk.
+    // Phase 2, chunks in parallel: the linear map of each chunk. Phase 3 carries the cotangents backwards through the
+    // maps; phase 4 runs the chunks in parallel.
     run(chunks * batch * tiles, work, [&](Index job) {
       const Index c = job / (batch * tiles), b = job / tiles % batch, tile = job % tiles;
       mark(c, b, tile);

@@ -12,7 +12,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// What is done with each tile of an operation: a callable by address, so that whoever runs tiles is compiled once and
+/// The body of a tiled operation: a non-owning, type-erased callable, so that code that runs tiles is compiled once,
 /// not once for every operation.
 class TileBody {
  public:
@@ -27,7 +27,7 @@ class TileBody {
   void (*call_)(const void*, Index);
 };
 
-/// Runs tiles on the calling thread and `count - 1` others, which live as long as any copy of this object.
+/// Runs tiles on the calling thread and `count - 1` pool threads, which live as long as any copy of this object.
 class Threads {
  public:
   explicit Threads(int count) : count_(count) {
@@ -37,8 +37,8 @@ class Threads {
 
   int count() const { return count_; }
 
-  /// Calls body(tile) once for every tile in [0, tiles), in any order, and returns when all are done. What a tile
-  /// computes must not depend on which thread runs it, and it must not throw. Allocates nothing.
+  /// Calls body(tile) once for every tile in [0, tiles), in any order, and returns when all are done. The result of a
+  /// tile must not depend on the thread that runs it. The body must not throw. Allocates nothing.
   void run(Index tiles, TileBody body) const {
     if (count_ == 1 || tiles <= 1) {
       for (Index tile = 0; tile < tiles; ++tile) body(tile);
@@ -47,7 +47,7 @@ class Threads {
     const int helpers = static_cast<int>(std::min<Index>(count_ - 1, tiles - 1));
     Job job(body, tiles, helpers);
     for (int h = 0; h < helpers; ++h) {
-      // A capture of one pointer fits into std::function without an allocation.
+      // A capture of one reference fits into std::function without an allocation.
       pool_->Schedule([&job] { job.help(); });
     }
     job.work(0);
@@ -55,8 +55,8 @@ class Threads {
   }
 
  private:
-  /// Tiles in neighbouring runs, one for each thread: neighbours read neighbouring memory. A thread that has finished
-  /// its own run helps with the next.
+  /// Each thread starts with its own run of neighbouring tiles, because neighbouring tiles read neighbouring memory. A
+  /// thread that has finished its run helps with the next.
   class Job {
    public:
     Job(TileBody body, Index tiles, int helpers)
@@ -73,10 +73,10 @@ class Threads {
     }
     void help() {
       work(entered_.fetch_add(1, std::memory_order_relaxed) + 1);
-      // The last touch of the job: once it is seen, the owner may destroy it.
+      // The last access to the job: once the owner sees this store, it may destroy the job.
       helping_.fetch_sub(1, std::memory_order_release);
     }
-    /// Tiles are short, so the owner spins; it gives way when a helper was put off the processor.
+    /// Tiles are short, so the owner spins; after many spins it yields, because a helper may have been preempted.
     void wait() const {
       for (int spins = 0; helping_.load(std::memory_order_acquire) != 0; ++spins) {
         if (spins > 4096) std::this_thread::yield();

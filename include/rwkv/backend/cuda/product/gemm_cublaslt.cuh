@@ -22,7 +22,8 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 
-namespace gpu::inline RWKV_CUBLASLT_ABI {
+namespace gpu {
+inline namespace RWKV_CUBLASLT_ABI {
 
 /// The functions of cuBLASLt that products need.
 struct CublasLt {
@@ -265,7 +266,8 @@ RWKV_KERNEL void __launch_bounds__(256) epilogue_kernel(Output<T, Epilogue> y) {
   }
 }
 
-}  // namespace gpu::inline RWKV_CUBLASLT_ABI
+}  // namespace RWKV_CUBLASLT_ABI
+}  // namespace gpu
 
 inline namespace RWKV_CUBLASLT_ABI {
 

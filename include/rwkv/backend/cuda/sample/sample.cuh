@@ -11,6 +11,7 @@
 #include "rwkv/backend/cuda/sample/sample_kernel.cuh"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/core/finite.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -50,14 +51,14 @@ class CudaSampler {
   /// Errors    options out of range; the old ones stay
   void set(Index row, const CudaSampling& options) {
     check_row(row);
-    expects(std::isfinite(options.temperature) && options.temperature >= 0,
+    expects(is_finite(options.temperature) && options.temperature >= 0,
             "rwkv: sampler: the temperature must be finite and at least 0, not ", options.temperature);
     expects(options.top_k >= 0, "rwkv: sampler: top_k must be at least 0, not ", options.top_k);
     expects(options.top_p >= 0 && options.top_p <= 1, "rwkv: sampler: top_p must be between 0 and 1, not ",
             options.top_p);
-    expects(std::isfinite(options.presence_penalty), "rwkv: sampler: the presence penalty must be finite, not ",
+    expects(is_finite(options.presence_penalty), "rwkv: sampler: the presence penalty must be finite, not ",
             options.presence_penalty);
-    expects(std::isfinite(options.frequency_penalty), "rwkv: sampler: the frequency penalty must be finite, not ",
+    expects(is_finite(options.frequency_penalty), "rwkv: sampler: the frequency penalty must be finite, not ",
             options.frequency_penalty);
     expects(options.penalty_decay >= 0 && options.penalty_decay <= 1,
             "rwkv: sampler: the penalty decay must be between 0 and 1, not ", options.penalty_decay);

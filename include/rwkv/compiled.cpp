@@ -1,0 +1,21 @@
+/// What the headers only declare where RWKV_COMPILED is defined. The CMake target rwkv::compiled is this file; by hand,
+/// compile it once, give -DRWKV_COMPILED to the rest and link the two.
+#ifndef RWKV_COMPILED
+#define RWKV_COMPILED
+#endif
+#include "rwkv/io/checkpoint.ipp"
+#include "rwkv/io/names.ipp"
+#include "rwkv/io/pth.ipp"
+#include "rwkv/io/safetensors.ipp"
+#include "rwkv/io/tensor.ipp"
+#include "rwkv/io/tensor_file.ipp"
+#include "rwkv/system/byte_reader.ipp"
+#include "rwkv/system/crc32.ipp"
+#include "rwkv/system/file.ipp"
+#include "rwkv/system/glob.ipp"
+#include "rwkv/system/system_files.ipp"
+#include "rwkv/system/utf8.ipp"
+#include "rwkv/text/sampler.ipp"
+#include "rwkv/text/tokenizer.ipp"
+#include "rwkv/train/run_file.ipp"
+#include "rwkv/train/token_data.ipp"

@@ -1,0 +1,196 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <new>
+#include <set>
+#include <string_view>
+
+#include "rwkv/core/finite.hpp"
+#include "rwkv/core/number.hpp"
+#include "rwkv/io/checkpoint.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+namespace detail {
+
+/// The first element that is NaN or infinite, or the number of elements.
+template <class T>
+std::size_t first_not_finite(std::span<const std::byte> bytes) {
+  const std::size_t count = bytes.size() / sizeof(T);
+  constexpr std::size_t block = 4096;
+  for (std::size_t begin = 0; begin < count; begin += block) {
+    const std::size_t end = std::min(count, begin + block);
+    bool finite = true;  // of all, without a branch for each
+    for (std::size_t i = begin; i < end; ++i) finite &= is_finite(element_at<T>(bytes, i));
+    if (finite) continue;
+    for (std::size_t i = begin; i < end; ++i) {
+      if (!is_finite(element_at<T>(bytes, i))) return i;
+    }
+  }
+  return count;
+}
+
+/// Everything that keeps a file from being a certain model, one line each.
+class Mismatches {
+ public:
+  explicit Mismatches(const TensorFile& file) : file_(file) {}
+
+  template <class... Parts>
+  void add(const Parts&... parts) {
+    if (++count_ <= shown) lines_ += join("\n  ", parts...);
+  }
+  void raise() const {
+    if (count_ == 0) return;
+    const std::string_view version = version_named_by(file_);
+    fail(path_text(file_.path()), ": the checkpoint does not fit the model in ", count_,
+         count_ == 1 ? " place" : " places", version.empty() ? "" : join(" (by its names it holds ", version, ")"), ":",
+         lines_, count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
+  }
+
+ private:
+  static constexpr int shown = 40;
+  const TensorFile& file_;
+  std::string lines_;
+  int count_ = 0;
+};
+
+RWKV_BODY void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count) {
+  constexpr std::size_t block = 512;
+  double numbers[block];
+  for (std::size_t begin = 0; begin < count; begin += block) {
+    const std::size_t here = std::min(block, count - begin);
+    with_type(from_type, [&]<class From>(From) {
+      const std::span bytes(from + begin * sizeof(From), here * sizeof(From));
+      for (std::size_t i = 0; i < here; ++i) numbers[i] = widen<double>(element_at<From>(bytes, i));
+    });
+    with_type(to_type, [&]<class To>(To) {
+      for (std::size_t i = 0; i < here; ++i) {
+        const To number = narrow<To>(numbers[i]);
+        std::memcpy(to + (begin + i) * sizeof(To), &number, sizeof(To));
+      }
+    });
+  }
+}
+
+RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file, bool check_values) {
+  Mismatches wrong(file);
+  std::set<std::string_view> known;
+  for (const TensorSpec& spec : parameters) {
+    known.insert(spec.name);
+    const TensorView* tensor = file.find(spec.name);
+    if (tensor == nullptr) {
+      wrong.add(spec.name, ": missing from the file, the model expects ", spec.shape.span());
+    } else if (!std::ranges::equal(tensor->shape, spec.shape.span())) {
+      wrong.add(spec.name, ": file has ", std::span(tensor->shape), ", model expects ", spec.shape.span());
+    } else if (!is_floating(tensor->dtype)) {
+      wrong.add(spec.name, ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
+    }
+  }
+  file.for_each([&](const TensorView& tensor) {
+    if (!known.contains(tensor.name)) {
+      wrong.add(in_quotes(tensor.name), ": unexpected, the model has no such tensor; file has ",
+                std::span(tensor.shape));
+    }
+  });
+  wrong.raise();
+  if (!check_values) return;
+  for (const TensorSpec& spec : parameters) {
+    const TensorView& tensor = *file.find(spec.name);
+    with_type(tensor.dtype, [&]<class Number>(Number) {
+      const std::size_t at = first_not_finite<Number>(tensor.bytes);
+      if (at < tensor.bytes.size() / sizeof(Number)) wrong.add(spec.name, ": element ", at, " is not a finite number");
+    });
+  }
+  wrong.raise();
+}
+
+/// Throws when a finite number was converted to one that is not.
+inline void check_range(std::span<const std::byte> from, DType from_type, std::span<const std::byte> to, DType to_type,
+                        std::string_view name, const std::filesystem::path& path) {
+  with_type(to_type, [&]<class To>(To) {
+    const std::size_t count = to.size() / sizeof(To);
+    for (std::size_t i = first_not_finite<To>(to); i < count; ++i) {
+      with_type(from_type, [&]<class From>(From) {
+        const auto exact = widen<double>(element_at<From>(from, i));
+        expects(is_finite(element_at<To>(to, i)) || !is_finite(exact), path_text(path), ": ", name, ": element ", i,
+                ", ", exact, ", is too large for ", name_of(to_type));
+      });
+    }
+  });
+}
+
+RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const TensorFile& file,
+                                                   const WeightMemory& memory) {
+  const auto type_for = [](const StoredParameter& parameter, const TensorView& tensor) {
+    return parameter.takes(tensor.dtype) ? tensor.dtype : parameter.dtype;
+  };
+  const auto usable = [&](const StoredParameter& parameter, const TensorView& tensor) {
+    return memory.host_reaches && file.keep_alive() != nullptr && tensor.dtype == type_for(parameter, tensor) &&
+           reinterpret_cast<std::uintptr_t>(tensor.bytes.data()) % size_of(tensor.dtype) == 0;
+  };
+  constexpr Index alignment = 8;  // of the largest number
+  const auto room_for = [&](const StoredParameter& parameter, const TensorView& tensor) {
+    const Index bytes = parameter.shape.count() * static_cast<Index>(size_of(type_for(parameter, tensor)));
+    return (bytes + alignment - 1) / alignment * alignment;
+  };
+  Index converted = 0, room = 0;
+  for (const StoredParameter& parameter : parameters) {
+    const TensorView& tensor = *file.find(parameter.name);
+    if (usable(parameter, tensor)) continue;
+    converted += parameter.shape.count();
+    room += room_for(parameter, tensor);
+  }
+
+  struct Owner {
+    std::shared_ptr<const void> file;
+    std::shared_ptr<std::byte> converted;
+  };
+  const auto allocate = [&] {
+#if defined(__cpp_exceptions)
+    try {
+      return memory.allocate(room);
+    } catch (const std::bad_alloc&) {
+      fail(path_text(file.path()), ": no memory for ", converted, " converted weights");
+    }
+#else
+    return memory.allocate(room);
+#endif
+  };
+  std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), allocate()});
+  std::byte* next = owner->converted.get();
+  std::vector<std::byte> staged;  // on the way to memory that the host does not reach
+  for (StoredParameter& parameter : parameters) {
+    const TensorView& tensor = *file.find(parameter.name);
+    const DType type = type_for(parameter, tensor);
+    if (usable(parameter, tensor)) {
+      // The bytes belong to this process alone, copied or mapped privately, so a model may also be trained in place.
+      parameter.bind(const_cast<std::byte*>(tensor.bytes.data()), type);
+      continue;
+    }
+    const auto count = static_cast<std::size_t>(parameter.shape.count());
+    parameter.bind(next, type);
+    if (memory.host_reaches) {
+      convert(tensor.dtype, tensor.bytes.data(), type, next, count);
+      check_range(tensor.bytes, tensor.dtype, {next, count * size_of(type)}, type, parameter.name, file.path());
+    } else {
+      staged.resize(count * size_of(type));
+      convert(tensor.dtype, tensor.bytes.data(), type, staged.data(), count);
+      check_range(tensor.bytes, tensor.dtype, staged, type, parameter.name, file.path());
+      memory.upload(staged, next);
+    }
+    next += room_for(parameter, tensor);
+  }
+  return owner;
+}
+
+RWKV_BODY std::vector<std::byte> rounded(std::span<const std::byte> bytes, const StoredParameter& parameter, DType to,
+                                         const std::filesystem::path& path) {
+  const auto count = static_cast<std::size_t>(parameter.shape.count());
+  std::vector<std::byte> numbers(count * size_of(to));
+  convert(parameter.dtype, bytes.data(), to, numbers.data(), count);
+  check_range(bytes, parameter.dtype, numbers, to, parameter.name, path);
+  return numbers;
+}
+}  // namespace detail
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -1,0 +1,127 @@
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "rwkv/core/checked.hpp"
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/extent.hpp"
+#include "rwkv/io/pickle.hpp"
+#include "rwkv/io/pth.hpp"
+#include "rwkv/io/tensor.hpp"
+#include "rwkv/io/zip.hpp"
+#include "rwkv/system/byte_reader.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+namespace detail {
+
+/// True when the elements lie row-major without gaps; the strides of dimensions of size 1 mean nothing.
+inline bool is_row_major(std::span<const Index> shape, std::span<const Index> strides) {
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return true;
+  Checked expected = 1;
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    if (shape[i] != 1 && !expected.equals(static_cast<std::uint64_t>(strides[i]))) return false;
+    expected = expected * shape[i];
+  }
+  return true;
+}
+
+/// The entries of one .pth archive by their path inside the root folder.
+class PthArchive {
+ public:
+  PthArchive(std::span<const std::byte> bytes, std::string_view file, bool verify_checksums) {
+    const std::vector<ZipEntry> entries = ZipReader(bytes, file, verify_checksums).read();
+    expects(!entries.empty(), file, ": the zip archive is empty");
+    const std::string_view root = entries[0].name.substr(0, entries[0].name.find('/'));
+    for (const ZipEntry& entry : entries) {
+      const bool inside = entry.name.starts_with(root) && entry.name.substr(root.size()).starts_with('/');
+      if (!inside)
+        fail(file, ": the zip entry ", in_quotes(entry.name), " lies outside of the folder ", in_quotes(root));
+      entries_.emplace(entry.name.substr(root.size() + 1), entry.data);
+    }
+  }
+
+  /// Null when there is no such entry.
+  const std::span<const std::byte>* find(std::string_view path) const {
+    const auto found = entries_.find(path);
+    return found == entries_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  std::map<std::string_view, std::span<const std::byte>> entries_;
+};
+
+/// The bytes of the storages. Several tensors may share one; they must describe it alike.
+class PthStorages {
+ public:
+  PthStorages(const PthArchive& archive, std::string_view file) : archive_(archive), file_(file) {}
+
+  std::span<const std::byte> find(const PickledTensor& tensor) {
+    const auto [known, is_new] = known_.try_emplace(tensor.storage, tensor.dtype, tensor.storage_size);
+    if (known->second != std::pair(tensor.dtype, tensor.storage_size)) refuse(tensor, "is described in two ways");
+    const std::span<const std::byte>* bytes = archive_.find("data/" + std::string(tensor.storage));
+    if (bytes == nullptr) refuse(tensor, "is not in the archive");
+    if (!(Checked(tensor.storage_size) * size_of(tensor.dtype)).equals(bytes->size())) {
+      refuse(tensor,
+             join("has ", bytes->size(), " bytes, which is not ", tensor.storage_size, " x ", name_of(tensor.dtype)));
+    }
+    return *bytes;
+  }
+
+ private:
+  [[noreturn]] void refuse(const PickledTensor& tensor, std::string_view what) const {
+    fail(file_, ": tensor ", in_quotes(tensor.name), ": its storage ", in_quotes(tensor.storage), " ", what);
+  }
+
+  const PthArchive& archive_;
+  std::string_view file_;
+  std::map<std::string_view, std::pair<DType, std::uint64_t>> known_;
+};
+
+RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_view file, bool verify_checksums) {
+  const PthArchive archive(bytes, file, verify_checksums);
+  const std::span<const std::byte>* order = archive.find("byteorder");
+  expects(order == nullptr || as_text(*order) == "little", file, ": the tensors are not little-endian");
+  const std::span<const std::byte>* pickle = archive.find("data.pkl");
+  expects(pickle != nullptr, file, ": the zip archive has no data.pkl, so it is no PyTorch file");
+
+  TensorTable table;
+  PthStorages storages(archive, file);
+  Checked total = 0;
+  for (PickledTensor& tensor : StateDictPickle(*pickle, file).read()) {
+    const std::span<const Index> shape = tensor.shape;
+    const std::span<const Index> strides = tensor.strides;
+    const Checked size = count_bytes(shape, tensor.dtype);
+    const std::span<const std::byte> storage = storages.find(tensor);
+    if (!size.valid()) fail(file, ": tensor ", in_quotes(tensor.name), ": the shape ", shape, " is too large");
+    if (!is_row_major(shape, strides)) {
+      fail(file, ": tensor ", in_quotes(tensor.name), " of shape ", shape, " has strides ", strides,
+           ", which is not row-major; call contiguous() on it before saving");
+    }
+    const Checked begin = Checked(tensor.offset) * size_of(tensor.dtype);
+    if (!(begin + size).at_most(storage.size())) {
+      fail(file, ": tensor ", in_quotes(tensor.name), " of shape ", shape, " at element ", tensor.offset,
+           " reaches past its storage of ", tensor.storage_size, " elements");
+    }
+    // Tensors may overlap, as tied weights do, but not without end: what they hold is copied and converted one by one.
+    total = total + size;
+    if (!total.at_most(2 * std::uint64_t{bytes.size()})) {
+      fail(file, ": tensor ", in_quotes(tensor.name), ": the tensors up to this one describe more than twice the file");
+    }
+    table.tensors.push_back(
+        {std::string(tensor.name), tensor.dtype, std::move(tensor.shape), slice(storage, begin, size, file)});
+  }
+  check_names_differ(table.tensors, file);
+  return table;
+}
+
+}  // namespace detail
+}  // namespace RWKV_ABI
+}  // namespace rwkv

@@ -1,0 +1,50 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/io/tensor.hpp"
+#include "rwkv/system/byte_reader.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+namespace detail {
+
+RWKV_BODY Checked count_elements(std::span<const Index> shape) {
+  Checked product = 1;
+  bool empty = false;
+  for (const Index size : shape) {
+    if (size == 0) empty = true;
+    else product = product * size;
+  }
+  const bool fits = product.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
+  return empty && fits ? Checked(0) : product;
+}
+
+RWKV_BODY Checked count_bytes(std::span<const Index> shape, DType dtype) {
+  const Checked bytes = count_elements(shape) * size_of(dtype);
+  return bytes.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) ? bytes : Checked(-1);
+}
+
+RWKV_BODY std::vector<std::uint32_t> order_by_name(std::span<const TensorView> tensors) {
+  std::vector<std::uint32_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), std::uint32_t{0});
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return tensors[a].name < tensors[b].name; });
+  return order;
+}
+
+RWKV_BODY void check_names_differ(std::span<const TensorView> tensors, std::string_view file) {
+  const auto order = order_by_name(tensors);
+  const auto same = std::adjacent_find(order.begin(), order.end(),
+                                       [&](auto a, auto b) { return tensors[a].name == tensors[b].name; });
+  if (same != order.end()) fail(file, ": two tensors are named ", in_quotes(tensors[*same].name));
+}
+
+}  // namespace detail
+}  // namespace RWKV_ABI
+}  // namespace rwkv
