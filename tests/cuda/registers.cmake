@@ -39,8 +39,8 @@ foreach(source IN LISTS sources)
   foreach(line IN LISTS lines)
     if(line MATCHES "Compiling entry function '(.*)' for 'sm_([0-9]+)'")
       set(architecture "${CMAKE_MATCH_2}")
-      # The name without namespaces, result and parameters.
-      string(REGEX REPLACE "rwkv::v[0-9_]+::|sm_[0-9_]+::|gpu::|^void " "" name "${CMAKE_MATCH_1}")
+      # The name without namespaces, result and parameters; CUB's names all architectures of the compilation.
+      string(REGEX REPLACE "rwkv::v[0-9_]+::|CUB_[0-9]+_SM_[0-9_]+::|sm_[0-9_]+::|gpu::|^void " "" name "${CMAKE_MATCH_1}")
       string(REGEX REPLACE ">\\([^<>]*(<.*>)?[^<>]*\\)$" ">" name "${name}")
     elseif(line MATCHES "Used ([0-9]+) registers")
       list(APPEND found "${CMAKE_MATCH_1} sm_${architecture} ${name}")
