@@ -61,6 +61,18 @@ struct Buffer {
   rwkv::Seq<T> seq(Index batch, Index time, Index width) { return {numbers.data(), batch, time, width}; }
 };
 
+/// Random numbers that are exact in every tested type.
+inline std::vector<double> noise(Index count, std::uint64_t seed) {
+  std::vector<double> x;
+  for (Index i = 0; i < count; ++i) {
+    x.push_back(static_cast<double>(
+        rwkv::narrow<rwkv::bf16>(rwkv::Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0) - 0.5)
+            .
+            operator float()));
+  }
+  return x;
+}
+
 /// Memory for an arena.
 class Scratch {
  public:

@@ -8,6 +8,7 @@
 
 using namespace rwkv;
 using config::Buffer;
+using config::noise;
 
 namespace {
 
@@ -16,18 +17,6 @@ std::vector<double> full_noise(Index count, std::uint64_t seed) {
   std::vector<double> x;
   for (Index i = 0; i < count; ++i) {
     x.push_back(static_cast<float>(Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0) - 0.5));
-  }
-  return x;
-}
-
-std::vector<double> noise(Index count, std::uint64_t seed) {
-  std::vector<double> x;
-  for (Index i = 0; i < count; ++i) {
-    // Numbers that every tested type holds exactly.
-    x.push_back(static_cast<double>(
-        narrow<bf16>(Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0) - 0.5)
-            .
-            operator float()));
   }
   return x;
 }

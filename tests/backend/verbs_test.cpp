@@ -7,22 +7,7 @@
 
 using namespace rwkv;
 using config::Buffer;
-
-namespace {
-
-std::vector<double> noise(Index count, std::uint64_t seed) {
-  std::vector<double> x;
-  for (Index i = 0; i < count; ++i) {
-    // Numbers that are exact in every tested type.
-    x.push_back(static_cast<double>(
-        narrow<bf16>(Philox{.key = seed}.block(static_cast<std::uint64_t>(i)).uniform_double(0) - 0.5)
-            .
-            operator float()));
-  }
-  return x;
-}
-
-}  // namespace
+using config::noise;
 
 TEST_CASE_TEMPLATE("added outputs accumulate", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;

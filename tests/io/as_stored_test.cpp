@@ -4,34 +4,12 @@
 
 #include <rwkv/rwkv.hpp>
 
-#include <cstring>
 #include <map>
 #include <set>
 
-#include "../model/live.hpp"
-#include "checks.hpp"
+#include "as_stored.hpp"
 
-using namespace rwkv;
-
-namespace {
-
-constexpr ModelSizes sizes{.vocab = 37, .width = 20, .depth = 2, .ffn = 33};
-
-template <class S, class B = Cpu>
-using Net = LanguageModel<V4, S, B>;
-
-/// A checkpoint of one number type.
-template <class Storage>
-void write_model(const std::filesystem::path& path) {
-  save_checkpoint<Storage>(config::live<Net<float>>(sizes, Cpu()), path);
-}
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
-}
-
-}  // namespace
+using namespace as_stored;
 
 TEST_CASE("matrices are used where the file has them") {
   const build::Folder folder;
