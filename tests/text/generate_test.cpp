@@ -4,9 +4,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "rwkv/text/sampler.hpp"
@@ -169,10 +171,60 @@ TEST_CASE("a sampler picks, and its errors pass through") {
   };
   generate(context, bytes, "p", 5, pick, collect);
   CHECK(text == "hello");
-  // The context wants a token beyond the vocabulary.
-  Script outside{{'a', 300}};
-  CHECK_THROWS_WITH_AS(generate(outside, bytes, "p", 5, greedy, collect), doctest::Contains("token 300 "), Error);
-  CHECK(outside.stepped == std::vector<Token>{'a'});
+  const auto stray = [](std::span<const float>) { return Token{300}; };
+  CHECK_THROWS_WITH_AS(generate(context, bytes, "p", 5, stray, collect), doctest::Contains("token 300 "), Error);
+}
+
+TEST_CASE("a row that stands for no token is never drawn") {
+  // The vocabulary leaves out 0, which is the end of text, 257, 258 and 260; the context has 512 rows.
+  const Tokenizer tokenizer = small_world("259 'ab' 2\n261 'cd' 2\n");
+  using Ranges = std::vector<std::pair<Token, Token>>;
+  CHECK(tokenizer.missing(512) == Ranges{{257, 259}, {260, 261}, {262, 512}});
+  CHECK(tokenizer.missing(262) == Ranges{{257, 259}, {260, 261}});
+  CHECK(tokenizer.missing(258) == Ranges{{257, 258}});
+  CHECK(tokenizer.missing(257).empty());
+  CHECK(tokenizer.missing(0).empty());
+  CHECK(Tokenizer::bytes().missing(256).empty());
+  CHECK(Tokenizer::bytes().missing(65536) == Ranges{{256, 65536}});
+
+  for (const Token wanted : {257, 258, 260, 262, 300, 511}) {
+    CAPTURE(wanted);
+    // The row that the context wants is the likeliest by far; token 'a' comes next.
+    struct Likes : Script {
+      std::span<const float> prefill(std::span<const Token> tokens) { return second_best(Script::prefill(tokens)); }
+      std::span<const float> step(Token token) { return second_best(Script::step(token)); }
+      std::span<const float> second_best(std::span<const float>) {
+        logits['a' + 1] = 0;
+        return logits;
+      }
+    };
+    for (const double temperature : {0.0, 0.05}) {
+      Likes context{{std::vector<Token>(20, wanted)}};
+      std::string text;
+      Sampler pick{.temperature = temperature, .seed = static_cast<std::uint64_t>(wanted)};
+      generate(context, tokenizer, "p", 20, pick, [&](std::string_view piece) {
+        text += piece;
+        return true;
+      });
+      CHECK(text == std::string(20, 'a'));
+      CHECK(context.stepped == std::vector<Token>(20, 'a' + 1));
+    }
+  }
+
+  // A NaN in such a row is nobody's business.
+  struct Nan : Script {
+    std::span<const float> prefill(std::span<const Token>) {
+      logits[300] = logits[257] = std::numeric_limits<float>::quiet_NaN();
+      logits['a' + 1] = 1;
+      return logits;
+    }
+  } nan;
+  std::string text;
+  generate(nan, tokenizer, "p", 1, greedy, [&](std::string_view piece) {
+    text += piece;
+    return true;
+  });
+  CHECK(text == "a");
 }
 
 }  // namespace

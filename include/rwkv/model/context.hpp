@@ -31,7 +31,7 @@ struct ContextOptions {
 /// A sampler that draws in the memory of the logits, such as CudaSampler. A call queues in `be` the choice of a token
 /// for every row of logits [batch, vocab]. An optional `check()` throws an Error if a choice was impossible. An
 /// optional `owner()` returns a shared pointer to everything that the queued work refers to; then calls can be
-/// recorded.
+/// recorded. For generate() it also has `bar(first, last)`: tokens that are never drawn.
 template <class S, class B, class T>
 concept DrawsInPlace = requires(S& sampler, B& be, Mat<const T> logits, Token* tokens) {
   sampler(be, logits, tokens);

@@ -1,10 +1,13 @@
 #pragma once
 /// From a prompt to streamed text.
+#include <algorithm>
 #include <chrono>
 #include <concepts>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "rwkv/core/error.hpp"
@@ -34,12 +37,46 @@ struct GenerateStats {
   static double rate(Index count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; }
 };
 
+namespace detail {
+/// The logits that a token may be chosen by: rows behind the last token are cut off, and other rows without a token
+/// become -inf in a copy.
+template <class T>
+class TokenLogits {
+ public:
+  explicit TokenLogits(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  std::span<const T> operator()(std::span<const T> logits) {
+    if (rows_ != logits.size()) {
+      rows_ = kept_ = logits.size();
+      missing_ = tokenizer_.missing(static_cast<Index>(rows_));
+      if (!missing_.empty() && static_cast<std::size_t>(missing_.back().second) == rows_) {
+        kept_ = static_cast<std::size_t>(missing_.back().first);
+        missing_.pop_back();
+      }
+    }
+    logits = logits.first(kept_);
+    if (missing_.empty()) return logits;
+    copy_.assign(logits.begin(), logits.end());
+    for (const auto& [first, last] : missing_)
+      std::fill(copy_.begin() + first, copy_.begin() + last, -std::numeric_limits<T>::infinity());
+    return copy_;
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::size_t rows_ = 0, kept_ = 0;
+  std::vector<std::pair<Token, Token>> missing_;
+  std::vector<T> copy_;
+};
+}  // namespace detail
+
 /// Continues `prompt` by up to `max_tokens` tokens and hands the text to `emit(std::string_view) -> bool` as soon as
 /// whole characters are there; an unfinished character at the end becomes U+FFFD. Stops early at the end of text, or
 /// when emit returns false. On return the context has seen the prompt and every token counted in `new_tokens`, so a
 /// conversation can go on from there. `context` has prefill(span of tokens) and step(token), which both return the
 /// logits for the next token, and `pick(logits)` chooses it; or `pick` is what Context::draw takes, and chooses on the
-/// device. Throws an Error for an empty prompt; what the parts throw passes through.
+/// device. Rows of the model that stand for no token are never chosen: `pick` sees the others, or is told once by
+/// `bar(first, last)`. Throws an Error for an empty prompt; what the parts throw passes through.
 template <class Context, class Pick, class Emit>
 requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context& context, const Tokenizer& tokenizer,
                                                                         std::string_view prompt, Index max_tokens,
@@ -61,10 +98,14 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
   const auto decode_begin = Clock::now();
   // Where the choice is made where the logits are, they stay there.
   constexpr bool in_place = requires { context.draw(pick); };
+  [[maybe_unused]] detail::TokenLogits<typename decltype(logits)::value_type> of_tokens(tokenizer);
+  if constexpr (in_place) {
+    for (const auto& [first, last] : tokenizer.missing(context.vocab())) pick.bar(first, last);
+  }
   Token token = 0;
   if (max_tokens > 0) {
     if constexpr (in_place) token = context.draw(pick).front();
-    else token = pick(logits);
+    else token = pick(of_tokens(logits));
   }
   Utf8Stream stream;
   while (stats.new_tokens < max_tokens && stats.finish == Finish::length) {
@@ -81,7 +122,7 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
       else context.step(token);
     } else {
       logits = context.step(token);
-      if (more) token = pick(logits);
+      if (more) token = pick(of_tokens(logits));
     }
   }
   const std::string rest = stream.flush();

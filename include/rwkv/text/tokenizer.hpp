@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "rwkv/config.hpp"
@@ -47,8 +48,12 @@ class Tokenizer {
   /// The bytes of all tokens.
   std::string decode(std::span<const Token> tokens) const;
 
-  /// Tokens are below this number, the end of text included. A model may have more rows than that.
+  /// Tokens are below this number, the end of text included. A model may have more rows than that, see missing().
   Index size() const;
+
+  /// The ids below `vocab`, the rows of a model, that stand for no token, as ranges [first, last) in order: those that
+  /// the vocabulary leaves out, and those from size() on. RWKV World has 65536 rows and 65530 tokens.
+  std::vector<std::pair<Token, Token>> missing(Index vocab) const;
 
   /// The token that ends a text, if the vocabulary has one.
   std::optional<Token> end_of_text() const;

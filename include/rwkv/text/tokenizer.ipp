@@ -357,6 +357,21 @@ RWKV_BODY std::string Tokenizer::decode(std::span<const Token> tokens) const {
 
 RWKV_BODY Index Tokenizer::size() const { return static_cast<Index>(vocabulary_->pieces.size()); }
 
+RWKV_BODY std::vector<std::pair<Token, Token>> Tokenizer::missing(Index vocab) const {
+  std::vector<std::pair<Token, Token>> ranges;
+  const auto has = [&](Index id) {
+    return id < size() && (vocabulary_->pieces[static_cast<std::size_t>(id)].size != 0 || id == end_of_text());
+  };
+  for (Index id = 0; id < vocab; ++id) {
+    if (has(id)) continue;
+    const Index first = id;
+    id = id < size() ? id + 1 : vocab;
+    while (id < vocab && !has(id)) ++id;
+    ranges.emplace_back(static_cast<Token>(first), static_cast<Token>(id));
+  }
+  return ranges;
+}
+
 RWKV_BODY std::optional<Token> Tokenizer::end_of_text() const { return vocabulary_->end_of_text; }
 
 }  // namespace RWKV_ABI

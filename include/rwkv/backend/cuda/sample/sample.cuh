@@ -7,6 +7,7 @@
 #include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "rwkv/backend/cuda/sample/sample_kernel.cuh"
 #include "rwkv/backend/transfer.hpp"
@@ -102,12 +103,24 @@ class CudaSampler {
     }
   }
 
+  /// The tokens from `first` up to and without `last` are never drawn again, whatever their logits: those that a
+  /// vocabulary lacks, see Tokenizer::missing. Queued; recorded draws obey too.
+  /// Errors    a range that is empty or not inside the vocabulary
+  void bar(Index first, Index last) {
+    expects(first >= 0 && first < last && last <= vocab_, "rwkv: sampler: tokens ", first, " to ", last,
+            " cannot be barred: there are ", vocab_, " logits");
+    const std::pair range(first, last);
+    if (std::find(barred_.begin(), barred_.end(), range) != barred_.end()) return;
+    barred_.push_back(range);
+    fill_barred(0, rows_);
+  }
+
   /// Forgets the tokens picked so far, for new texts. Random numbers go on.
-  void reset() { held().be.fill(matrix(memory_.counts, rows_, vocab_), gpu::SampleMemory::never); }
+  void reset() { forget(0, rows_); }
   /// The same for one sequence.
   void reset(Index row) {
     check_row(row);
-    held().be.fill(counts_of(row), gpu::SampleMemory::never);
+    forget(row, 1);
   }
 
   /// Sequence `to` becomes a copy of `from`: options, tokens picked and random numbers. After Context::remove(to),
@@ -151,10 +164,21 @@ class CudaSampler {
   }
   CudaSampling& options_of(Index row) { return held().options.numbers()[static_cast<std::size_t>(row)]; }
   Mat<double> counts_of(Index row) const { return matrix(memory_.counts + row * vocab_, 1, vocab_); }
+  void forget(Index row, Index rows) {
+    held().be.fill(matrix(memory_.counts + row * vocab_, rows, vocab_), gpu::SampleMemory::never);
+    fill_barred(row, rows);
+  }
+  void fill_barred(Index row, Index rows) {
+    for (const auto& [first, last] : barred_) {
+      const Mat<double> counts{memory_.counts + row * vocab_ + first, rows, last - first, vocab_};
+      held().be.fill(counts, gpu::SampleMemory::barred);
+    }
+  }
 
   Index rows_, vocab_;
   std::shared_ptr<Held> held_;
   gpu::SampleMemory memory_{};
+  std::vector<std::pair<Index, Index>> barred_;  // ranges [first, last)
 };
 
 template <class Sequences>

@@ -42,9 +42,9 @@ inline constexpr int sample_buckets = 2048;
 
 /// What sequences remember between tokens, in memory of the device.
 struct SampleMemory {
-  static constexpr double never = -1;
+  static constexpr double never = -1, barred = -2;
 
-  double* counts;         // [rows, vocab]: how often a token was picked, decayed; or `never`
+  double* counts;         // [rows, vocab]: how often a token was picked, decayed; or `never`; or `barred`
   std::uint64_t* draws;   // [rows]
   Index* faults;          // [rows]: 1 + the logit that is not below infinity, 1 + vocab when all are -inf, or 0
   std::uint64_t mass_of;  ///< the weight of the most likely token where weights are integers
@@ -62,6 +62,7 @@ struct SampleRow {
   __device__ double logit(Index i) const {
     const double x = widen<double>(logits[i]), count = counts[i];
     if (count == SampleMemory::never) return x + 0.0;  // -0 becomes +0, so that equal logits have equal keys
+    if (count == SampleMemory::barred) return -HUGE_VAL;
     return x - (options.presence_penalty + options.frequency_penalty * count) + 0.0;
   }
   /// A sort key: the larger, the less likely the token.
@@ -312,7 +313,7 @@ RWKV_KERNEL void __launch_bounds__(sample_threads, 1)
   Index place = vocab, fault = vocab + 1;
   for (Index i = thread; i < vocab; i += sample_threads) {
     const auto raw = widen<double>(row.logits[i]);
-    if (!(raw < infinity)) fault = i < fault ? i : fault;
+    if (!(raw < infinity) && counts[i] != SampleMemory::barred) fault = i < fault ? i : fault;
     const double x = row.logit(i);
     if (x > largest) {
       largest = x;
@@ -357,8 +358,8 @@ RWKV_KERNEL void __launch_bounds__(sample_threads, 1)
   __syncthreads();
   for (Index i = thread; i < vocab; i += sample_threads) {
     double count = counts[i];
-    if (count != SampleMemory::never) count *= row.options.penalty_decay;
-    if (i == token) count = (count == SampleMemory::never ? 0 : count) + 1;
+    if (count >= 0) count *= row.options.penalty_decay;
+    if (i == token) count = (count < 0 ? 0 : count) + 1;
     counts[i] = count;
   }
   if (thread == 0) {
