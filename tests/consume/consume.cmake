@@ -4,7 +4,7 @@
 #   cmake -DWAY=add_subdirectory -DWORK=build/consume -DSOURCE=. -DBUILD=build -DCOMPILER=g++ -DGENERATOR=Ninja
 #         -DINCLUDES=include;/usr/include/eigen3 -P consume.cmake
 #
-# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, bare or cuda
+# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, eigen, bare or cuda
 # SOURCE   the library; BUILD: a build tree of it
 # INCLUDES where the library, Eigen and nlohmann/json are: for the ways that use no CMake package
 cmake_minimum_required(VERSION 3.24)
@@ -127,6 +127,81 @@ elseif(WAY STREQUAL "blocks")
   if(status EQUAL 0 OR NOT text MATCHES "nlohmann_json")
     message(FATAL_ERROR "find_package(rwkv) does not ask for nlohmann_json, but says ${text}")
   endif()
+elseif(WAY STREQUAL "eigen")
+  # Whatever Eigen is there: packages of several versions, which hold the headers that we have. EIGEN5, if the environment
+  # names it, is the prefix of a real Eigen 5.
+  foreach(include IN LISTS INCLUDES ITEMS /usr/include)
+    if(EXISTS "${include}/Eigen/Core")
+      set(eigen "${include}")
+    endif()
+  endforeach()
+  function(make_eigen version)
+    set(folder "${WORK}/eigen-${version}/share/eigen3/cmake")
+    file(CONFIGURE OUTPUT "${folder}/Eigen3Config.cmake" @ONLY CONTENT [[
+if(NOT TARGET Eigen3::Eigen)
+  add_library(Eigen3::Eigen INTERFACE IMPORTED)
+  set_target_properties(Eigen3::Eigen PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "@eigen@")
+endif()
+]])
+    write_basic_package_version_file("${folder}/Eigen3ConfigVersion.cmake" VERSION ${version}
+      COMPATIBILITY SameMajorVersion ARCH_INDEPENDENT)
+  endfunction()
+  include(CMakePackageConfigHelpers)
+  foreach(version 3.3.9 3.4.0 5.0.1 6.0.0)
+    make_eigen(${version})
+  endforeach()
+  # Without the one that this machine has.
+  file(STRINGS "${BUILD}/CMakeCache.txt" ours REGEX "^Eigen3_DIR:")
+  string(REGEX REPLACE "^[^=]*=" "" ours "${ours}")
+  set(only_there "-DCMAKE_IGNORE_PATH=${ours}" -DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF
+    -DFETCHCONTENT_FULLY_DISCONNECTED=ON)
+  # expect_eigen(tree version prefixes...): both ways of getting the library take that version.
+  function(expect_eigen tree version)
+    list(TRANSFORM ARGN PREPEND "${WORK}/eigen-")
+    list(JOIN ARGN ":" prefixes)
+    set(ENV{CMAKE_PREFIX_PATH} "${prefixes}")
+    foreach(host "" 5)
+      if(host AND NOT version MATCHES "^5")
+        continue()
+      endif()
+      set(have ${only_there} "-DHOST_EIGEN=${host}")
+      configure(blocks "${WORK}/${tree}${host}" "-DLIBRARY=${SOURCE}" -DRWKV_BLOCKS_ONLY=ON ${have})
+      configure(blocks "${WORK}/${tree}${host}-package" "-Drwkv_DIR=${BUILD}" ${have})
+      foreach(made "${WORK}/${tree}${host}" "${WORK}/${tree}${host}-package")
+        file(STRINGS "${made}/CMakeCache.txt" found REGEX "^Eigen3_DIR:")
+        if(NOT found MATCHES "eigen-${version}")
+          message(FATAL_ERROR "with Eigen ${ARGN}: ${found}")
+        endif()
+      endforeach()
+    endforeach()
+  endfunction()
+  expect_eigen(three 3.4.0 3.4.0)
+  expect_eigen(five 5.0.1 5.0.1)
+  expect_eigen(both 3.4.0 5.0.1 3.4.0)
+  expect_eigen(older_first 5.0.1 3.3.9 5.0.1)
+  unset(ENV{CMAKE_PREFIX_PATH})
+  foreach(version 3.3.9 6.0.0)
+    execute_process(COMMAND "${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${here}/blocks" -B "${WORK}/none-${version}"
+      "-DCMAKE_CXX_COMPILER=${COMPILER}" "-Drwkv_DIR=${BUILD}" ${only_there} "-DCMAKE_PREFIX_PATH=${WORK}/eigen-${version}"
+      RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+    if(status EQUAL 0 OR NOT text MATCHES "Eigen3.*${version}")
+      message(FATAL_ERROR "with Eigen ${version} alone find_package(rwkv) says ${text}")
+    endif()
+  endforeach()
+  # Headers that are too old, as where a host sets its own include folders.
+  file(WRITE "${WORK}/old/Eigen/Core" "#define EIGEN_VERSION_AT_LEAST(x, y, z) 0\n")
+  execute_process(COMMAND "${COMPILER}" -std=c++20 "-I${WORK}/old" "-I${SOURCE}/include" -fsyntax-only -x c++
+    "${SOURCE}/include/rwkv/backend/cpu/pack.hpp" RESULT_VARIABLE status ERROR_VARIABLE text)
+  if(status EQUAL 0 OR NOT text MATCHES "rwkv: Eigen 3.4 or newer is needed")
+    message(FATAL_ERROR "with the headers of an older Eigen the compiler says ${text}")
+  endif()
+  set(built "${WORK}/five")
+  if(DEFINED ENV{EIGEN5})
+    set(built "${WORK}/real")
+    configure(blocks "${built}" "-DLIBRARY=${SOURCE}" -DRWKV_BLOCKS_ONLY=ON ${only_there} "-DCMAKE_PREFIX_PATH=$ENV{EIGEN5}")
+  endif()
+  run("${CMAKE_COMMAND}" --build "${built}")
+  run("${built}/blocks")
 elseif(WAY STREQUAL "bare")
   list(TRANSFORM INCLUDES PREPEND "-I")
   foreach(program whole blocks)

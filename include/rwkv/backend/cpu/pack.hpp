@@ -11,6 +11,10 @@
 
 #include "rwkv/core/math.hpp"
 
+#if !EIGEN_VERSION_AT_LEAST(3, 4, 0)
+#error "rwkv: Eigen 3.4 or newer is needed"
+#endif
+
 namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CPU_ABI {
