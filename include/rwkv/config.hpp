@@ -12,6 +12,11 @@
 #error "rwkv: -ffast-math, -Ofast, -ffinite-math-only and -fassociative-math break it; add -fno-fast-math behind them"
 #endif
 
+// Sizes and offsets are of the width of a pointer, and models are larger than 2 GB.
+#if (defined(__SIZEOF_POINTER__) && __SIZEOF_POINTER__ < 8) || (defined(_WIN32) && !defined(_WIN64))
+#error "rwkv: 64-bit targets only"
+#endif
+
 /// Bytes of the widest vector register the target offers; 0 turns packs off (plain scalars then). It follows the target
 /// flags of the translation unit; define it only to narrow the packs. nvcc cannot take vectors, so there it is 0.
 #ifndef RWKV_SIMD_BYTES

@@ -1,7 +1,8 @@
 # Compiles every C++ block of a Markdown file as a program of its own and runs those that need no arguments.
 #   cmake -DREADME=README.md -DCOMPILER=g++ -DINCLUDES="include;/usr/include/eigen3" -DWORK=folder -P readme.cmake
 # With -DNVCC=nvcc it does so with the CUDA blocks instead; with -DCOMPILED=librwkv_compiled.a and the FLAGS it was compiled
-# with, blocks that read files link what does so.
+# with, blocks that read files link what does so. With -DHOST="-O3;-march=x86-64-v4" it compiles them with these flags, as a
+# host whose warnings are errors, and runs none.
 cmake_minimum_required(VERSION 3.24)
 list(REMOVE_ITEM INCLUDES /usr/include)  # a system folder by itself; named again it is searched too early
 if(NVCC)
@@ -50,10 +51,16 @@ foreach(number RANGE 1 ${count})
       list(APPEND compiled "-fsanitize=${SANITIZE}")
     endif()
   endif()
+  if(HOST)
+    set(compiled ${HOST} -c)
+  endif()
   execute_process(COMMAND ${compile} "${program}.${suffix}" ${compiled} -o "${program}"
     RESULT_VARIABLE failed ERROR_VARIABLE errors)
   if(failed)
     message(FATAL_ERROR "C++ block ${number} of ${README} does not compile:\n${errors}")
+  endif()
+  if(HOST)
+    continue()
   endif()
   file(READ "${program}.${suffix}" source)
   if(NOT source MATCHES "argc")

@@ -1,5 +1,5 @@
 #pragma once
-/// Whether a number is finite, asked of its bits: flags that let a compiler assume that there is no NaN (clang's
+/// Whether a number is finite, NaN or in a range, asked of its bits: flags that let a compiler assume that there is no NaN (clang's
 /// -fno-honor-nans) remove comparisons that look for one.
 #include <cstdint>
 
@@ -20,6 +20,9 @@ RWKV_HD constexpr bool is_nan(float x) { return (detail::bits_as<std::uint32_t>(
 RWKV_HD constexpr bool is_nan(double x) {
   return (detail::bits_as<std::uint64_t>(x) & 0x7fff'ffff'ffff'ffffu) > 0x7ff0'0000'0000'0000u;
 }
+
+/// Whether low <= x <= high; false for a NaN, also where a compiler turns !(x >= low) into x < low.
+RWKV_HD constexpr bool is_between(double x, double low, double high) { return !is_nan(x) && low <= x && x <= high; }
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv

@@ -134,10 +134,10 @@ void Sampler::check(std::span<const T> logits) const {
   expects(is_finite(temperature) && temperature >= 0,
           "rwkv: sampler: the temperature must be finite and at least 0, not ", temperature);
   expects(top_k >= 0, "rwkv: sampler: top_k must be at least 0, not ", top_k);
-  expects(top_p >= 0 && top_p <= 1, "rwkv: sampler: top_p must be between 0 and 1, not ", top_p);
+  expects(is_between(top_p, 0, 1), "rwkv: sampler: top_p must be between 0 and 1, not ", top_p);
   expects(is_finite(presence_penalty), "rwkv: sampler: the presence penalty must be finite, not ", presence_penalty);
   expects(is_finite(frequency_penalty), "rwkv: sampler: the frequency penalty must be finite, not ", frequency_penalty);
-  expects(penalty_decay >= 0 && penalty_decay <= 1, "rwkv: sampler: the penalty decay must be between 0 and 1, not ",
+  expects(is_between(penalty_decay, 0, 1), "rwkv: sampler: the penalty decay must be between 0 and 1, not ",
           penalty_decay);
 
   expects(!logits.empty(), "rwkv: sampler: there are no logits");

@@ -31,7 +31,7 @@ struct AdamW {
   /// Throws an Error that names the first setting that makes no sense.
   void check() const {
     for (const double beta : {beta1, beta2}) {
-      expects(beta >= 0 && beta < 1, "rwkv: AdamW: a beta must be in [0, 1), not ", beta);
+      expects(is_between(beta, 0, 1) && beta < 1, "rwkv: AdamW: a beta must be in [0, 1), not ", beta);
     }
     expects(is_finite(epsilon) && epsilon > 0, "rwkv: AdamW: epsilon must be above zero, not ", epsilon);
     for (const double number : {weight_decay, decay_rate, bonus_rate}) {

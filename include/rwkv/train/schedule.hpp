@@ -60,12 +60,12 @@ struct LearningRate {
     constexpr std::string_view who = "rwkv: learning rate: ";
     expects(is_finite(peak) && peak > 0, who, "the peak must be above zero, not ", peak);
     expects(warmup >= 0, who, "the warm-up must not have ", warmup, " steps");
-    expects(start >= 0 && start <= 1, who, "the warm-up must start from a part of the peak between 0 and 1, not ",
+    expects(is_between(start, 0, 1), who, "the warm-up must start from a part of the peak between 0 and 1, not ",
             start);
     if (decay == constant) return;
     expects(steps > 0, who, "a decay needs a number of steps above zero, not ", steps);
     expects(warmup <= steps, who, "a warm-up of ", warmup, " steps does not fit into ", steps);
-    expects(final >= 0 && final <= peak, who, "the final rate must be between zero and the peak of ", peak, ", not ",
+    expects(is_between(final, 0, peak), who, "the final rate must be between zero and the peak of ", peak, ", not ",
             final);
     expects(final > 0 || decay != exponential, who, "an exponential decay never reaches zero");
   }

@@ -180,10 +180,12 @@ class Trainer {
   static const TrainerOptions& checked(const TrainerOptions& options) {
     options.rate.check();
     options.optimizer.check();
-    expects(options.clip >= 0, "rwkv: the limit of the gradient's norm must not be negative, as ", options.clip, " is");
-    expects(options.average >= 0 && options.average < 1,
+    expects(!is_nan(options.clip) && options.clip >= 0,
+            "rwkv: the limit of the gradient's norm must not be negative, as ", options.clip, " is");
+    expects(is_between(options.average, 0, 1) && options.average < 1,
             "rwkv: the decay of the moving average must be in [0, 1), not ", options.average);
-    expects(options.lora.matrices.empty() || (options.lora.rank > 0 && options.lora.alpha > 0),
+    expects(options.lora.matrices.empty() ||
+                (options.lora.rank > 0 && is_finite(options.lora.alpha) && options.lora.alpha > 0),
             "rwkv: low-rank factors need a rank and an alpha above zero, not ", options.lora.rank, " and ",
             options.lora.alpha);
     expects(!options.tune_state || options.lora.matrices.empty(),

@@ -55,14 +55,13 @@ class CudaSampler {
     expects(is_finite(options.temperature) && options.temperature >= 0,
             "rwkv: sampler: the temperature must be finite and at least 0, not ", options.temperature);
     expects(options.top_k >= 0, "rwkv: sampler: top_k must be at least 0, not ", options.top_k);
-    expects(options.top_p >= 0 && options.top_p <= 1, "rwkv: sampler: top_p must be between 0 and 1, not ",
-            options.top_p);
+    expects(is_between(options.top_p, 0, 1), "rwkv: sampler: top_p must be between 0 and 1, not ", options.top_p);
     expects(is_finite(options.presence_penalty), "rwkv: sampler: the presence penalty must be finite, not ",
             options.presence_penalty);
     expects(is_finite(options.frequency_penalty), "rwkv: sampler: the frequency penalty must be finite, not ",
             options.frequency_penalty);
-    expects(options.penalty_decay >= 0 && options.penalty_decay <= 1,
-            "rwkv: sampler: the penalty decay must be between 0 and 1, not ", options.penalty_decay);
+    expects(is_between(options.penalty_decay, 0, 1), "rwkv: sampler: the penalty decay must be between 0 and 1, not ",
+            options.penalty_decay);
     held().be.sync();  // a kernel may be reading them
     options_of(row) = options;
   }
