@@ -212,7 +212,8 @@ class Run {
       const auto found = notes.find(key);
       const std::string there = found == notes.end() ? "nothing" : found->second;
       expects(there == here, path.string(), ": the run in the file has other settings: ", key, " is '", there,
-              "' there and '", here, "' here");
+              "' there and '", here,
+              "' here; the same options go on with it, and --from a model with a new --out begins another run");
     }
     history_.restore(notes, path.string());
     progress_.print(text("going on after step %td of %td", trainer_.steps(), settings_.trainer.rate.steps));
@@ -423,7 +424,9 @@ void describe(Options& options, Settings& settings) {
   options.add("--evaluate-every", settings.evaluate_every, "steps", 1);
   options.add("--patience", settings.patience, "stop after so many worse evaluations; 0: never", 0);
   options.add("--save-every", settings.save_every, "steps", 1);
-  options.add("--resume", settings.resume, "go on with the run that lies beside the model");
+  options.add(
+      "--resume", settings.resume,
+      "go on with the run beside the model, by the same options; to train it further: --from it to a new --out");
   options.add("--curve", settings.curve, "losses as CSV; default: beside the model");
   options.add("--seed", seed.value, "equal seeds give equal models");
   if constexpr (Threaded<Backend>) {

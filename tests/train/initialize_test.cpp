@@ -15,6 +15,8 @@ using namespace rwkv;
 
 namespace {
 
+doctest::Approx near(double value) { return doctest::Approx(value).epsilon(1e-14); }
+
 std::vector<double> numbers_of(const TensorSpec& spec, Index depth, std::uint64_t seed = 1) {
   std::vector<double> numbers(static_cast<std::size_t>(spec.shape.count()), 1e9);
   initial_numbers(spec, depth, Seed{seed}, numbers);
@@ -109,7 +111,6 @@ TEST_CASE("initialize: zeros, ones, and the small embedding") {
 }
 
 TEST_CASE("initialize: curves by channel and layer") {
-  const auto near = [](double value) { return doctest::Approx(value).epsilon(1e-14); };
   // Layer 1 of 3: rho0 = 2/3, rho1 = 1/2.
   auto mix = numbers_of(vector_spec(4, Role::mix, 1), 3);
   CHECK(mix[0] == 0);
@@ -144,11 +145,11 @@ TEST_CASE("initialize: curves by channel and layer") {
 }
 
 TEST_CASE("initialize: one layer, one channel") {
-  CHECK(numbers_of(vector_spec(4, Role::mix, 0, {.lift = 0.3}), 1)[1] == doctest::Approx(0.25 + 0.15));
-  CHECK(numbers_of(vector_spec(3, Role::decay, 0), 1)[1] == doctest::Approx(-5 + 8 * std::pow(0.5, 1.35)));
+  CHECK(numbers_of(vector_spec(4, Role::mix, 0, {.lift = 0.3}), 1)[1] == near(0.25 + 0.15));
+  CHECK(numbers_of(vector_spec(3, Role::decay, 0), 1)[1] == near(-5 + 8 * std::pow(0.5, 1.35)));
   CHECK(numbers_of(vector_spec(1, Role::decay, 0), 1) == std::vector<double>{-5});
   CHECK(numbers_of(vector_spec(1, Role::mix, 0), 2) == std::vector<double>{0});
-  CHECK(std::abs(numbers_of(matrix_spec(1, 1), 1)[0]) == doctest::Approx(1).epsilon(1e-15));
+  CHECK(std::abs(numbers_of(matrix_spec(1, 1), 1)[0]) == near(1).epsilon(1e-15));
   LanguageModel<V4, double, Reference> net({.vocab = 1, .width = 1, .depth = 1});
   initialize(net, Seed{3});
   for (const auto& parameter : net.parameters()) {
@@ -228,10 +229,10 @@ TEST_CASE("initialize: the table of RWKV-4 says what the official trainer does")
     matrices += parameter.role == Role::matrix;
     // Channel 8 of 16, layer l of 2: rho0 = 1 - l/2, rho1 = l.
     const double rho0 = parameter.layer == 0 ? 1 : 0.5, rho1 = static_cast<double>(parameter.layer);
-    if (ends("time_mix_k") || ends("ffn.time_mix_r")) CHECK(numbers[8] == doctest::Approx(std::pow(0.5, rho0)));
-    if (ends("time_mix_v")) CHECK(numbers[8] == doctest::Approx(std::pow(0.5, rho0) + 0.3 * rho1));
-    if (ends("att.time_mix_r")) CHECK(numbers[8] == doctest::Approx(std::pow(0.5, 0.5 * rho0)));
-    if (ends("time_decay")) CHECK(numbers[5] == doctest::Approx(-5 + 8 * std::pow(1.0 / 3, 0.7 + 1.3 * rho1)));
+    if (ends("time_mix_k") || ends("ffn.time_mix_r")) CHECK(numbers[8] == near(std::pow(0.5, rho0)));
+    if (ends("time_mix_v")) CHECK(numbers[8] == near(std::pow(0.5, rho0) + 0.3 * rho1));
+    if (ends("att.time_mix_r")) CHECK(numbers[8] == near(std::pow(0.5, 0.5 * rho0)));
+    if (ends("time_decay")) CHECK(numbers[5] == near(-5 + 8 * std::pow(1.0 / 3, 0.7 + 1.3 * rho1)));
   }
   CHECK(matrices == 14);
 }

@@ -151,8 +151,10 @@ TEST_CASE("a damaged or foreign file of a run is refused and changes nothing") {
     const auto now = config::all_weights(own);
     CHECK_THROWS_WITH_AS(
         differing.resume(path),
-        (name + ": the run in the file has other settings: rate is '0.003 to 3e-04 in 20 steps, warm-up 3 from "
-                "0.01, decay 2' there and '0.001 to 3e-04 in 20 steps, warm-up 3 from 0.01, decay 2' here")
+        (name +
+         ": the run in the file has other settings: rate is '0.003 to 3e-04 in 20 steps, warm-up 3 from "
+         "0.01, decay 2' there and '0.001 to 3e-04 in 20 steps, warm-up 3 from 0.01, decay 2' here; a run goes on "
+         "with the settings it began with. To train further, or otherwise, begin a new run from its model")
             .c_str(),
         Error);
     CHECK(config::all_weights(own) == now);

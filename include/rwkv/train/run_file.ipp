@@ -28,6 +28,10 @@ inline std::string checksum_of_texts(const std::map<std::string, std::string>& t
   return join(crc32(as_bytes(all)));
 }
 
+/// What to do about other settings.
+inline constexpr std::string_view go_on =
+    "; a run goes on with the settings it began with. To train further, or otherwise, begin a new run from its model";
+
 RWKV_BODY void save_run(const std::filesystem::path& path, std::span<const TensorView> tensors,
                         std::map<std::string, std::string> texts, FileSystem& files) {
   for (const TensorView& tensor : tensors) texts["crc32"] += join(crc32(tensor.bytes), " ");
@@ -44,7 +48,7 @@ RWKV_BODY OpenRun::OpenRun(const std::filesystem::path& path, std::span<const Te
   for (const auto& [key, wanted] : settings) {
     const std::string was = text(key) == nullptr ? "nothing" : *text(key);
     expects(was == wanted, name_, ": the run in the file has other settings: ", key, " is ", in_quotes(was),
-            " there and ", in_quotes(wanted), " here");
+            " there and ", in_quotes(wanted), " here", go_on);
   }
   for (const TensorView& tensor : expected) check(tensor);
   expects(file_.tensors().size() == expected.size(), name_, ": the file holds ", file_.tensors().size(),
