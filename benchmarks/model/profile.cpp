@@ -4,9 +4,12 @@
 ///
 /// training and recompute are whole steps with AdamW; prefill and decode run the same model on the same number of
 /// tokens.
-#include <cstdlib>
+#include <algorithm>
+#include <charconv>
 #include <iostream>
+#include <iterator>
 #include <string_view>
+#include <system_error>
 
 #include "../timed.hpp"
 #include "training_work.hpp"
@@ -56,13 +59,21 @@ void inference(const TrainingShape& shape, const Timed& be, bool decode) {
 
 int main(int argc, char** argv) {
   const std::string_view what = argc > 1 ? argv[1] : "training";
-  if (what != "training" && what != "recompute" && what != "prefill" && what != "decode") {
-    std::cerr << "usage: bench_profile [training | recompute | prefill | decode] [threads] [shape]\n";
+  const std::string_view count = argc > 2 ? argv[2] : "2";
+  int threads = 0;
+  const auto [end, error] = std::from_chars(count.data(), count.data() + count.size(), threads);
+  const bool is_count = error == std::errc() && end == count.data() + count.size() && threads > 0;
+  const auto wanted = [&](const TrainingShape& shape) { return argc <= 3 || std::string_view(argv[3]) == shape.name; };
+  const bool is_shape = std::any_of(std::begin(bench::training_shapes), std::end(bench::training_shapes), wanted);
+  if ((what != "training" && what != "recompute" && what != "prefill" && what != "decode") || !is_count || !is_shape) {
+    std::cerr << "usage: bench_profile [training | recompute | prefill | decode] [threads] [shape]\nshapes:";
+    for (const TrainingShape& shape : bench::training_shapes) std::cerr << ' ' << shape.name;
+    std::cerr << '\n';
     return 1;
   }
-  const Timed be(argc > 2 ? std::atoi(argv[2]) : 2);
+  const Timed be(threads);
   for (const TrainingShape& shape : bench::training_shapes) {
-    if (argc > 3 && std::string_view(argv[3]) != shape.name) continue;
+    if (!wanted(shape)) continue;
     std::cout << "\n### " << what << ", " << shape.name << ", " << be.threads() << " threads\n\n";
     if (what == "training") training<rwkv::Keep>(shape, be);
     else if (what == "recompute") training<rwkv::Recompute>(shape, be);
