@@ -123,7 +123,9 @@ struct History {
     read("sum", sum);
     read("count", count);
     read("seconds", seconds);
-    curve = notes.at("curve");
+    const auto lines = notes.find("curve");
+    expects(lines != notes.end(), file, ": this run was not written by this program: it has no 'curve'");
+    curve = lines->second;
   }
 };
 
@@ -445,6 +447,9 @@ int train(int argc, char** argv) {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     for (const char* size : {"--depth", "--width", "--ffn"}) {
       expects(!options.given("--from") || !options.given(size), size, ": the checkpoint of --from has its own");
+    }
+    for (const char* option : {"--from", "--out", "--resume", "--curve"}) {
+      expects(!options.given("--evaluate") || !options.given(option), option, ": --evaluate trains and writes nothing");
     }
     const std::map<std::string, LearningRate::Decay> decays{{"cosine", LearningRate::cosine},
                                                             {"linear", LearningRate::linear},

@@ -2,8 +2,10 @@
 // what the library refuses it still refuses.
 #include <rwkv/rwkv.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -68,6 +70,13 @@ int main(int argc, char** argv) {
     });
     if (net.parameters().back().data[0] != before) std::printf("training: the model changed\n"), ++failures;
   }
+#if RWKV_SIMD_BYTES > 0
+  using Lanes = Widest<float>;
+  float lanes[RWKV_SIMD_BYTES / 4];
+  std::fill(std::begin(lanes), std::end(lanes), nan);
+  exp(Lanes::load(lanes)).store(lanes);
+  if (!is_nan(lanes[0])) std::printf("exp: of a NaN is %g\n", static_cast<double>(lanes[0])), ++failures;
+#endif
   const std::vector<float> logits{0, 1};
   refused("top-p", "top_p must be between", [&] { Sampler{.top_p = nan}(logits); });
   refused("penalty", "the penalty decay must be between", [&] { Sampler{.penalty_decay = nan}(logits); });

@@ -83,6 +83,7 @@ unchanged() {
   "$train" $common --out m.safetensors > output || { echo 'BAD: the run fails'; bad=$((bad + 1)); }
   for file in m.safetensors m.run.safetensors; do cp $file $file.kept; done
   refuses 'other settings: rate is' "$train" $common --out m.safetensors --resume --rate 0.1
+  refuses '--resume: --evaluate trains' "$train" $common --evaluate m.safetensors --resume
   refuses 'goes on with the settings it began with' "$train" $common --out m.safetensors --resume --steps 100
   refuses 'other settings: batches is' "$train" $common --out m.safetensors --resume --seed 3
   refuses 'other settings: text is' "$train" $common --out m.safetensors --resume --text "$text"

@@ -257,7 +257,12 @@ RWKV_INLINE Pack<T, N> exp_lanes(Pack<T, N> x) {
   lanes = lanes.exp();
   Pack<T, N> power;
   std::memcpy(&power.v, lanes.data(), sizeof power.v);
-  return select(x.v == x.v, power * factor, x);
+  using Bits = decltype(x.v == x.v);
+  constexpr bool single = sizeof(T) == sizeof(float);
+  Bits bits;
+  std::memcpy(&bits, &x.v, sizeof bits);
+  const Bits magnitude = bits & (single ? 0x7fffffff : 0x7fff'ffff'ffff'ffff);
+  return select(magnitude <= (single ? 0x7f800000 : 0x7ff0'0000'0000'0000), power * factor, x);  // a NaN stays one
 }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
