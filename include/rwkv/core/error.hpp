@@ -87,7 +87,7 @@ inline std::string joined(std::initializer_list<Part> parts) {
 
 }  // namespace detail
 
-/// Joins strings, numbers and shapes (spans of Index) into one sentence.
+/// Joins strings, numbers (but long double) and shapes (spans of Index) into one sentence.
 template <class... Parts>
 std::string join(const Parts&... parts) {
   return detail::joined({detail::Part(parts)...});

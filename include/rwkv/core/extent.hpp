@@ -7,6 +7,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+/// Sizes, positions and counts: signed, so that differences and loops that run down need no care.
 using Index = std::ptrdiff_t;
 
 /// A size known only at run time.

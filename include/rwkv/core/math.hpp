@@ -19,6 +19,7 @@ RWKV_HD One<T> detach(One<T> x) {
   return One<T>(detach(x.v));
 }
 
+/// `yes` where `which` holds, else `no`; both are computed.
 template <class T>
 RWKV_HD One<T> select(Flag which, One<T> yes, One<T> no) {
   return which.set ? yes : no;

@@ -81,8 +81,9 @@ struct Numerics {
 struct AnyStorage {};
 
 /// The scalar of a model that computes in Compute and keeps every matrix of a checkpoint in the type it is stored in, so
-/// that one model type runs files of float, bf16 and f16 numbers, mapped where they lie. To run, not to train.
-template <class Compute>
+/// that one model type runs files of float, bf16 and f16 numbers, mapped where they lie. Compute is float or double. To
+/// run, not to train.
+template <std::floating_point Compute>
 using AsStored = Numerics<AnyStorage, Compute>;
 
 /// The Numerics bundle of a scalar name. A type without a bundle is not a scalar.
@@ -99,6 +100,7 @@ struct numerics<f16> : Numerics<f16, float> {};
 template <class Storage, class Compute>
 struct numerics<Numerics<Storage, Compute>> : Numerics<Storage, Compute> {};
 
+/// The number type in which a model of scalar S stores its weights, and the one in which it computes.
 template <class S>
 using storage_t = typename numerics<S>::storage;
 template <class S>

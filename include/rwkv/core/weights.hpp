@@ -26,6 +26,7 @@ struct StoredMat {
   }
 };
 
+/// Whether S is an AsStored scalar.
 template <class S>
 inline constexpr bool keeps_stored_types = std::is_same_v<storage_t<S>, AnyStorage>;
 
