@@ -690,7 +690,7 @@ TEST_CASE("pth: the forms that PyTorch writes are read") {
   }
   SUBCASE("checksums left out on request") {
     Zip zip = pth(good);
-    for (Entry& e : zip.entries) e.crc = 0;
+    for (Entry& e : zip.entries) e.crc = 7;
     CHECK_THROWS_AS(read(zip.file()), rwkv::Error);
     CHECK(rwkv::open_tensors(bytes(zip.file()), "f", {.verify_checksums = false}).tensors().size() == 1);
   }

@@ -18,10 +18,11 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+/// How a file of tensors is opened.
 struct OpenOptions {
-  Access access = Access::automatic;
+  Access access = Access::automatic;  ///< copied into memory, or mapped
   /// Whether the CRC-32 sums of a .pth are checked, which reads the whole file once. Entries above 1 GB are never
-  /// checked.
+  /// checked, and neither is a file that was saved without sums.
   bool verify_checksums = true;
 };
 
