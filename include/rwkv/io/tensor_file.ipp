@@ -22,13 +22,26 @@ inline namespace RWKV_ABI {
 
 RWKV_BODY TensorFile::TensorFile(Bytes bytes, std::filesystem::path path, detail::TensorTable table)
     : bytes_(std::move(bytes)), path_(std::move(path)), tensors_(std::move(table.tensors)),
-      metadata_(std::move(table.metadata)), by_name_(detail::order_by_name(tensors_)) {}
+      unreadable_(std::move(table.unreadable)), metadata_(std::move(table.metadata)),
+      by_name_(detail::order_by_name(tensors_)) {
+  std::ranges::sort(unreadable_, {}, &UnreadableTensor::name);
+}
 
 RWKV_BODY const TensorView* TensorFile::find(std::string_view name) const {
   const auto found =
       std::lower_bound(by_name_.begin(), by_name_.end(), name,
                        [&](std::uint32_t i, std::string_view wanted) { return tensors_[i].name < wanted; });
-  return found != by_name_.end() && tensors_[*found].name == name ? &tensors_[*found] : nullptr;
+  if (found != by_name_.end() && tensors_[*found].name == name) return &tensors_[*found];
+  if (const UnreadableTensor* tensor = find_unreadable(name)) {
+    fail(detail::path_text(path_), ": tensor ", detail::in_quotes(name), " cannot be read: ", tensor->reason);
+  }
+  return nullptr;
+}
+
+RWKV_BODY const UnreadableTensor* TensorFile::find_unreadable(std::string_view name) const {
+  const auto found =
+      std::ranges::lower_bound(unreadable_, name, {}, [](const auto& t) -> std::string_view { return t.name; });
+  return found != unreadable_.end() && found->name == name ? &*found : nullptr;
 }
 
 namespace detail {
