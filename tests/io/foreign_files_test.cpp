@@ -87,6 +87,13 @@ TEST_CASE("a file of another kind is told by name, with what to do") {
       {"{\"version\":\"1.0\",\"added_tokens\":[]}", {"tokenizer.json"}},
       {"{\"error\":\"Repository not found\"}", {"JSON text"}},
       {"[1, 2, 3]", {"JSON text"}},
+      {"# xet version 0\nfilesize = 3\n", {"Xet pointer", "download the file"}},
+      {"version https://hawser.github.com/spec/v1\n", {"Git LFS pointer"}},
+      {std::string(4096, '\0'), {"begins with zeros", "download the file again"}},
+      {"PK\x05\x06" + std::string(18, '\0'), {"an empty zip archive"}},
+      {"<HEAD><TITLE>302</TITLE>", {"web page"}},
+      {"<notes>", {"a text"}},
+      {"[section]\nkey = 1\n", {"a text"}},
       {"Entry not found", {"a text", "download the file again"}},
       {"404", {"a text", "download the file again"}},
       {std::string(253, 'a') + "bc\xe4\xb8\xad\xe4\xb8\xad", {"a text"}},
@@ -141,7 +148,9 @@ TEST_CASE("a zip archive of another program is told by name") {
       {zip({"AndroidManifest.xml", "META-INF/MANIFEST.MF"}, 8), {"Android package"}},
       {zip({"weights/rwkv.pth"}), {"model inside", "unpack it", "'weights/rwkv.pth'"}},
       {zip({"rwkv.safetensors", "README.md"}, 8), {"model inside", "unpack it"}},
-      {zip({"m/version", "m/data/0"}), {"no data.pkl"}},
+      {zip({"m/version", "m/data/0"}), {"no data.pkl", "it holds 'm/version'"}},
+      {zip({"report.txt"}, 8), {"no data.pkl", "it holds 'report.txt'"}},
+      {zip({"metadata.json", "model.weights.h5"}), {"no data.pkl", "it holds 'metadata.json'"}},
   };
   for (const Case& c : cases) check_refused(c.words[0], c.file, c.words);
 }
@@ -414,22 +423,25 @@ TEST_CASE("a file that is no vocabulary is told by name") {
       {"#version: 0.2\nt h\n", "merges.txt of a byte-pair tokenizer"},
       {"\x0a\x0e\x0a\x05<unk>\x15" + std::string(3, '\0'), "a SentencePiece tokenizer"},
       {"IQ== 0\nIg== 1\n", "vocabulary of tiktoken"},
+      {"<unk>\t0\n<s>\t0\n", "vocabulary of a SentencePiece tokenizer"},
+      {"\x0a\x0e\x0a\x05<pad>\x15" + std::string(3, '\0'), "a SentencePiece tokenizer"},
+      {"[PAD]\n[unused1]\n", "vocabulary of a WordPiece tokenizer"},
       {"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"},
       {"<!DOCTYPE html>", "a web page"},
       {with_nul("GGUF"), "GGUF file"},
       {build::good_pth(), "a model file"},
       {safetensors("{}", ""), "a model file"},
   };
-  for (const auto& [content, words] : cases) {
-    CAPTURE(words);
+  for (const auto& vocabulary : cases) {
+    CAPTURE(vocabulary.second);
     std::string said;
     try {
-      rwkv::Tokenizer::world(content, "vocab.txt");
+      rwkv::Tokenizer::world(vocabulary.first, "vocab.txt");
     } catch (const rwkv::Error& error) {
       said = error.what();
     }
     CAPTURE(said);
     CHECK(said.starts_with("vocab.txt: this is "));
-    CHECK(said.find(words) != std::string::npos);
+    CHECK(said.find(vocabulary.second) != std::string::npos);
   }
 }

@@ -45,7 +45,7 @@ inline void check_archive_kind(std::span<const std::string_view> names, std::str
       {{"/constants.pkl",
         "a TorchScript archive of torch.jit.save; save the state dict: torch.save(m.state_dict(), path)"},
        {"/archive_format", "a program of torch.export; save the state dict: torch.save(m.state_dict(), path)"},
-       {"/data.pkl", ""},
+       {"data.pkl", ""},
        {".npy", "a NumPy archive; save the tensors with torch.save or as .safetensors"},
        {"[Content_Types].xml", "an office document"},
        {"AndroidManifest.xml", "an Android package"},
@@ -56,8 +56,11 @@ inline void check_archive_kind(std::span<const std::string_view> names, std::str
     const auto found = std::ranges::find_if(names, [&](std::string_view name) { return name.ends_with(kind.name); });
     if (found == names.end()) continue;
     if (kind.sentence.empty()) return;
-    fail(file, ": the zip archive has no data.pkl of PyTorch, it is ", kind.sentence, " (it holds ", in_quotes(*found),
+    fail(file, ": this zip archive is no file of torch.save but ", kind.sentence, " (it holds ", in_quotes(*found),
          ")");
+  }
+  if (!names.empty()) {
+    fail(file, ": this zip archive is no file of torch.save: it has no data.pkl (it holds ", in_quotes(names[0]), ")");
   }
 }
 
@@ -119,7 +122,7 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
   const std::span<const std::byte>* order = archive.find("byteorder");
   expects(order == nullptr || as_text(*order) == "little", file, ": the tensors are not little-endian");
   const std::span<const std::byte>* pickle = archive.find("data.pkl");
-  expects(pickle != nullptr, file, ": the zip archive has no data.pkl, so it is no PyTorch file");
+  expects(pickle != nullptr, file, ": the zip archive has no data.pkl in its folder, so it is no PyTorch file");
 
   TensorTable table;
   PthStorages storages(archive, file);

@@ -41,18 +41,19 @@ class ZipReader {
     return std::move(entries_);
   }
 
-  /// The names in the directory, as far as it can be followed. They are not checked: they only tell what the archive is.
+  /// The names in the directory, or none when it cannot be followed. They are not checked: they only tell what the
+  /// archive is.
   std::vector<std::string_view> names() {
     const Directory directory = find_directory();
     std::vector<std::string_view> names;
     ByteReader reader(slice(bytes_, directory.begin, Checked(directory.end) - directory.begin, file_), file_);
-    while (names.size() < directory.count && reader.remaining() >= central_size) {
-      if (reader.u32() != central_mark) break;
+    while (names.size() < directory.count) {
+      if (reader.remaining() < central_size || reader.u32() != central_mark) return {};
       reader.take(24);  // All up to the sizes of what follows the record.
       const std::uint16_t name_size = reader.u16();
       const std::uint32_t rest = std::uint32_t{reader.u16()} + reader.u16();
       reader.take(12);
-      if (!(Checked(name_size) + rest).at_most(reader.remaining())) break;
+      if (!(Checked(name_size) + rest).at_most(reader.remaining())) return {};
       names.push_back(reader.text(name_size));
       reader.take(rest);
     }
