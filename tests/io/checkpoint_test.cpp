@@ -123,6 +123,21 @@ TEST_CASE("unexpected tensors are left out where their names fit a pattern") {
   CHECK(mentions(draft.error({.ignore = {"**"}}), "head.weight: file has [6, 5], model expects [6, 4]"));
 }
 
+TEST_CASE("beside official names a foreign one says nothing about the file, unless it is that of an adapter") {
+  for (const std::string name : {"ema.emb.weight", "blocks.0.att.missing", "module.head.weight", "blocks.0.attention.x",
+                                 "lm_head.weight", "blocks.0.att.time_state"}) {
+    Draft draft;
+    draft.zeros(name, DType::f32, {3});
+    CHECK(mentions(draft.error(), "in 1 place (by its names it holds RWKV-4):\n  '" + name + "': unexpected"));
+  }
+  for (const std::string name : {"blocks.0.att.key.lora_A", "blocks.0.att.key.lora_B.weight", "blocks.0.ffn.key.bone",
+                                 "blocks.0.ffn.key.miss", "base_model.model.blocks.0.att.key.lora_A.weight"}) {
+    Draft draft;
+    draft.zeros(name, DType::f32, {3});
+    CHECK(mentions(draft.error(), "; this holds an adapter; merge it into the model that it was made for"));
+  }
+}
+
 TEST_CASE("an unreadable tensor is an error where the model needs it, and unexpected where it does not") {
   const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_unreadable.safetensors";
   const auto error_with = [&](const std::string& name, const LoadOptions& options) -> std::string {

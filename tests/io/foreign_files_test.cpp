@@ -273,6 +273,10 @@ TEST_CASE("names of another program are told, with what to do") {
       check_says(said_of(pth_with({name})), {start + "this holds an adapter; merge it", name});
     }
   }
+  SUBCASE("an initial state") {
+    check_says(said_of(pth_with({"blocks.0.att.time_state", "blocks.1.att.time_state"})),
+               {start + "this holds an initial state, not a model; merge it into the model"});
+  }
   SUBCASE("shards") {
     const std::string some = pth_with({"blocks.0.ln1.weight"});
     for (const std::string name : {"model-00001-of-00002.safetensors", "a/model-00002-of-00002.safetensors",
@@ -280,7 +284,8 @@ TEST_CASE("names of another program are told, with what to do") {
       check_says(said_of(some, name), {name, "this is one shard of several; join the shards into one file"});
     }
     for (const Names& names : {Names{"emb.weight"}, Names{"head.weight"}, Names{"emb.weight", "head.weight"},
-                               Names{"emb.weight", "ln_out.weight"}, Names{"blocks.0.ln1.weight", "head.weight"}}) {
+                               Names{"emb.weight", "ln_out.weight"}, Names{"blocks.0.ln1.weight", "head.weight"},
+                               Names{"blocks.7.att.key.weight"}}) {
       check_says(said_of(pth_with(names)), {"this is a part of a model; if it is one shard of several, join them"});
     }
   }

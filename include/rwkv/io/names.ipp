@@ -92,13 +92,18 @@ RWKV_BODY std::string kind_by_names(const TensorFile& file) {
       "the names are those of flash-linear-attention; use the original .pth, or convert it back to official names";
   static constexpr std::string_view hugging_face =
       "the names are those of Hugging Face; use the original .pth, or convert it back to official names";
-  // A name may have parts of several, so the first rule that any name fits decides.
-  static constexpr std::array<Rule, 17> rules{{{"base_model.model.", adapter},
+  static constexpr std::string_view state =
+      "this holds an initial state, not a model; merge it into the model that it was made for, and save that whole";
+  // A name may have parts of several, so the first rule that any name fits decides. Those behind the adapters are only
+  // for files without official names.
+  static constexpr std::size_t adapters = 6;
+  static constexpr std::array<Rule, 18> rules{{{"base_model.model.", adapter},
                                                {"lora_A", adapter},
                                                {"lora_B", adapter},
                                                {".bone", adapter},
                                                {".miss", adapter},
                                                {".disha", adapter},
+                                               {".time_state", state},
                                                {".attn.r_proj.", fla},
                                                {".attn.x_", fla},
                                                {"_lora.lora.", fla},
@@ -110,18 +115,29 @@ RWKV_BODY std::string kind_by_names(const TensorFile& file) {
                                                {"embed_tokens.weight", hugging_face},
                                                {"lm_head.weight", hugging_face},
                                                {"model.layers.", hugging_face}}};
-  std::size_t first = rules.size();
+  const auto fits = [](std::string_view name, std::string_view part) {
+    const std::size_t at = name.find(part);
+    if (at == std::string_view::npos) return false;
+    const std::string_view rest = name.substr(at + part.size());
+    return rest.empty() || rest[0] == '.' || part.ends_with('.') || part.ends_with('_');
+  };
+  const bool official = lists(file, "emb.weight");
+  const std::size_t used = official ? adapters : rules.size();
+  std::size_t first = used;
   std::string_view example, prefix;
+  bool has_official = false;
   for_each_name(file, [&](std::string_view name) {
     for (std::size_t i = 0; i < first; ++i) {
-      if (name.find(rules[i].part) == std::string_view::npos) continue;
+      if (!fits(name, rules[i].part)) continue;
       first = i;
       example = name;
     }
-    if (prefix.empty()) prefix = prefix_of(name).value_or("");
+    const auto before = prefix_of(name);
+    if (before && before->empty()) has_official = true;
+    if (before && prefix.empty()) prefix = *before;
   });
-  if (first < rules.size()) return join(rules[first].kind, " (it holds ", in_quotes(example), ")");
-  if (!prefix.empty()) {
+  if (first < used) return join(rules[first].kind, " (it holds ", in_quotes(example), ")");
+  if (!prefix.empty() && !has_official) {
     return join("the names carry the prefix ", in_quotes(prefix),
                 prefix.find("_orig_mod.") != std::string_view::npos ? " of torch.compile"
                 : prefix.find("module.") != std::string_view::npos  ? " of a wrapper for parallel training"
@@ -133,7 +149,7 @@ RWKV_BODY std::string kind_by_names(const TensorFile& file) {
   const auto there = std::ranges::count_if(parts, [&](auto name) { return lists(file, name); });
   const auto shared =
       std::ranges::count_if(parts, [&](auto name) { return file.metadata().contains(std::string(name)); });
-  if (there > 0 && there + shared < std::ssize(parts)) {
+  if (has_official && there + shared < std::ssize(parts)) {
     return "this is a part of a model; if it is one shard of several, join them into one file";
   }
   return {};
