@@ -18,6 +18,7 @@ struct Settings {
   std::string model = RWKV_EXAMPLE_MODEL;
   std::string vocabulary;
   std::string prompt = "\nKING RICHARD:\n";
+  std::string ignore;
   rwkv::Index tokens = 300;
   int threads = 2;
   double temperature = 1.0, top_p = 0.7, presence = 0.0, frequency = 0.0;
@@ -42,7 +43,8 @@ inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab
 template <class S, class Backend>
 void run(const Settings& settings) {
   using Net = rwkv::LanguageModel<rwkv::V4, S, Backend>;
-  const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, backend_for<Backend>(settings.threads));
+  const auto net =
+      rwkv::load_checkpoint<Net>(settings.model, {.ignore = {settings.ignore}}, backend_for<Backend>(settings.threads));
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
   rwkv::Sampler pick{.temperature = settings.temperature,
@@ -78,6 +80,7 @@ int generate(int argc, char** argv) {
   options.add("--frequency", settings.frequency, "penalty for each time a token occurred");
   options.add("--seed", settings.seed, "equal seeds give equal text");
   if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads");
+  options.add("--ignore", settings.ignore, "pattern for names of tensors in the file that the model has no place for");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
 
   return run_program("generate", [&] {

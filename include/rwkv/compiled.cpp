@@ -12,6 +12,7 @@
 #include "rwkv/system/byte_reader.ipp"
 #include "rwkv/system/crc32.ipp"
 #include "rwkv/system/file.ipp"
+#include "rwkv/system/file_kind.ipp"
 #include "rwkv/system/glob.ipp"
 #include "rwkv/system/system_files.ipp"
 #include "rwkv/system/utf8.ipp"

@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "rwkv/io/names.hpp"
 #include "rwkv/io/tensor_file.hpp"
 
 /// Opens the bytes as a file of tensors. An rwkv::Error is a right answer; anything else that goes wrong ends the
@@ -25,7 +26,12 @@ inline void open_and_check(std::span<const std::byte> bytes, bool verify_checksu
       demand(tensor.bytes.data() + tensor.bytes.size() <= bytes.data() + bytes.size());
       sum += std::to_integer<unsigned>(tensor.bytes.front()) + std::to_integer<unsigned>(tensor.bytes.back());
     }
+    for (const rwkv::UnreadableTensor& tensor : file.unreadable()) {
+      demand(rwkv::detail::is_clean_name(tensor.name) && !tensor.reason.empty());
+      demand(file.find_unreadable(tensor.name) == &tensor);
+    }
     demand(sum <= 510 * file.tensors().size());
+    static_cast<void>(rwkv::sizes_of_model(file));
   } catch (const rwkv::Error& error) {
     demand(std::string_view(error.what()).starts_with("fuzzed"));
   }

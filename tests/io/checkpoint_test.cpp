@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <map>
 
@@ -46,9 +48,9 @@ struct Draft {
     save_safetensors(path, list);
     return load_checkpoint<Net>(path, options);
   }
-  std::string error() const {
+  std::string error(const LoadOptions& options = {}) const {
     try {
-      load();
+      load(options);
     } catch (const Error& error) {
       return error.what();
     }
@@ -94,6 +96,108 @@ TEST_CASE("a file that is no RWKV checkpoint says what is missing") {
   draft = Draft();
   draft.zeros("emb.weight", DType::f32, {0, 4});
   CHECK(mentions(draft.error(), "emb.weight is empty, with shape [0, 4]"));
+}
+
+TEST_CASE("unexpected tensors are left out where their names fit a pattern") {
+  Draft draft;
+  draft.zeros("blocks.0.att.surprise", DType::f32, {3});
+  draft.zeros("blocks.1.att.surprise", DType::i64, {});
+  draft.zeros("step", DType::i64, {1});
+  CHECK(mentions(draft.error(), "in 3 places"));
+  CHECK(mentions(draft.error({.ignore = {"step"}}), "in 2 places"));
+  CHECK(mentions(draft.error({.ignore = {"blocks.*.att.surprise"}}), "'step': unexpected"));
+  CHECK(mentions(draft.error({.ignore = {"*"}}), "in 2 places"));  // which fits no dot
+  CHECK(mentions(draft.error({.ignore = {"{step"}}), "has a { without its }"));
+  CHECK(mentions(Draft().error({.ignore = {"step}"}}), "has a } without its {"));
+  for (const std::vector<std::string>& patterns :
+       {std::vector<std::string>{"blocks.?.att.surprise", "step"}, {"{step,blocks.*.*.surprise}"}, {"**"}}) {
+    const auto net = draft.load({.ignore = patterns});
+    const auto plain = Draft().load();
+    for (std::size_t p = 0; p < net.parameters().size(); ++p) {  // what the model needs is loaded all the same
+      CHECK(std::ranges::equal(net.parameters()[p].numbers(), plain.parameters()[p].numbers()));
+    }
+  }
+  draft.tensors.erase("ln_out.bias");
+  draft.zeros("head.weight", DType::f32, {6, 5});
+  CHECK(mentions(draft.error({.ignore = {"**"}}), "ln_out.bias: missing from the file"));
+  CHECK(mentions(draft.error({.ignore = {"**"}}), "head.weight: file has [6, 5], model expects [6, 4]"));
+}
+
+TEST_CASE("beside official names a foreign one says nothing about the file, unless it is that of an adapter") {
+  for (const std::string name : {"ema.emb.weight", "blocks.0.att.missing", "module.head.weight", "blocks.0.attention.x",
+                                 "lm_head.weight", "blocks.0.att.time_state"}) {
+    Draft draft;
+    draft.zeros(name, DType::f32, {3});
+    CHECK(mentions(draft.error(), "in 1 place (by its names it holds RWKV-4):\n  '" + name + "': unexpected"));
+  }
+  for (const std::string name : {"blocks.0.att.key.lora_A", "blocks.0.att.key.lora_B.weight", "blocks.0.ffn.key.bone",
+                                 "blocks.0.ffn.key.miss", "base_model.model.blocks.0.att.key.lora_A.weight"}) {
+    Draft draft;
+    draft.zeros(name, DType::f32, {3});
+    CHECK(mentions(draft.error(), "; this holds an adapter; merge it into the model that it was made for"));
+  }
+}
+
+TEST_CASE("an unreadable tensor is an error where the model needs it, and unexpected where it does not") {
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_unreadable.safetensors";
+  const auto error_with = [&](const std::string& name, const LoadOptions& options) -> std::string {
+    Draft draft;
+    const auto there = draft.tensors.find(name);
+    const std::vector<Index> shape = there == draft.tensors.end() ? std::vector<Index>{3} : there->second.shape;
+    draft.zeros(name, DType::u8, shape);
+    std::vector<TensorView> list;
+    for (const auto& [key, tensor] : draft.tensors) list.push_back(tensor);
+    save_safetensors(path, list);
+    std::ifstream in(path, std::ios::binary);
+    std::string file(std::istreambuf_iterator<char>(in), {});
+    file.replace(file.find("\"U8\""), 4, "\"F8\"");
+    try {
+      load_checkpoint<Net>(open_tensors(std::as_bytes(std::span(file)), "f8.safetensors"), options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const std::string reason = "cannot be read: its numbers are of the unknown type 'F8'";
+  for (const std::string name : {"emb.weight", "head.weight", "ln_out.bias", "blocks.0.att.time_decay",
+                                 "blocks.1.ffn.key.weight", "blocks.0.ln0.weight"}) {
+    CHECK(mentions(error_with(name, {}), "in 1 place (by its names it holds RWKV-4):\n  " + name + ": " + reason));
+    CHECK(mentions(error_with(name, {.ignore = {"**"}}), name + ": " + reason));
+  }
+  for (const std::string name : {"scales", "blocks.0.att.scale", "blocks.1.ffn.key.weight_mx", "emb", "x"}) {
+    CHECK(mentions(error_with(name, {}), "'" + name + "': unexpected, the model has no such tensor, and it " + reason));
+    CHECK(error_with(name, {.ignore = {"{scales,**.scale,**_mx,emb,x}"}}) == "");
+  }
+  std::filesystem::remove(path);
+}
+
+TEST_CASE("a tensor that is stored as another says so") {
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_tied.safetensors";
+  Draft draft;
+  const auto error_without = [&](const std::string& name) -> std::string {
+    std::vector<TensorView> list;
+    for (const auto& [key, tensor] : draft.tensors) {
+      if (key != name) list.push_back(tensor);
+    }
+    save_safetensors(path, list, {{name, "another.weight"}});
+    try {
+      load_checkpoint<Net>(path);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const std::string name :
+       {"head.weight", "ln_out.weight", "blocks.1.ln1.weight", "blocks.0.ln2.bias", "blocks.0.ffn.time_mix_k"}) {
+    const std::string error = error_without(name);
+    CAPTURE(error);
+    CHECK(
+        mentions(error, "in 1 place (by its names it holds RWKV-4):\n  " + name +
+                            ": missing from the file, whose metadata say that it is the same as 'another.weight'; save "
+                            "it without sharing, as a clone(), the model expects ["));
+  }
+  CHECK(mentions(error_without("emb.weight"), "it is the same as 'another.weight'; save it without sharing"));
+  std::filesystem::remove(path);
 }
 
 TEST_CASE("a checkpoint of another version is named") {

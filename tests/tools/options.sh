@@ -64,7 +64,7 @@ refuses 'give one of --ids and --prompt' "$logits" none --out none
 refuses 'give one of --ids and --prompt' "$logits" none --out none --ids 1 --prompt a
 refuses '--depth: the checkpoint of --from has its own' "$train" --from none --depth 2
 
-takes "$generate" model --prompt=--text --prompt '' --tokens 0 --seed 18446744073709551615 --top-k=-2147483648
+takes "$generate" model --ignore 'a.{b,**}' --prompt=--text --prompt '' --tokens 0 --seed 18446744073709551615 --top-k=-2147483648
 takes "$train" --rate 1e-3 --rate .5 --held-out 1 --clip -2.5 --streams
 takes "$logits" --ids 0,2147483647 --scalar bf16
 refuses "'--second' belongs to no option" "$logits" --ids 1 -- --model --second

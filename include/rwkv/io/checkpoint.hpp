@@ -29,6 +29,9 @@ struct LoadOptions {
   Access access = Access::automatic;  ///< copied into memory, or mapped
   bool verify_checksums = true;       ///< check the sums of a .pth, which reads all of it once
   bool check_values = true;           ///< refuse NaN and infinite weights, which reads all of them once
+  /// Patterns (see glob_matches) for names of tensors that the model has no place for: these are left out, where any
+  /// other would be an error. What the model needs is loaded whatever the patterns say.
+  std::vector<std::string> ignore = {};
 };
 
 namespace detail {
@@ -45,7 +48,7 @@ T element_at(std::span<const std::byte> bytes, std::size_t i) {
 void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count);
 
 /// Compares every tensor of the file with every parameter of the model: names, shapes, number types and values.
-void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file, bool check_values);
+void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file, const LoadOptions& options);
 
 /// The memory that a model's weights go to when they cannot stay where the file has them.
 struct WeightMemory {
@@ -75,14 +78,14 @@ std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, 
 /// model's storage type and aligned are used where they lie, the others are converted; an AsStored model takes every
 /// matrix as it is stored. Memory that the caller keeps is always copied, and so is everything for a backend with
 /// memory of its own. Models loaded from one open file share the weights they did not convert; nothing is ever written
-/// back to the file. How the file is opened is settled, so only `check_values` of the options counts. All or nothing:
-/// one Error lists every missing, unexpected and mis-shaped tensor.
+/// back to the file. How the file is opened is settled, so only `check_values` and `ignore` of the options count. All or
+/// nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   file.check_unchanged();
   Net net = Net::unbound(sizes_of_model(file), backend);
   auto parameters = net.stored_parameters();
-  detail::check_fit(parameters, file, options.check_values);
+  detail::check_fit(parameters, file, options);
   std::vector<DType> file_types;
   for (const StoredParameter& parameter : parameters) file_types.push_back(file.find(parameter.name)->dtype);
   net.adopt(detail::bind_to_file(parameters, file, detail::weight_memory(backend)),

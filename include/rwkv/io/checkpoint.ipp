@@ -8,6 +8,7 @@
 #include "rwkv/core/finite.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/io/checkpoint.hpp"
+#include "rwkv/system/glob.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -42,9 +43,10 @@ class Mismatches {
   void raise() const {
     if (count_ == 0) return;
     const std::string_view version = version_named_by(file_);
+    const std::string kind = kind_by_names(file_);
     fail(path_text(file_.path()), ": the checkpoint does not fit the model in ", count_,
-         count_ == 1 ? " place" : " places", version.empty() ? "" : join(" (by its names it holds ", version, ")"), ":",
-         lines_, count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
+         count_ == 1 ? " place" : " places", version.empty() ? "" : join(" (by its names it holds ", version, ")"),
+         kind.empty() ? "" : "; ", kind, ":", lines_, count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
   }
 
  private:
@@ -72,28 +74,41 @@ RWKV_BODY void convert(DType from_type, const std::byte* from, DType to_type, st
   }
 }
 
-RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file, bool check_values) {
+RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file,
+                         const LoadOptions& options) {
   Mismatches wrong(file);
   std::set<std::string_view> known;
   for (const TensorSpec& spec : parameters) {
     known.insert(spec.name);
+    if (const UnreadableTensor* tensor = file.find_unreadable(spec.name)) {
+      wrong.add(spec.name, ": cannot be read: ", tensor->reason);
+      continue;
+    }
     const TensorView* tensor = file.find(spec.name);
     if (tensor == nullptr) {
-      wrong.add(spec.name, ": missing from the file, the model expects ", spec.shape.span());
+      wrong.add(spec.name, ": ", why_missing(file, spec.name), ", the model expects ", spec.shape.span());
     } else if (!std::ranges::equal(tensor->shape, spec.shape.span())) {
       wrong.add(spec.name, ": file has ", std::span(tensor->shape), ", model expects ", spec.shape.span());
     } else if (!is_floating(tensor->dtype)) {
       wrong.add(spec.name, ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
     }
   }
-  file.for_each([&](const TensorView& tensor) {
-    if (!known.contains(tensor.name)) {
-      wrong.add(in_quotes(tensor.name), ": unexpected, the model has no such tensor; file has ",
-                std::span(tensor.shape));
-    }
-  });
+  for (const std::string& pattern : options.ignore) glob_matches(pattern, "");  // an error in it shows at once
+  const auto expected = [&](std::string_view name) {
+    return known.contains(name) ||
+           std::ranges::any_of(options.ignore, [&](const std::string& pattern) { return glob_matches(pattern, name); });
+  };
+  for (const TensorView& tensor : file.tensors()) {
+    if (expected(tensor.name)) continue;
+    wrong.add(in_quotes(tensor.name), ": unexpected, the model has no such tensor; file has ", std::span(tensor.shape));
+  }
+  for (const UnreadableTensor& tensor : file.unreadable()) {
+    if (expected(tensor.name)) continue;
+    wrong.add(in_quotes(tensor.name),
+              ": unexpected, the model has no such tensor, and it cannot be read: ", tensor.reason);
+  }
   wrong.raise();
-  if (!check_values) return;
+  if (!options.check_values) return;
   for (const TensorSpec& spec : parameters) {
     const TensorView& tensor = *file.find(spec.name);
     with_type(tensor.dtype, [&]<class Number>(Number) {

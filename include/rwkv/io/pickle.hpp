@@ -1,11 +1,12 @@
 #pragma once
 /// Reads the pickle of a PyTorch state dict without executing anything.
 ///
-/// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2) and refuses all
-/// others; a global is a number in a list here, never something that is looked up or called. Every opcode checks the
-/// type of its operands, because lists of allowed names alone do not stop an opcode from being applied to the wrong
-/// object.
+/// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2), and a few more that
+/// lead to a better sentence, and refuses all others; a global is a role in a list here, never something that is looked
+/// up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop an opcode
+/// from being applied to the wrong object.
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -28,9 +29,11 @@ inline namespace RWKV_ABI {
 namespace detail {
 
 /// A tensor as the pickle describes it: a strided view of a storage. Counts are elements. Texts are views of the
-/// pickle.
+/// pickle. Of a tensor that cannot be read, only the name and perhaps the shape are known.
 struct PickledTensor {
   std::string_view name;
+  std::string unreadable;  // why; empty for all others
+  bool has_shape;
   DType dtype;
   std::string_view storage;
   std::uint64_t storage_size;
@@ -67,23 +70,40 @@ class StateDictPickle {
   static constexpr std::size_t max_values = 20 * max_tensors;
   static constexpr std::size_t max_items = 4 * max_tensors;
   static constexpr std::uint8_t proto = 0x80;
+  static constexpr std::string_view not_needed =
+      ", which a dictionary of tensors does not need; save the state dict of the model alone";
+  static constexpr std::string_view not_text = " instead of a text";
 
-  /// What a name in the pickle stands for. Storages carry their number type.
-  enum class Role : std::uint8_t { ordered_dict, rebuild_tensor, rebuild_parameter, storage };
-  struct Global {
-    Role role;
-    DType dtype = DType::f32;
-  };
   struct Mark {};
   struct None {};
   struct Text {
     std::uint32_t begin;
     std::uint32_t size;
   };
+  /// What a name in the pickle stands for. The foreign ones belong to tensors that cannot be read, and to plain objects
+  /// that stand beside tensors.
+  enum class Role : std::uint8_t {
+    ordered_dict,
+    rebuild_tensor,
+    rebuild_parameter,
+    storage,
+    foreign_storage,
+    foreign_tensor,
+    number_type,
+    object
+  };
+  struct Global {
+    Role role;
+    DType dtype;  // of a storage
+    Text name;
+  };
   struct Tuple {
     std::uint32_t begin;
     std::uint32_t size;
   };
+  /// What a list holds is not kept, because no tensor is read from one.
+  struct List {};
+  struct Object {};
   struct Dict {
     std::uint32_t id;
   };
@@ -94,10 +114,11 @@ class StateDictPickle {
     std::uint32_t id;
   };
   /// 16 bytes, because a hostile pickle can ask for millions.
-  using Value = std::variant<Mark, None, bool, std::int64_t, Text, Tuple, Dict, Global, StorageRef, TensorRef>;
+  using Value = std::variant<Mark, None, bool, std::int64_t, double, Text, Tuple, List, Dict, Global, StorageRef,
+                             TensorRef, Object>;
 
   struct Storage {
-    DType dtype;
+    Global type;
     Text key;
     std::uint64_t size;
   };
@@ -106,10 +127,12 @@ class StateDictPickle {
     std::uint64_t offset;
     Tuple shape;
     Tuple strides;
+    Global foreign;  // what makes it unreadable, unless that is a plain storage
+    bool has_shape;
   };
   struct Item {
     std::uint32_t dict;
-    Text key;
+    Value key;
     Value value;
   };
 
@@ -127,6 +150,7 @@ class StateDictPickle {
       case 'K': return push(std::int64_t{reader_.u8()});                              // BININT1
       case 'M': return push(std::int64_t{reader_.u16()});                             // BININT2
       case 0x8a: return push(read_long());                                            // LONG1
+      case 'G': return push(read_float());                                            // BINFLOAT
       case 'X': return push(read_text());                                             // BINUNICODE
       case 'c': return push(read_global());                                           // GLOBAL
       case '}': return push(new_dict());                                              // EMPTY_DICT
@@ -135,6 +159,9 @@ class StateDictPickle {
       case 0x86: return push(make_tuple(2));                                          // TUPLE2
       case 0x87: return push(make_tuple(3));                                          // TUPLE3
       case 't': return push(make_marked_tuple());                                     // TUPLE
+      case ']': return push(List{});                                                  // EMPTY_LIST
+      case 'a': return append();                                                      // APPEND
+      case 'e': return append_marked();                                               // APPENDS
       case 'q': return put(reader_.u8());                                             // BINPUT
       case 'r': return put(reader_.u32());                                            // LONG_BINPUT
       case 'h': return get(reader_.u8());                                             // BINGET
@@ -144,7 +171,7 @@ class StateDictPickle {
       case 'Q': return push(load_storage(pop<Tuple>("a tuple")));                     // BINPERSID
       case 'R': return reduce();                                                      // REDUCE
       case 'b': return build();                                                       // BUILD
-      default: refuse("has opcode ", opcode, ", which a dictionary of tensors does not need");
+      default: refuse("has opcode ", opcode, not_needed);
     }
   }
 
@@ -185,6 +212,13 @@ class StateDictPickle {
     return static_cast<std::int64_t>(value);
   }
 
+  /// The only number of a pickle with its highest byte first.
+  double read_float() {
+    std::uint64_t bits = 0;
+    for (const std::byte b : reader_.take(8)) bits = bits << 8 | std::to_integer<std::uint64_t>(b);
+    return std::bit_cast<double>(bits);
+  }
+
   Text read_text() {
     const std::uint32_t size = reader_.u32();
     require(size <= max_text, "has a text of ", size, " bytes, more than ", max_text);
@@ -197,27 +231,47 @@ class StateDictPickle {
     struct Known {
       std::string_view module;
       std::string_view name;
-      Global global;
+      Role role;
+      DType dtype = DType::f32;
     };
-    static constexpr std::array<Known, 13> known{{{"collections", "OrderedDict", {Role::ordered_dict}},
-                                                  {"torch._utils", "_rebuild_tensor_v2", {Role::rebuild_tensor}},
-                                                  {"torch._utils", "_rebuild_parameter", {Role::rebuild_parameter}},
-                                                  {"torch", "DoubleStorage", {Role::storage, DType::f64}},
-                                                  {"torch", "FloatStorage", {Role::storage, DType::f32}},
-                                                  {"torch", "HalfStorage", {Role::storage, DType::f16}},
-                                                  {"torch", "BFloat16Storage", {Role::storage, DType::bf16}},
-                                                  {"torch", "LongStorage", {Role::storage, DType::i64}},
-                                                  {"torch", "IntStorage", {Role::storage, DType::i32}},
-                                                  {"torch", "ShortStorage", {Role::storage, DType::i16}},
-                                                  {"torch", "CharStorage", {Role::storage, DType::i8}},
-                                                  {"torch", "ByteStorage", {Role::storage, DType::u8}},
-                                                  {"torch", "BoolStorage", {Role::storage, DType::boolean}}}};
+    static constexpr std::array<Known, 16> known{{{"collections", "OrderedDict", Role::ordered_dict},
+                                                  {"torch._utils", "_rebuild_tensor_v2", Role::rebuild_tensor},
+                                                  {"torch._utils", "_rebuild_parameter", Role::rebuild_parameter},
+                                                  {"torch", "DoubleStorage", Role::storage, DType::f64},
+                                                  {"torch", "FloatStorage", Role::storage, DType::f32},
+                                                  {"torch", "HalfStorage", Role::storage, DType::f16},
+                                                  {"torch", "BFloat16Storage", Role::storage, DType::bf16},
+                                                  {"torch", "LongStorage", Role::storage, DType::i64},
+                                                  {"torch", "IntStorage", Role::storage, DType::i32},
+                                                  {"torch", "ShortStorage", Role::storage, DType::i16},
+                                                  {"torch", "CharStorage", Role::storage, DType::i8},
+                                                  {"torch", "ByteStorage", Role::storage, DType::u8},
+                                                  {"torch", "BoolStorage", Role::storage, DType::boolean},
+                                                  {"torch", "Size", Role::object},
+                                                  {"torch", "device", Role::object},
+                                                  {"torch.serialization", "_get_layout", Role::object}}};
     const std::string_view module = read_line();
+    const auto begin = static_cast<std::uint32_t>(reader_.position());
     const std::string_view name = read_line();
+    const Text place{begin, static_cast<std::uint32_t>(name.size())};
     for (const Known& k : known) {
-      if (k.module == module && k.name == name) return k.global;
+      if (k.module == module && k.name == name) return {k.role, k.dtype, place};
     }
-    refuse("asks for ", in_quotes(module), " ", in_quotes(name), ", which a dictionary of tensors does not need");
+    const auto foreign = [&](Role role) { return Global{role, DType::f32, place}; };
+    const bool is_torch = module == "torch" || module == "torch.storage";
+    if (is_torch && name.ends_with("Storage")) return foreign(Role::foreign_storage);
+    if (module == "torch._utils" && name.starts_with("_rebuild_")) return foreign(Role::foreign_tensor);
+    if (module == "torch" && is_number_type(name)) return foreign(Role::number_type);
+    refuse("asks for ", in_quotes(module), " ", in_quotes(name), not_needed);
+  }
+
+  /// Names such as uint16, float8_e5m2 and per_tensor_affine.
+  static bool is_number_type(std::string_view name) {
+    for (const std::string_view kind : {"float", "bfloat", "complex", "int", "uint", "qint", "quint", "bits"}) {
+      const std::string_view rest = name.starts_with(kind) ? name.substr(kind.size()) : "";
+      if (!rest.empty() && '0' <= rest[0] && rest[0] <= '9') return true;
+    }
+    return name == "bool" || name.starts_with("per_");
   }
 
   std::string_view read_line() {
@@ -225,6 +279,20 @@ class StateDictPickle {
     const std::size_t end = rest.find('\n');
     require(end != std::string_view::npos, "has a name without an end");
     return reader_.text(end + 1).substr(0, end);
+  }
+
+  bool append() {
+    require(!stack_.empty() && !std::holds_alternative<Mark>(stack_.back()), "lacks a value for a list");
+    stack_.pop_back();
+    top<List>("a list");
+    return true;
+  }
+
+  bool append_marked() {
+    stack_.resize(stack_.size() - count_to_mark());
+    pop<Mark>("a mark");
+    top<List>("a list");
+    return true;
   }
 
   Dict new_dict() {
@@ -274,10 +342,12 @@ class StateDictPickle {
   }
 
   void add_item(Dict dict, const Value& key, const Value& value) {
-    require(std::holds_alternative<Text>(key), "has a dictionary key that is ", describe(key), " instead of a text");
+    // The dictionaries of an optimizer have numbers as keys.
+    require(std::holds_alternative<Text>(key) || std::holds_alternative<std::int64_t>(key),
+            "has a dictionary key that is ", describe(key), not_text);
     require(!std::holds_alternative<Mark>(value), "puts a mark into a dictionary");
     require(items_.size() < max_items, "holds more than ", max_items, " values in dictionaries");
-    items_.push_back({dict.id, std::get<Text>(key), value});
+    items_.push_back({dict.id, key, value});
     ++dict_sizes_[dict.id];
   }
 
@@ -322,17 +392,19 @@ class StateDictPickle {
     require(id.size == 5 && text(item<Text>(id, 0, "the word storage")) == "storage",
             "loads something that is no storage");
     const Global type = item<Global>(id, 1, "a storage type");
-    require(type.role == Role::storage, "has a function in place of a storage type");
+    require(type.role == Role::storage || type.role == Role::foreign_storage,
+            "has a function in place of a storage type");
     const Text key = item<Text>(id, 2, "the name of a storage");
     item<Text>(id, 3, "a device");
     require(storages_.size() < 2 * max_tensors, "loads too many storages");
-    storages_.push_back({type.dtype, key, count_item(id, 4, "the size of a storage")});
+    storages_.push_back({type, key, count_item(id, 4, "the size of a storage")});
     return {static_cast<std::uint32_t>(storages_.size() - 1)};
   }
 
   bool reduce() {
     const Tuple arguments = pop<Tuple>("a tuple of arguments");
-    switch (pop<Global>("a function").role) {
+    const Global function = pop<Global>("a function");
+    switch (function.role) {
       case Role::ordered_dict:
         require(arguments.size == 0, "makes a dictionary from ", arguments.size, " arguments");
         return push(new_dict());
@@ -341,9 +413,13 @@ class StateDictPickle {
         require(arguments.size == 3, "makes a parameter from ", arguments.size, " arguments instead of 3");
         check_hooks(arguments, 1);
         return push(item<TensorRef>(arguments, 0, "a tensor"));
-      case Role::storage: break;
+      case Role::foreign_tensor: return push(foreign_tensor(arguments, function));
+      case Role::object: return push(Object{});
+      case Role::storage:
+      case Role::foreign_storage:
+      case Role::number_type: break;
     }
-    refuse("calls a storage type");
+    refuse("calls a ", function.role == Role::number_type ? "number" : "storage", " type");
   }
 
   /// (storage, offset, shape, strides, requires_grad, hooks)
@@ -360,9 +436,45 @@ class StateDictPickle {
       count_item(strides, i, "a stride");
     }
     check_hooks(arguments, 4);
+    return add_tensor({storage.id, offset, shape, strides, storages_[storage.id].type, true});
+  }
+
+  /// A tensor in a form that is not read. Most forms begin as plain tensors do: (storage, offset, shape, ...).
+  TensorRef foreign_tensor(Tuple arguments, Global function) {
+    Tensor tensor{0, 0, {}, {}, function, false};
+    const auto holds = [&]<class T>(std::size_t i, T) {
+      return i < arguments.size && std::holds_alternative<T>(tuple_items_[arguments.begin + i]);
+    };
+    if (holds(0, StorageRef{}) && holds(1, std::int64_t{}) && holds(2, Tuple{})) {
+      tensor.shape = item<Tuple>(arguments, 2, "a shape");
+      require(tensor.shape.size <= max_rank, "has a tensor of ", tensor.shape.size, " dimensions, more than ",
+              max_rank);
+      for (std::size_t i = 0; i < tensor.shape.size; ++i) count_item(tensor.shape, i, "a size");
+      tensor.has_shape = true;
+    }
+    // Version 3 is that of number types without a storage type of their own, and names the number type.
+    if (text(function.name) == "_rebuild_tensor_v3" && holds(6, Global{})) {
+      const Global type = item<Global>(arguments, 6, "a number type");
+      require(type.role == Role::number_type, "has ", in_quotes(text(type.name)), " in place of a number type");
+      tensor.foreign = type;
+    }
+    return add_tensor(tensor);
+  }
+
+  TensorRef add_tensor(const Tensor& tensor) {
     require(tensors_.size() < 2 * max_tensors, "makes too many tensors");
-    tensors_.push_back({storage.id, offset, shape, strides});
+    tensors_.push_back(tensor);
     return {static_cast<std::uint32_t>(tensors_.size() - 1)};
+  }
+
+  /// Why a tensor cannot be read; empty when it can.
+  std::string why_unreadable(const Tensor& tensor) const {
+    const auto name = in_quotes(text(tensor.foreign.name));
+    if (tensor.foreign.role == Role::storage) return {};
+    if (tensor.foreign.role == Role::foreign_tensor) {
+      return join("it is no plain tensor, PyTorch makes it by ", name, "; save it as a dense, contiguous one");
+    }
+    return join("its numbers are of the type ", name, "; convert it to float32 before saving");
   }
 
   /// requires_grad and an empty dictionary of backward hooks.
@@ -372,40 +484,87 @@ class StateDictPickle {
     require(dict_sizes_[hooks.id] == 0, "has backward hooks");
   }
 
-  /// The state of an object. Only the whole state dict has one: the versions of the modules that made it, which say
-  /// nothing about the tensors.
+  /// The state of an object. Only a state dict has one: the versions of the modules that made it, which say nothing
+  /// about the tensors.
   bool build() {
     const Dict state = pop<Dict>("a dictionary with a state");
-    require(stack_.size() == 1 && std::holds_alternative<Dict>(stack_[0]),
-            "gives a state to something inside the dictionary");
-    require(dict_sizes_[state.id] == 1 && items_.back().dict == state.id && text(items_.back().key) == "_metadata" &&
+    require(!stack_.empty() && std::holds_alternative<Dict>(stack_.back()),
+            "gives a state to something that is no dictionary");
+    require(dict_sizes_[state.id] == 1 && items_.back().dict == state.id && is_key(items_.back(), "_metadata") &&
                 std::holds_alternative<Dict>(items_.back().value),
             "has a state that is not just '_metadata'");
     return true;
   }
 
   std::vector<PickledTensor> collect() {
-    const Dict dict = pop<Dict>("a dictionary at the end");
+    require(!stack_.empty(), "lacks a dictionary at the end");
+    const Value result = stack_.back();
+    stack_.pop_back();
     require(stack_.empty(), "leaves values on its stack");
+    if (!std::holds_alternative<Dict>(result)) {
+      fail(where_, ": the file holds ", describe(result), ", not a dictionary of tensors; save a state dict");
+    }
+    const Dict dict = std::get<Dict>(result);
     require(dict_sizes_[dict.id] <= max_tensors, "holds more than ", max_tensors, " tensors");
+    refuse_other_values(dict);
     std::vector<PickledTensor> tensors;
     tensors.reserve(dict_sizes_[dict.id]);
     for (const Item& entry : items_) {
       if (entry.dict != dict.id) continue;
-      const std::string_view name = text(entry.key);
+      const std::string_view name = text(std::get<Text>(entry.key));
       if (!is_clean_name(name)) fail(where_, ": the tensor name ", in_quotes(name), not_clean);
-      if (std::holds_alternative<Dict>(entry.value)) {
-        fail(where_, ": ", in_quotes(name), " is a dictionary, not a tensor; if it is the state dict, save it alone");
-      }
-      if (!std::holds_alternative<TensorRef>(entry.value)) {
-        fail(where_, ": ", in_quotes(name), " is ", describe(entry.value), ", not a tensor; save the tensors alone");
-      }
       const Tensor& tensor = tensors_[std::get<TensorRef>(entry.value).id];
+      std::string unreadable = why_unreadable(tensor);
+      if (!unreadable.empty()) {
+        tensors.push_back({name, std::move(unreadable), tensor.has_shape, {}, {}, 0, 0, numbers(tensor.shape), {}});
+        continue;
+      }
       const Storage& storage = storages_[tensor.storage];
-      tensors.push_back({name, storage.dtype, text(storage.key), storage.size, tensor.offset, numbers(tensor.shape),
+      tensors.push_back({name,
+                         {},
+                         true,
+                         storage.type.dtype,
+                         text(storage.key),
+                         storage.size,
+                         tensor.offset,
+                         numbers(tensor.shape),
                          numbers(tensor.strides)});
     }
     return tensors;
+  }
+
+  /// Everything in the dictionary must be a tensor. Of several values that are none, the one is named that says most
+  /// about the file: the mark of a conversion, the dictionary with the tensors, another dictionary, the first.
+  void refuse_other_values(Dict dict) const {
+    std::vector<bool> holds_tensors(dict_sizes_.size());
+    for (const Item& entry : items_) {
+      if (std::holds_alternative<TensorRef>(entry.value)) holds_tensors[entry.dict] = true;
+    }
+    const auto weight = [&](const Item& entry) {
+      if (is_key(entry, "_strategy")) return 4;
+      if (const Dict* inner = std::get_if<Dict>(&entry.value)) return holds_tensors[inner->id] ? 3 : 2;
+      return 1;
+    };
+    const Item* worst = nullptr;
+    for (const Item& entry : items_) {
+      if (entry.dict != dict.id) continue;
+      const bool good = std::holds_alternative<Text>(entry.key) && std::holds_alternative<TensorRef>(entry.value);
+      if (!good && (worst == nullptr || weight(entry) > weight(*worst))) worst = &entry;
+    }
+    if (worst == nullptr) return;
+    const Value& value = worst->value;
+    if (!std::holds_alternative<Text>(worst->key)) {
+      fail(where_, ": the pickle has a dictionary key that is ", describe(worst->key), not_text);
+    }
+    const std::string name = in_quotes(text(std::get<Text>(worst->key)));
+    switch (weight(*worst)) {
+      case 4:
+        fail(where_, ": the rwkv package of Python converted this file for one way of running it (", name,
+             "), which changes its matrices and decays; use the original file");
+      case 3:
+      case 2: fail(where_, ": ", name, " is a dictionary, not a tensor; if it is the state dict, save it alone");
+      default: fail(where_, ": ", name, " is ", describe(value), ", not a tensor; save the tensors alone");
+    }
   }
 
   std::vector<Index> numbers(Tuple tuple) const {
@@ -416,10 +575,15 @@ class StateDictPickle {
 
   std::string_view text(Text t) const { return pickle_.substr(t.begin, t.size); }
 
+  bool is_key(const Item& entry, std::string_view key) const {
+    const Text* name = std::get_if<Text>(&entry.key);
+    return name != nullptr && text(*name) == key;
+  }
+
   static std::string_view describe(const Value& value) {
     constexpr std::array<std::string_view, std::variant_size_v<Value>> names{
-        "a mark",  "None",         "a boolean",          "an integer", "a text",
-        "a tuple", "a dictionary", "a function or type", "a storage",  "a tensor"};
+        "a mark", "None",         "a boolean",          "an integer", "a float",  "a text",   "a tuple",
+        "a list", "a dictionary", "a function or type", "a storage",  "a tensor", "an object"};
     return names[value.index()];
   }
 

@@ -1,8 +1,10 @@
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,10 +35,40 @@ inline bool is_row_major(std::span<const Index> shape, std::span<const Index> st
   return true;
 }
 
+/// Refuses archives of other programs in words of their own.
+inline void check_archive_kind(std::span<const std::string_view> names, std::string_view file) {
+  struct Kind {
+    std::string_view name;  // what one of the entries ends with
+    std::string_view sentence;
+  };
+  static constexpr std::array<Kind, 9> kinds{
+      {{"/constants.pkl",
+        "a TorchScript archive of torch.jit.save; save the state dict: torch.save(m.state_dict(), path)"},
+       {"/archive_format", "a program of torch.export; save the state dict: torch.save(m.state_dict(), path)"},
+       {"data.pkl", ""},
+       {".npy", "a NumPy archive; save the tensors with torch.save or as .safetensors"},
+       {"[Content_Types].xml", "an office document"},
+       {"AndroidManifest.xml", "an Android package"},
+       {"META-INF/MANIFEST.MF", "a Java archive"},
+       {".safetensors", "an archive with a model inside; unpack it"},
+       {".pth", "an archive with a model inside; unpack it"}}};
+  for (const Kind& kind : kinds) {
+    const auto found = std::ranges::find_if(names, [&](std::string_view name) { return name.ends_with(kind.name); });
+    if (found == names.end()) continue;
+    if (kind.sentence.empty()) return;
+    fail(file, ": this zip archive is no file of torch.save but ", kind.sentence, " (it holds ", in_quotes(*found),
+         ")");
+  }
+  if (!names.empty()) {
+    fail(file, ": this zip archive is no file of torch.save: it has no data.pkl (it holds ", in_quotes(names[0]), ")");
+  }
+}
+
 /// The entries of one .pth archive by their path inside the root folder.
 class PthArchive {
  public:
   PthArchive(std::span<const std::byte> bytes, std::string_view file, bool verify_checksums) {
+    check_archive_kind(ZipReader(bytes, file, false).names(), file);
     const std::vector<ZipEntry> entries = ZipReader(bytes, file, verify_checksums).read();
     expects(!entries.empty(), file, ": the zip archive is empty");
     const std::string_view root = entries[0].name.substr(0, entries[0].name.find('/'));
@@ -90,20 +122,31 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
   const std::span<const std::byte>* order = archive.find("byteorder");
   expects(order == nullptr || as_text(*order) == "little", file, ": the tensors are not little-endian");
   const std::span<const std::byte>* pickle = archive.find("data.pkl");
-  expects(pickle != nullptr, file, ": the zip archive has no data.pkl, so it is no PyTorch file");
+  expects(pickle != nullptr, file, ": the zip archive has no data.pkl in its folder, so it is no PyTorch file");
 
   TensorTable table;
   PthStorages storages(archive, file);
   Checked total = 0;
-  for (PickledTensor& tensor : StateDictPickle(*pickle, file).read()) {
+  std::vector<PickledTensor> tensors = StateDictPickle(*pickle, file).read();
+  std::vector<std::string_view> names;
+  for (const PickledTensor& tensor : tensors) names.push_back(tensor.name);
+  check_names_differ(std::move(names), file);
+  for (PickledTensor& tensor : tensors) {
+    if (!tensor.unreadable.empty()) {
+      auto& listed = table.unreadable.emplace_back(
+          UnreadableTensor{std::string(tensor.name), std::nullopt, std::move(tensor.unreadable)});
+      if (tensor.has_shape) listed.shape = std::move(tensor.shape);
+      continue;
+    }
     const std::span<const Index> shape = tensor.shape;
     const std::span<const Index> strides = tensor.strides;
     const Checked size = count_bytes(shape, tensor.dtype);
     const std::span<const std::byte> storage = storages.find(tensor);
     if (!size.valid()) fail(file, ": tensor ", in_quotes(tensor.name), ": the shape ", shape, " is too large");
     if (!is_row_major(shape, strides)) {
-      fail(file, ": tensor ", in_quotes(tensor.name), " of shape ", shape, " has strides ", strides,
-           ", which is not row-major; call contiguous() on it before saving");
+      std::string reason = join("its strides ", strides, " are not row-major; call contiguous() on it before saving");
+      table.unreadable.push_back({std::string(tensor.name), std::move(tensor.shape), std::move(reason)});
+      continue;
     }
     const Checked begin = Checked(tensor.offset) * size_of(tensor.dtype);
     if (!(begin + size).at_most(storage.size())) {
@@ -118,7 +161,6 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
     table.tensors.push_back(
         {std::string(tensor.name), tensor.dtype, std::move(tensor.shape), slice(storage, begin, size, file)});
   }
-  check_names_differ(table.tensors, file);
   return table;
 }
 

@@ -32,6 +32,8 @@ inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
 inline constexpr std::string_view metadata_key = "__metadata__";
 /// An entry costs far more memory than its bytes in the file.
 inline constexpr std::size_t max_metadata = 1000;
+/// Of the values of fields that the format does not know.
+inline constexpr int max_skipped_depth = 64;
 
 /// Receives the header as a stream of JSON events. It knows at every point which event may follow, so that nesting,
 /// types and duplicates are checked before anything is stored.
@@ -39,6 +41,7 @@ class SafetensorsHeader {
  public:
   struct Entry {
     TensorView tensor;
+    std::string unreadable;  // why, if the number type is unknown
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
   };
@@ -49,6 +52,7 @@ class SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 
   bool start_object(std::size_t) {
+    if (skips()) return enter_skipped();
     switch (place_) {
       case Place::start: return move_to(Place::top);
       case Place::tensor_value: return move_to(Place::tensor);
@@ -58,11 +62,13 @@ class SafetensorsHeader {
   }
 
   bool end_object() {
+    if (skips()) return leave_skipped();
     if (place_ == Place::tensor) finish_tensor();
     return move_to(place_ == Place::top ? Place::end : Place::top);
   }
 
   bool key(std::string& name) {
+    if (skips()) return true;
     if (place_ == Place::top) return begin_value(name);
     if (place_ == Place::metadata) {
       if (!is_clean_name(name)) fail(file_, ": the metadata key ", in_quotes(name), not_clean);
@@ -75,8 +81,8 @@ class SafetensorsHeader {
     const Place next = name == "dtype"          ? Place::dtype
                        : name == "shape"        ? Place::shape_value
                        : name == "data_offsets" ? Place::offsets_value
-                                                : Place::start;
-    if (next == Place::start) fail(where(), ": unknown key ", in_quotes(name), " in the header");
+                                                : Place::skipped;
+    if (next == Place::skipped) return move_to(next);
     bool& seen = next == Place::dtype ? has_dtype_ : next == Place::shape_value ? has_shape_ : has_offsets_;
     require(!seen, ": the key '", name, "' appears twice in the header");
     seen = true;
@@ -84,6 +90,7 @@ class SafetensorsHeader {
   }
 
   bool string(std::string& text) {
+    if (skips()) return skip_value();
     if (place_ == Place::metadata_text) {
       const bool has_nul = text.find('\0') != std::string::npos;
       if (has_nul) fail(file_, ": the metadata value of ", in_quotes(metadata_key_), " contains a NUL byte");
@@ -91,25 +98,31 @@ class SafetensorsHeader {
       return move_to(Place::metadata);
     }
     if (place_ != Place::dtype) unexpected("a string");
-    const std::optional<DType> dtype = dtype_named(text);
-    if (!dtype) fail(where(), ": unknown number type ", in_quotes(text));
-    entries.back().tensor.dtype = *dtype;
+    if (const std::optional<DType> dtype = dtype_named(text)) {
+      entries.back().tensor.dtype = *dtype;
+    } else {
+      entries.back().unreadable = join("its numbers are of the unknown type ", in_quotes(text),
+                                       "; convert it to F64, F32, F16 or BF16 before saving");
+    }
     return move_to(Place::tensor);
   }
 
   bool start_array(std::size_t) {
+    if (skips()) return enter_skipped();
     if (place_ == Place::shape_value) return move_to(Place::shape);
     if (place_ == Place::offsets_value) return move_to(Place::offsets);
     unexpected("an array");
   }
 
   bool end_array() {
+    if (skips()) return leave_skipped();
     require(place_ == Place::shape || offsets_.size() == 2, ": data_offsets holds ", offsets_.size(),
             " numbers instead of 2");
     return move_to(Place::tensor);
   }
 
   bool number_unsigned(std::uint64_t number) {
+    if (skips()) return skip_value();
     if (place_ != Place::shape && place_ != Place::offsets) unexpected("a number");
     require(std::in_range<Index>(number), ": the number ", number, " in the header is too large");
     if (place_ == Place::shape) {
@@ -123,10 +136,13 @@ class SafetensorsHeader {
     return true;
   }
   /// The parser calls this for numbers with a minus sign only, -0 included.
-  bool number_integer(std::int64_t) { unexpected("a negative number"); }
-  bool number_float(double, const std::string&) { unexpected("a number that is no plain integer below 2^63"); }
-  bool null() { unexpected("null"); }
-  bool boolean(bool) { unexpected("a boolean"); }
+  bool number_integer(std::int64_t) { return skip_value("a negative number"); }
+  bool number_float(double, const std::string&) { return skip_value("a number that is no plain integer below 2^63"); }
+  bool boolean(bool) { return skip_value("a boolean"); }
+  bool null() {
+    if (place_ == Place::metadata_value) return move_to(Place::top);  // as some writers say that there are none
+    return skip_value("null");
+  }
   bool binary(nlohmann::json::binary_t&) { unexpected("binary data"); }
 
   bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) {
@@ -144,6 +160,7 @@ class SafetensorsHeader {
     shape,
     offsets_value,
     offsets,
+    skipped,
     metadata_value,
     metadata,
     metadata_text,
@@ -153,6 +170,26 @@ class SafetensorsHeader {
   bool move_to(Place place) {
     place_ = place;
     return true;
+  }
+
+  /// Whether the parser is inside the value of a field that the format does not know.
+  bool skips() const { return place_ == Place::skipped; }
+  bool enter_skipped() {
+    ++depth_;
+    require(depth_ <= max_skipped_depth, ": an unknown field of the header is nested more than ", max_skipped_depth,
+            " deep");
+    return true;
+  }
+  bool leave_skipped() {
+    --depth_;
+    return skip_value();
+  }
+  /// A value has been skipped; it was the whole field unless it lies inside another.
+  bool skip_value() { return depth_ == 0 ? move_to(Place::tensor) : true; }
+  /// The same for a value that no known field may hold.
+  bool skip_value(std::string_view what) {
+    if (!skips()) unexpected(what);
+    return skip_value();
   }
 
   bool begin_value(const std::string& name) {
@@ -178,6 +215,7 @@ class SafetensorsHeader {
     entry.begin = offsets_[0];
     entry.end = offsets_[1];
     require(entry.begin <= entry.end, ": data_offsets [", entry.begin, ", ", entry.end, "] run backwards");
+    if (!entry.unreadable.empty()) return;
     const std::span<const Index> shape = entry.tensor.shape;
     const Checked size = count_bytes(shape, entry.tensor.dtype);
     require(size.valid(), ": the shape ", shape, " is too large");
@@ -188,7 +226,7 @@ class SafetensorsHeader {
 
   /// The file, and the tensor the parser is in.
   std::string where() const {
-    const bool in_tensor = place_ >= Place::tensor_value && place_ <= Place::offsets;
+    const bool in_tensor = place_ >= Place::tensor_value && place_ <= Place::skipped;
     return in_tensor ? join(file_, ": tensor ", in_quotes(entries.back().tensor.name)) : std::string(file_);
   }
 
@@ -207,6 +245,7 @@ class SafetensorsHeader {
 
   std::string_view file_;
   Place place_ = Place::start;
+  int depth_ = 0;  // of a skipped value
   bool has_metadata_ = false;
   bool has_dtype_ = false;
   bool has_shape_ = false;
@@ -227,8 +266,8 @@ inline SafetensorsParts split_safetensors(std::span<const std::byte> bytes, std:
   ByteReader reader(bytes, file);
   const std::uint64_t size = reader.u64();
   expects(size <= max_safetensors_header, file,
-          ": this is neither a zip archive (.pth) nor a safetensors file: a header of ", size,
-          " bytes exceeds the limit of ", max_safetensors_header);
+          ": this is neither a zip archive (.pth) nor a safetensors file, whose header would have ", size,
+          " bytes, which exceeds the limit of ", max_safetensors_header);
   expects(size <= reader.remaining(), file, ": the header of ", size, " bytes reaches past the end of the file (",
           bytes.size(), " bytes)");
   std::string_view json = reader.text(size);
@@ -246,7 +285,7 @@ inline void place_tensors(std::vector<SafetensorsHeader::Entry>& entries, std::s
   std::stable_sort(entries.begin(), entries.end(),
                    [](const auto& a, const auto& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
   std::uint64_t filled = 0;
-  for (auto& [tensor, begin, end] : entries) {
+  for (auto& [tensor, unreadable, begin, end] : entries) {
     if (begin != filled) {
       fail(file, ": tensor ", in_quotes(tensor.name), begin > filled ? " leaves a gap" : " overlaps another",
            ": it starts at ", begin, ", but the data before it ends at ", filled);
@@ -266,13 +305,18 @@ RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::st
   SafetensorsHeader header(file);
   const bool complete = nlohmann::json::sax_parse(json.begin(), json.end(), &header);
   expects(complete, file, ": the safetensors header is no valid JSON");
+  std::vector<std::string_view> names;
+  for (const auto& entry : header.entries) names.push_back(entry.tensor.name);
+  check_names_differ(std::move(names), file);  // before their places, which two of one name may well share
   place_tensors(header.entries, data, file);
 
   TensorTable table;
   table.metadata = std::move(header.metadata);
   table.tensors.reserve(header.entries.size());
-  for (auto& entry : header.entries) table.tensors.push_back(std::move(entry.tensor));
-  check_names_differ(table.tensors, file);
+  for (auto& [tensor, unreadable, begin, end] : header.entries) {
+    if (unreadable.empty()) table.tensors.push_back(std::move(tensor));
+    else table.unreadable.push_back({std::move(tensor.name), std::move(tensor.shape), std::move(unreadable)});
+  }
   return table;
 }
 
@@ -357,7 +401,9 @@ RWKV_BODY void save_safetensors(const std::filesystem::path& path, std::span<con
   const std::string file = detail::path_text(path);
   expects(tensors.size() <= detail::max_tensors, file, ": more than ", detail::max_tensors, " tensors");
   for (const TensorView& tensor : tensors) detail::check_writable(tensor, file);
-  detail::check_names_differ(tensors, file);
+  std::vector<std::string_view> names;
+  for (const TensorView& tensor : tensors) names.push_back(tensor.name);
+  detail::check_names_differ(std::move(names), file);
 
   std::vector<const TensorView*> order;
   order.reserve(tensors.size());

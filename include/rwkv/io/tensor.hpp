@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,6 +23,13 @@ struct TensorView {
   DType dtype = DType::f32;
   std::vector<Index> shape;  ///< Outermost dimension first; empty for a single number.
   std::span<const std::byte> bytes;
+};
+
+/// A tensor that a file lists, but whose numbers the library cannot read. It stands in nobody's way until it is wanted.
+struct UnreadableTensor {
+  std::string name;
+  std::optional<std::vector<Index>> shape;  ///< If the file tells it.
+  std::string reason;                       ///< Goes on after "cannot be read: ".
 };
 
 namespace detail {
@@ -53,14 +61,15 @@ Checked count_bytes(std::span<const Index> shape, DType dtype);
 /// What a reader finds in a file.
 struct TensorTable {
   std::vector<TensorView> tensors;
+  std::vector<UnreadableTensor> unreadable;
   std::map<std::string, std::string> metadata;
 };
 
 /// The positions of the tensors, sorted by name.
 std::vector<std::uint32_t> order_by_name(std::span<const TensorView> tensors);
 
-/// Throws an Error that starts with `file` when two tensors have one name.
-void check_names_differ(std::span<const TensorView> tensors, std::string_view file);
+/// Throws an Error that starts with `file` when two names of tensors are equal.
+void check_names_differ(std::vector<std::string_view> names, std::string_view file);
 
 }  // namespace detail
 }  // namespace RWKV_ABI

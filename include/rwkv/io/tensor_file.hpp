@@ -18,10 +18,11 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+/// How a file of tensors is opened.
 struct OpenOptions {
-  Access access = Access::automatic;
+  Access access = Access::automatic;  ///< copied into memory, or mapped
   /// Whether the CRC-32 sums of a .pth are checked, which reads the whole file once. Entries above 1 GB are never
-  /// checked.
+  /// checked, and neither is a file that was saved without sums.
   bool verify_checksums = true;
 };
 
@@ -34,8 +35,14 @@ class TensorFile {
   /// In the order of the data in a .safetensors, in the order of the dictionary in a .pth.
   std::span<const TensorView> tensors() const { return tensors_; }
 
-  /// The tensor of that name, or null.
+  /// What the file holds besides: tensors of foreign number types and layouts, by name.
+  std::span<const UnreadableTensor> unreadable() const { return unreadable_; }
+
+  /// The tensor of that name, or null. Errors: the tensor is one of the unreadable.
   const TensorView* find(std::string_view name) const;
+
+  /// The unreadable tensor of that name, or null.
+  const UnreadableTensor* find_unreadable(std::string_view name) const;
 
   template <class F>
   void for_each(F&& f) const {
@@ -60,12 +67,14 @@ class TensorFile {
   Bytes bytes_;
   std::filesystem::path path_;
   std::vector<TensorView> tensors_;
+  std::vector<UnreadableTensor> unreadable_;
   std::map<std::string, std::string> metadata_;
   std::vector<std::uint32_t> by_name_;
 };
 
 /// Opens a .safetensors or a .pth; the content decides which, not the name. Nothing in the file is executed. Throws an
-/// Error that names the file, and the tensor where one is to blame. `files` must outlive the result.
+/// Error that names the file, and the tensor where one is to blame; for a file of another kind the Error says which, and
+/// what to do. `files` must outlive the result.
 TensorFile open_tensors(const std::filesystem::path& path, OpenOptions options = {},
                         FileSystem& files = system_files());
 

@@ -14,34 +14,63 @@
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
 #include "rwkv/system/byte_reader.hpp"
+#include "rwkv/system/file_kind.hpp"
+#include "rwkv/system/utf8.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
 RWKV_BODY TensorFile::TensorFile(Bytes bytes, std::filesystem::path path, detail::TensorTable table)
     : bytes_(std::move(bytes)), path_(std::move(path)), tensors_(std::move(table.tensors)),
-      metadata_(std::move(table.metadata)), by_name_(detail::order_by_name(tensors_)) {}
+      unreadable_(std::move(table.unreadable)), metadata_(std::move(table.metadata)),
+      by_name_(detail::order_by_name(tensors_)) {
+  std::ranges::sort(unreadable_, {}, &UnreadableTensor::name);
+}
 
 RWKV_BODY const TensorView* TensorFile::find(std::string_view name) const {
   const auto found =
       std::lower_bound(by_name_.begin(), by_name_.end(), name,
                        [&](std::uint32_t i, std::string_view wanted) { return tensors_[i].name < wanted; });
-  return found != by_name_.end() && tensors_[*found].name == name ? &tensors_[*found] : nullptr;
+  if (found != by_name_.end() && tensors_[*found].name == name) return &tensors_[*found];
+  if (const UnreadableTensor* tensor = find_unreadable(name)) {
+    fail(detail::path_text(path_), ": tensor ", detail::in_quotes(name), " cannot be read: ", tensor->reason);
+  }
+  return nullptr;
+}
+
+RWKV_BODY const UnreadableTensor* TensorFile::find_unreadable(std::string_view name) const {
+  const auto found =
+      std::ranges::lower_bound(unreadable_, name, {}, [](const auto& t) -> std::string_view { return t.name; });
+  return found != unreadable_.end() && found->name == name ? &*found : nullptr;
 }
 
 namespace detail {
+
+/// Whether this start of a file is UTF-8, up to a last character that may be cut, without control characters.
+inline bool is_plain_text(std::string_view start) {
+  const auto is_control = [](unsigned char c) { return (c < ' ' && (c < '\t' || c > '\r')) || c == 0x7f; };
+  if (std::ranges::any_of(start, is_control)) return false;
+  for (int cut = 0; cut < 4 && !start.empty(); ++cut, start.remove_suffix(1)) {
+    if (is_utf8(start)) return true;
+  }
+  return false;
+}
 
 inline TensorTable read_tensors(const Bytes& bytes, bool verify_checksums) {
   static_assert(std::endian::native == std::endian::little,
                 "rwkv: tensor files are read on little-endian machines only");
   const std::string& file = bytes.name();
   const std::string_view text = as_text(bytes.view());
-  expects(!text.starts_with("GGUF"), file, ": this is a GGUF file; only .safetensors and .pth are read");
-  expects(!text.starts_with("\x80\x02\x8a\x0a"), file,
-          ": this is a .pth in the format before PyTorch 1.6; load and save it with a newer PyTorch");
-  // A safetensors file whose header happens to have 0x04034b50 bytes starts like a zip, but goes on with the JSON.
-  const bool is_zip = text.starts_with("PK\x03\x04") && !text.substr(4).starts_with(std::string_view("\0\0\0\0{", 5));
-  return is_zip ? read_pth(bytes.view(), file, verify_checksums) : read_safetensors(bytes.view(), file);
+  expects(!text.empty(), file, ": the file is empty");
+  // The first eight bytes of a safetensors file are the length of the JSON behind them, and may be those of anything.
+  const bool json_follows = text.size() > 8 && text[8] == '{' && text.substr(4, 4) == std::string_view("\0\0\0\0", 4);
+  if (json_follows) return read_safetensors(bytes.view(), file);
+  if (text.starts_with("PK\x03\x04")) return read_pth(bytes.view(), file, verify_checksums);
+  const std::string_view kind = kind_of_file(text);
+  if (!kind.empty()) fail(file, ": only .safetensors and .pth are read, and this is ", kind);
+  expects(!is_plain_text(text.substr(0, 256)), file,
+          ": this is a text, neither a zip archive (.pth) nor a safetensors file; download the file again");
+  return read_safetensors(bytes.view(), file);
 }
 
 }  // namespace detail

@@ -41,6 +41,25 @@ class ZipReader {
     return std::move(entries_);
   }
 
+  /// The names in the directory, or none when it cannot be followed. They are not checked: they only tell what the
+  /// archive is.
+  std::vector<std::string_view> names() {
+    const Directory directory = find_directory();
+    std::vector<std::string_view> names;
+    ByteReader reader(slice(bytes_, directory.begin, Checked(directory.end) - directory.begin, file_), file_);
+    while (names.size() < directory.count) {
+      if (reader.remaining() < central_size || reader.u32() != central_mark) return {};
+      reader.take(24);  // All up to the sizes of what follows the record.
+      const std::uint16_t name_size = reader.u16();
+      const std::uint32_t rest = std::uint32_t{reader.u16()} + reader.u16();
+      reader.take(12);
+      if (!(Checked(name_size) + rest).at_most(reader.remaining())) return {};
+      names.push_back(reader.text(name_size));
+      reader.take(rest);
+    }
+    return names;
+  }
+
  private:
   static constexpr std::uint32_t local_mark = 0x04034b50;
   static constexpr std::uint32_t central_mark = 0x02014b50;
@@ -227,6 +246,10 @@ class ZipReader {
     std::vector<std::size_t> order(entries_.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::sort(order.begin(), order.end(), [&](auto a, auto b) { return records_[a].offset < records_[b].offset; });
+    // Where torch.save was told not to compute checksums, all of them are 0.
+    if (std::all_of(records_.begin(), records_.end(), [](const Record& record) { return record.crc == 0; })) {
+      verify_checksums_ = false;
+    }
     std::uint64_t filled = 0;
     for (std::size_t i = 0; i < order.size(); ++i) {
       const Record& record = records_[order[i]];

@@ -30,7 +30,8 @@ class File {
   virtual std::error_code status(FileStatus& status) = 0;
   /// Reads at most into.size() bytes from `offset`; count = 0 means the end of the file.
   virtual std::error_code read(std::uint64_t offset, std::span<std::byte> into, std::size_t& count) = 0;
-  /// Maps the first `size` bytes, readable until this object ends; errc::not_supported where there are no maps.
+  /// Maps the first `size` bytes until this object ends, to be read and written: writing makes a private copy of the
+  /// page and never reaches the file. errc::not_supported where there are no maps.
   virtual std::error_code map(std::size_t size, std::span<const std::byte>& bytes) = 0;
   /// Appends at most from.size() bytes.
   virtual std::error_code write(std::span<const std::byte> from, std::size_t& count) = 0;

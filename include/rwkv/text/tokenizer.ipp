@@ -17,6 +17,7 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/system/byte_reader.hpp"
 #include "rwkv/system/file.hpp"
+#include "rwkv/system/file_kind.hpp"
 #include "rwkv/system/utf8.hpp"
 #include "rwkv/text/tokenizer.hpp"
 
@@ -119,6 +120,11 @@ class WorldReader {
   static constexpr Token max_token = Token{1} << 20;
 
   Vocabulary read() {
+    const std::string_view kind = kind_of_file(text_);
+    expects(kind.empty(), name_, ": this is no World vocabulary (rwkv_vocab_v20230424.txt) but ", kind);
+    const bool is_model =
+        text_.starts_with("PK\x03\x04") || text_.substr(0, 9).ends_with(std::string_view("\0\0\0\0{", 5));
+    expects(!is_model, name_, ": this is a model file, where a vocabulary was expected");
     expects(text_.size() <= max_file, name_, ": the vocabulary is larger than ", max_file, " bytes");
     vocabulary_.pieces.resize(1);
     vocabulary_.end_of_text = 0;
