@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Package:  CUB 3.0.1 (nvidia-cuda-cccl 13.0.85) with nvcc 13.0.88
-# Happens:  The mangled name of a kernel that has a CUB type among its template arguments names every architecture of the
-#           compilation: CUB_300001_SM_800 for -arch=sm_80, CUB_300001_SM_800_900 for a binary of two. Its sm_80 code is
-#           then known by two names.
-# Expected: One source, one compiler, one name. Profiles, register tables and launch bounds kept by the name of the kernel
-#           lose it when an architecture joins the list; two libraries built for different lists share none of it.
+# Happens:  The mangled name of a kernel that has a CUB type among its template arguments names every architecture of
+#           the compilation: CUB_300001_SM_800 for -arch=sm_80, CUB_300001_SM_800_900 for a binary of two. Its sm_80
+#           code is then known by two names.
+# Expected: One source, one compiler, one name. Profiles, register tables and launch bounds kept by the name of the
+#           kernel lose it when an architecture joins the list; two libraries built for different lists share none of
+#           it.
 # Source:   cub/util_namespace.cuh puts NV_TARGET_SM_INTEGER_LIST into an inline namespace. It is on purpose:
 #           https://nvidia.github.io/cccl/cub/developer/visibility.html ("Incorporating GPU architectures into symbol
 #           names"). It reaches the user's own kernels as well, which that page does not say.
@@ -15,9 +16,9 @@ for tool in g++ nm; do
   command -v "$tool" >/dev/null || { echo "skipped: needs $tool"; exit 77; }
 done
 {
-  python3 -m venv "$work/venv"
-  "$work/venv/bin/pip" install -q nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 \
-    nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+  python3 -m venv "$work/venv" &&
+    "$work/venv/bin/pip" install -q nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 \
+      nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 } >&2 || exit 2
 cuda=$(echo "$work"/venv/lib/python3*/site-packages/nvidia/cu13)
 cat >"$work/total.cu" <<'EOF'

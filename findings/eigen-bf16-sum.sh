@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Package:  Eigen 3.4.0 (cmeel-eigen 3.4.0), g++ -O2 for plain x86-64
-# Happens:  In Eigen::bfloat16 the sum of 4096 ones is 256 and their mean 0.0625. A product of 8 x 4096 and 4096 x 8 ones is
-#           some multiple of 256 that depends on the size of the L1 cache; 8 x 4096 times one vector is 4096.
-# Expected: 4096, 1, 4096 and 4096: sums of bfloat16 kept in float, as torch keeps them. At the least the same product on
-#           two processors that differ in their caches alone.
-# Source:   Eigen/src/Core/arch/Default/BFloat16.h: operator+ rounds to bfloat16, where 256 + 1 is 256; Redux.h sums in the
-#           scalar type. products/GeneralBlockPanelKernel.h, gebp_traits: the accumulator is of the type of the result, so
-#           each block of the inner dimension ends at 256; its length follows from the caches, asked of the processor
-#           (evaluateProductBlockingSizesHeuristic). setCpuCacheSizes, which sets them, is in Eigen's documentation.
+# Happens:  In Eigen::bfloat16 the sum of 4096 ones is 256 and their mean 0.0625. A product of 8 x 4096 and 4096 x 8
+#           ones is some multiple of 256 that depends on the size of the L1 cache; 8 x 4096 times one vector is 4096.
+# Expected: 4096, 1, 4096 and 4096: sums of bfloat16 kept in float, as torch keeps them. At the least the same product
+#           on two processors that differ in their caches alone.
+# Source:   Eigen/src/Core/arch/Default/BFloat16.h: operator+ rounds to bfloat16, where 256 + 1 is 256; Redux.h sums in
+#           the scalar type. products/GeneralBlockPanelKernel.h, gebp_traits: the accumulator is of the type of the
+#           result, so each block of the inner dimension ends at 256; its length follows from the caches, asked of the
+#           processor (evaluateProductBlockingSizesHeuristic). setCpuCacheSizes, which sets them, is in Eigen's
+#           documentation.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Package:  Eigen 3.4.0 (cmeel-eigen 3.4.0), g++ -O2 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma
-# Happens:  With AVX-512 ArrayXf::exp is infinite from 88.38 on and 0 at -88, where the same Eigen for AVX2 gives 2.7e38 (at
-#           88.5) and 6e-39. Within [-80, 80] it is up to 4 units in the last place off; for AVX2 up to 1.
+# Happens:  With AVX-512 ArrayXf::exp is infinite from 88.38 on and 0 at -88, where the same Eigen for AVX2 gives 2.7e38
+#           (at 88.5) and 6e-39. Within [-80, 80] it is up to 4 units in the last place off; for AVX2 up to 1.
 # Expected: Wider registers, the same function: std::exp is finite up to 88.72. A program that was tested with AVX2 and
 #           runs a running maximum close to that limit meets infinities on newer processors only.
-# Source:   Eigen/src/Core/arch/AVX512/MathFunctions.h has a pexp<Packet16f> of its own, clamped to 88.376 on both sides,
-#           which subtracts m * ln 2 with one constant; the generic pexp_float subtracts it in two parts, to 88.723.
+# Source:   Eigen/src/Core/arch/AVX512/MathFunctions.h has a pexp<Packet16f> of its own, clamped to 88.376 on both
+#           sides, which subtracts m * ln 2 with one constant; the generic pexp_float subtracts it in two parts, to
+#           88.723.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -29,7 +30,8 @@ int main() {
     const float y = packed(x), right = float(std::exp(double(x)));
     worst = std::max(worst, std::abs(double(y) - right) / (std::nextafterf(right, INFINITY) - right));
   }
-  std::printf("exp(88.5) %.3g, exp(-88) %.3g, worst error %g units in the last place\n", packed(88.5f), packed(-88), worst);
+  std::printf("exp(88.5) %.3g, exp(-88) %.3g, worst error %g units in the last place\n",
+              packed(88.5f), packed(-88), worst);
 }
 EOF
 for options in "-mavx2" "-mavx512f -mavx512dq -mavx512bw -mavx512vl"; do

@@ -4,8 +4,8 @@
 #           the last one, computed alone, is 0, 0, 0 and 2.2e-39 instead: the answer depends on the position.
 # Expected: exp(-inf) == 0, as std::exp gives. A masked score or an empty decay, exp(-inf), otherwise adds a little
 #           something, which a division by such a sum turns into a number where 0 / 0 was to be noticed.
-# Source:   Eigen/src/Core/arch/Default/GenericPacketMathFunctions.h, pexp_float, clamps its argument to -88.723 from below
-#           and so ends at exp(-88.723). The rest of an array that fills no pack goes through std::exp.
+# Source:   Eigen/src/Core/arch/Default/GenericPacketMathFunctions.h, pexp_float, clamps its argument to -88.723 from
+#           below and so ends at exp(-88.723). The rest of an array that fills no pack goes through std::exp.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

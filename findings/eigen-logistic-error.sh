@@ -3,8 +3,8 @@
 # Happens:  ArrayXf::logistic, the sigmoid, is up to 8000 units in the last place off, at -8.36.
 # Expected: A few units, as with ArrayXf::exp or with 1 / (1 + exp(-x)) written out. The receptance of RWKV and the
 #           decay of RWKV-7 are sigmoids, and a closed gate is a large negative argument.
-# Source:   Eigen/src/Core/functors/UnaryFunctors.h, scalar_logistic_op<float>: a rational function moved up by 0.5, whose
-#           result near 0 is a difference of two halves; below -9 it takes exp(x) for exp(x) / (1 + exp(x)).
+# Source:   Eigen/src/Core/functors/UnaryFunctors.h, scalar_logistic_op<float>: a rational function moved up by 0.5,
+#           whose result near 0 is a difference of two halves; below -9 it takes exp(x) for exp(x) / (1 + exp(x)).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -30,7 +30,8 @@ int main() {
     worst_written_out = std::fmax(worst_written_out, units(written_out[0], x));
     if (units(out[0], x) > worst) worst = units(out[0], x), where = x;
   }
-  std::printf("units in the last place: logistic %.0f at %.4f, 1 / (1 + exp(-x)) %.0f\n", worst, where, worst_written_out);
+  std::printf("units in the last place: logistic %.0f at %.4f, 1 / (1 + exp(-x)) %.0f\n",
+              worst, where, worst_written_out);
   return worst > 4000 && worst_written_out < 4 ? 0 : 1;
 }
 EOF

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Package:  gguf 0.17.1 with numpy 2.2.6
-# Happens:  Q8_0, the format of eight bits, is exact to 0.4 % for weights of ordinary size, 1.8 % for weights within 1e-4,
-#           22 % within 1e-5, where Q4_0 with its four bits is three times better, and all zeros within 3e-6.
-# Expected: The same relative error at any scale, since every block of 32 weights has a scale of its own. RWKV's training
-#           code starts the embedding within plus and minus the learning rate, such as 1e-4.
+# Happens:  Q8_0, the format of eight bits, is exact to 0.4 % for weights of ordinary size, 1.8 % for weights within
+#           1e-4, 22 % within 1e-5, where Q4_0 with its four bits is three times better, and all zeros within 3e-6.
+# Expected: The same relative error at any scale, since every block of 32 weights has a scale of its own. RWKV's
+#           training code starts the embedding within plus and minus the learning rate, such as 1e-4.
 # Source:   gguf/quants.py, class Q8_0: the scale, max|w| / 127, is stored as float16, whose numbers end at 6e-8. Q4_0
 #           divides by 8 instead of 127, so its scales stay normal for longer. For the embedding: RWKV-LM,
 #           RWKV-v4neo/src/model.py, generate_init_weight.
