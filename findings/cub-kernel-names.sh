@@ -8,7 +8,7 @@
 #           it.
 # Source:   cub/util_namespace.cuh puts NV_TARGET_SM_INTEGER_LIST into an inline namespace. It is on purpose:
 #           https://nvidia.github.io/cccl/cub/developer/visibility.html ("Incorporating GPU architectures into symbol
-#           names"). It reaches the user's own kernels as well, which that page does not say.
+#           names").
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

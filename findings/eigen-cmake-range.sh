@@ -2,8 +2,9 @@
 # Package:  Eigen 3.4.0 and 3.4.1 (cmeel-eigen), with CMake 3.31.6
 # Happens:  find_package(Eigen3 3.4...5), which says "3.4 up to 5", finds Eigen 3.4.1 and refuses 3.4.0, the lower end
 #           of the range. find_package(Eigen3 3.4) finds both.
-# Expected: 3.4.0 lies in the range. The range is the way to accept Eigen 5, which the plain 3.4 refuses (see the reports
-#           below); so no single call with a version takes both 5.0 and 3.4.0, which many Linux distributions have.
+# Expected: 3.4.0 lies in the range. The range is the way to accept Eigen 5, which the plain 3.4 refuses (see the
+#           reports below); so no single call with a version takes both 5.0 and 3.4.0, which many Linux distributions
+#           have.
 # Source:   Eigen3ConfigVersion.cmake of 3.4.0 is CMake's SameMajorVersion: "both endpoints of the range must have the
 #           expected major version"; 3.4.1 ships a file of its own, with "3...5 matches 3.0.0.0 to <6.0.0.0" among its
 #           comments. Projects that met it with Eigen 5: https://github.com/yixuan/LBFGSpp/pull/48,

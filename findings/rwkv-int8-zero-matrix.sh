@@ -3,9 +3,9 @@
 # Happens:  With the strategy "cpu fp32i8" a model gives NaN for every logit if one of its matrices is zero; with "cpu
 #           fp32" the same file gives finite logits.
 # Expected: Zero is the easiest matrix to store in eight bits. It is not rare: the official training code starts
-#           att.output, ffn.value and others at zero, so the first checkpoint of every training has some.
+#           att.output, ffn.value and others at zero, so the first checkpoint of such a training has some.
 # Source:   rwkv/model.py, the branch for torch.uint8: it divides by w[x+'_rx'], the maximum of each column after the
-#           minimum was taken off, which is 0 for constant columns: 0 / 0. RWKV-LM, RWKV-v4neo/src/model.py,
+#           minimum was taken off, which is 0 for a zero matrix: 0 / 0. RWKV-LM, RWKV-v4neo/src/model.py,
 #           generate_init_weight: scale = 0 for ".att.output.", ".ffn.value." and others.
 set -euo pipefail
 work=$(mktemp -d)

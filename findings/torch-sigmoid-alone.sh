@@ -6,7 +6,7 @@
 #           shorter array, are otherwise not those of the model that reads the prompt at once, bit for bit.
 # Source:   ATen/native/cpu/UnaryOpsKernel.cpp, sigmoid_kernel, gives cpu_kernel_vec two functions: 1 / (1 +
 #           std::exp(-a)) for elements that fill no vector, and (1 + exp(-a)).reciprocal() with the exponential of Sleef
-#           for vectors. exp, tanh and the others go through one function of a vector library for any length.
+#           for vectors. exp, tanh, log and rsqrt go through ATen/cpu/vml.h, one function for any length.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

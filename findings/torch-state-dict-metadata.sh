@@ -6,9 +6,10 @@
 #           strict mode.
 # Expected: A mapping of names to tensors is its items: an equal copy of it saves to an equal pickle and loads alike. A
 #           reader of such files that knows dictionaries, tensors and numbers meets an object with a state.
-# Source:   torch/nn/modules/module.py: state_dict sets destination._metadata, load_state_dict reads it with
-#           getattr(..., None); torch/nn/modules/batchnorm.py, _load_from_state_dict, takes a missing version for an old
-#           file.
+# Source:   The documentation of Module._version in torch/nn/modules/module.py: the version number "will be saved as in
+#           the attribute `_metadata` of the returned state dict, and thus pickled". state_dict sets
+#           destination._metadata, load_state_dict reads it with getattr(..., None); torch/nn/modules/batchnorm.py,
+#           _load_from_state_dict, takes a missing version for an old file.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

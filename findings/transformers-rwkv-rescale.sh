@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Package:  transformers 4.57.1 with torch 2.9.1 and numpy 2.2.6
 # Happens:  One forward pass in eval mode changes the weights of an RWKV model: those of attention.output and
-#           feed_forward.value are halved every rescale_every layers, in place. save_pretrained then writes the halved
-#           ones; a model loaded from that file halves them once more and gives other logits.
+#           feed_forward.value are halved every rescale_every layers (6 by default), in place. save_pretrained then
+#           writes the halved ones; a model loaded from that file halves them once more and gives other logits.
 # Expected: Evaluating leaves a model as it was, and saving and loading gives the same model. Loading, a look at the
 #           loss, saving (after a conversion, a merge or a quantisation) loses the model; each round halves again.
 # Source:   transformers/models/rwkv/modeling_rwkv.py: RwkvModel._rescale_layers, "Layers should be rescaled for
