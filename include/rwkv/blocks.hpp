@@ -10,6 +10,7 @@
 #include "rwkv/block/token_shift.hpp"
 #include "rwkv/block/wkv_state.hpp"
 #include "rwkv/cell/wkv4.hpp"
+#include "rwkv/cell/wkv5.hpp"
 #include "rwkv/cell/wkv7.hpp"
 #include "rwkv/core/dual.hpp"
 #include "rwkv/core/random.hpp"

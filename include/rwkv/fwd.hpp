@@ -28,6 +28,7 @@ struct Dims;
 
 // Recurrences, and the versions built on them.
 struct WKV4;
+struct WKV5;
 struct WKV7;
 struct V4;
 

@@ -1,5 +1,5 @@
-// error: rwkv: recur_back takes one operand for each input of the recurrence, then cot(...) of its output, then one output
-// for each input
+// error: rwkv: recur_back takes one operand for each input of the recurrence, one shared(...) for each shared vector, then
+// cot(...) of its output, then one output for each input and each shared vector
 #include <rwkv/blocks.hpp>
 
 using namespace rwkv;

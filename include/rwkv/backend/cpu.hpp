@@ -195,14 +195,15 @@ class Cpu {
   }
 
   template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
-  void recur_back(Arena scratch, Schedule schedule, C cell, Extent<N>, Mat<const T, F> first, Mat<const T, L> dlast,
-                  Mat<T, M> dfirst, const Op&... ops) {
+  void recur_back(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<const T, F> first,
+                  Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
-    if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+    if (!dry) detail::check_recur_back<C>(length, first, dlast, dfirst, ops...);
     const auto run = [this](Index tiles, Index work, TileBody body) {
       over(tiles, work, state_updates_worth_a_fork, body);
     };
-    recur_back_lanes(run, scratch, dry, schedule, cell, first, dlast, dfirst, ops...);
+    if constexpr (RowCell<C>) recur_back_heads(run, scratch, dry, cell, length, first, dlast, dfirst, ops...);
+    else recur_back_lanes(run, scratch, dry, schedule, cell, first, dlast, dfirst, ops...);
   }
 
  private:

@@ -191,7 +191,7 @@ class BasicCuda {
   void recur_back(Arena scratch, Schedule schedule, C cell, Extent<N> length, Mat<const T, F> first,
                   Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
-    if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+    if (!dry) detail::check_recur_back<C>(length, first, dlast, dfirst, ops...);
     gpu::recur_back(*stream_, dry, scratch, schedule, cell, length, first, dlast, dfirst, ops...);
   }
 

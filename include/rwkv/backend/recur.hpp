@@ -22,9 +22,6 @@ struct Scan {
   Index chunk = 128;
 };
 
-/// The longest head a row cell runs with when the head size is not static.
-inline constexpr Index max_head_size = 256;
-
 namespace detail {
 
 template <class Op>
@@ -32,17 +29,33 @@ inline constexpr bool is_shared = false;
 template <class Op>
 inline constexpr bool is_shared<arg::Shared<Op>> = true;
 
-/// The vectors shared by the lanes of a head, at one token.
-template <class R, class T, std::size_t Count>
+/// The vectors shared by the lanes of a head, at one token; each has a number type of its own.
+template <class R, class... T>
 struct SharedVectors {
-  const T* vectors[Count];
-  RWKV_HD R operator()(int vector, Index n) const { return R(widen<typename R::scalar>(vectors[vector][n])); }
+  RWKV_HD R operator()(int, Index) const { return R(0); }
 };
-
-template <class C>
-constexpr std::size_t shared_count() {
-  if constexpr (RowCell<C>) return C::shared.size();
-  else return 0;
+template <class R, class T, class... Rest>
+struct SharedVectors<R, T, Rest...> {
+  const T* first;
+  SharedVectors<R, Rest...> rest;
+  RWKV_HD R operator()(int vector, Index n) const {
+    return vector == 0 ? R(widen<typename R::scalar>(first[n])) : rest(vector - 1, n);
+  }
+};
+template <class R, class T, class... Rest>
+RWKV_HD SharedVectors<R, T, Rest...> in_front(const T* first, const SharedVectors<R, Rest...>& rest) {
+  return {first, rest};
+}
+/// The vectors of the `shared` operands at the token (b, t); `begin` is the first channel of the head.
+template <class R>
+RWKV_HD SharedVectors<R> vectors_of_head(Index, Index, Index) {
+  return {};
+}
+template <class R, class Op, class... Rest>
+RWKV_HD auto vectors_of_head(Index begin, Index b, Index t, const Op& op, const Rest&... rest) {
+  const auto behind = vectors_of_head<R>(begin, b, t, rest...);
+  if constexpr (is_shared<Op>) return in_front(op.row(b, t) + begin, behind);
+  else return behind;
 }
 
 /// How many numbers of state a lane of `C` has; in a row cell, the head size.
@@ -74,18 +87,19 @@ consteval bool explain_recur() {
   return true;
 }
 
+/// Checks that heads of `length` make up the width.
+inline void check_heads(Index length, Index width) {
+  expects(length > 0 && length <= max_head_size, "rwkv: a head size must be in [1, ", max_head_size, "], not ", length);
+  expects(width % length == 0, "rwkv: a width of ", width, " does not divide into heads of ", length);
+}
+
 /// Checks the arguments of recur: the head size divides the width, the state fits, the operands cover the output.
 template <class C, class T, Index M, class... Op>
 void check_recur(Index length, const Mat<T, M>& state, const Op&... ops) {
   const auto y = written(ops...);
-  const Index head = RowCell<C> ? length : Index(y.width);
-  if constexpr (RowCell<C>) {
-    expects(length > 0 && length <= max_head_size, "rwkv: a head size must be in [1, ", max_head_size, "], not ",
-            length);
-    expects(y.width % length == 0, "rwkv: a width of ", Index(y.width), " does not divide into heads of ", length);
-  }
+  if constexpr (RowCell<C>) check_heads(length, y.width);
   const Index got[] = {state.rows, state.cols};
-  const Index want[] = {y.batch, head == 0 ? 0 : y.width / head * lane_state_size<C>(length) * head};
+  const Index want[] = {y.batch, y.width * lane_state_size<C>(length)};
   asserts(got[0] == want[0] && got[1] == want[1], "rwkv: the state of a recurrence has shape ", std::span(got),
           ", the sequence needs ", std::span(want));
   (check_operand(ops, y.batch, y.time, y.width), ...);
@@ -95,7 +109,6 @@ void check_recur(Index length, const Mat<T, M>& state, const Op&... ops) {
 template <class R, class C, Index N, class Used>
 struct Lanes {
   static constexpr std::size_t own = input_count<C>;
-  static constexpr std::size_t shared = shared_count<C>();
   static constexpr Index capacity = RowCell<C> && N == dyn ? max_head_size : lane_state_size<C>(N);
 
   Index first;  ///< channel of the first lane
@@ -126,9 +139,7 @@ struct Lanes {
     R x[own];
     load_inputs(x, order, b, t, ops...);
     if constexpr (RowCell<C>) {
-      SharedVectors<R, typename decltype(written(ops...))::element, shared> vectors;
-      (load_shared<Nth>(vectors, head * length, b, t, ops), ...);
-      const R y = C::step(LaneState<R, N>{state, length}, x, vectors);
+      const R y = C::step(LaneState<R, N>{state, length}, x, vectors_of_head<R>(head * length, b, t, ops...));
       (store_output(y, b, t, ops), ...);
     } else {
       const R y = C::step(state, x);
@@ -140,10 +151,6 @@ struct Lanes {
   template <std::size_t Nth, class Op>
   RWKV_HD void load_input(R (&x)[own], Index b, Index t, const Op& op) const {
     if constexpr (Nth < own) x[Nth] = load<R>(op.row(b, t) + first, used);
-  }
-  template <std::size_t Nth, class H, class Op>
-  RWKV_HD static void load_shared(H& head, Index head_begin, Index b, Index t, const Op& op) {
-    if constexpr (is_shared<Op>) head.vectors[Nth - own] = op.row(b, t) + head_begin;
   }
   template <class Op>
   RWKV_HD void store_output(R y, Index b, Index t, const Op& op) const {

@@ -14,31 +14,36 @@ inline constexpr Index back_stretch = 64;
 
 namespace detail {
 
+/// The order of operands: per-lane inputs, shared vectors, the cotangent, an output for each input and each vector.
 template <class C, class... Op, std::size_t... Nth>
 consteval bool back_operands_in_order(std::index_sequence<Nth...>) {
-  constexpr std::size_t inputs = input_count<C>;
-  return ((Nth < inputs ? !is_output<Op> && !is_cot<Op> : Nth == inputs ? is_cot<Op> : is_output<Op>)&&...);
+  constexpr std::size_t own = input_count<C>, inputs = own + shared_count<C>();
+  return ((Nth < own       ? !is_shared<Op> && !is_output<Op> && !is_cot<Op>
+           : Nth < inputs  ? is_shared<Op>
+           : Nth == inputs ? is_cot<Op>
+                           : is_output<Op>)&&...);
 }
 template <class Schedule, class C, class... Op>
 consteval bool explain_recur_back() {
   static_assert(explain_recurrence<C>());
-  static_assert(!RowCell<C>, "rwkv: recur_back takes channel cells; a row cell has no adjoint yet");
   static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
                 "rwkv: Scan needs a recurrence with lift, compose and enter");
-  constexpr bool complete = RowCell<C> || sizeof...(Op) == 2 * input_count<C> + 1;
-  static_assert(
-      complete,
-      "rwkv: recur_back takes one operand for each input of the recurrence, then cot(...) of its output, then "
-      "one output for each input");
-  static_assert(!complete || RowCell<C> || back_operands_in_order<C, Op...>(std::index_sequence_for<Op...>()),
-                "rwkv: the operands of recur_back are the recurrence's inputs, then cot(...), then the outputs");
+  constexpr bool complete = sizeof...(Op) == 2 * (input_count<C> + shared_count<C>()) + 1;
+  static_assert(complete,
+                "rwkv: recur_back takes one operand for each input of the recurrence, one shared(...) for each shared "
+                "vector, then cot(...) of its output, then one output for each input and each shared vector");
+  static_assert(!complete || back_operands_in_order<C, Op...>(std::index_sequence_for<Op...>()),
+                "rwkv: the operands of recur_back are the recurrence's own inputs, its shared(...) vectors, cot(...), "
+                "then the outputs in the order of the inputs");
   return true;
 }
 
 template <class C, class T, class U, class V, Index N, Index M, Index K, class... Op>
-void check_recur_back(const Mat<T, N>& first, const Mat<U, M>& dlast, const Mat<V, K>& dfirst, const Op&... ops) {
+void check_recur_back(Index length, const Mat<T, N>& first, const Mat<U, M>& dlast, const Mat<V, K>& dfirst,
+                      const Op&... ops) {
   const auto y = written(ops...);
-  const Index want[] = {y.batch, C::state_size * y.width};
+  if constexpr (RowCell<C>) check_heads(length, y.width);
+  const Index want[] = {y.batch, lane_state_size<C>(length) * y.width};
   const auto check = [&](const auto& state) {
     const Index got[] = {state.rows, state.cols};
     asserts(got[0] == want[0] && got[1] == want[1], "rwkv: the state of a recurrence has shape ", std::span(got),
@@ -81,6 +86,35 @@ RWKV_HD void load_inputs(R (&x)[input_count<C>], std::index_sequence<Nth...>, In
     if constexpr (N < input_count<C>) x[N] = load<R>(op.row(b, t) + lane, used);
   };
   (read(std::integral_constant<std::size_t, Nth>{}, ops), ...);
+}
+
+/// The cotangent of the output at one token.
+template <class R, class Used, class... Op>
+RWKV_HD R load_cotangent(Index b, Index t, Index lane, Used used, const Op&... ops) {
+  R dy(0);
+  const auto read = [&](const auto& op) {
+    if constexpr (is_cot<std::remove_cvref_t<decltype(op)>>) dy = load<R>(op.row(b, t) + lane, used);
+  };
+  (read(ops), ...);
+  return dy;
+}
+
+/// Writes the gradients of a row cell at one token. First = 0: of its own inputs, at a lane; First = their number: of
+/// the shared vectors, at a component. gradient(i) is that of input i, shared vectors counted after own inputs.
+template <class C, std::size_t First, class Used, std::size_t... Nth, class F, class... Op>
+RWKV_HD void write_gradients(std::index_sequence<Nth...>, Index b, Index t, Index channel, Used used, const F& gradient,
+                             const Op&... ops) {
+  constexpr std::size_t own = input_count<C>, inputs = own + shared_count<C>();
+  const auto write = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, const auto& op) {
+    using Operand = std::remove_cvref_t<decltype(op)>;
+    if constexpr (N > inputs && (N - inputs - 1 < own) == (First == 0)) {
+      const auto value = gradient(N - inputs - 1);
+      Slot<std::remove_const_t<decltype(value)>, Operand, Used> slot(op, b, t, channel, used);
+      slot.value = value;
+      slot.finish();
+    }
+  };
+  (write(std::integral_constant<std::size_t, Nth>{}, ops), ...);
 }
 
 /// The state before each of the tokens [begin, end), at most back_stretch of them.

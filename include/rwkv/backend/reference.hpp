@@ -126,15 +126,80 @@ class Reference {
 
   /// Always the adjoint from dual numbers, never a hand-written one. Keeps the states of the whole sequence.
   template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
-  void recur_back(Arena scratch, Schedule, C, Extent<N>, Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst,
-                  const Op&... ops) {
+  void recur_back(Arena scratch, Schedule, C cell, Extent<N> length, Mat<const T, F> first, Mat<const T, L> dlast,
+                  Mat<T, M> dfirst, const Op&... ops) {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
+    if constexpr (RowCell<C>) return recur_back_heads(scratch, cell, length, first, dlast, dfirst, ops...);
+    else return recur_back_channels(scratch, cell, first, dlast, dfirst, ops...);
+  }
+
+ private:
+  /// A row cell, head by head: the states of all lanes before every token, then token after token from the last.
+  template <class C, Index N, class T, Index F, Index L, Index M, class... Op>
+  void recur_back_heads(Arena scratch, C, Extent<N> length, Mat<const T, F> first, Mat<const T, L> dlast,
+                        Mat<T, M> dfirst, const Op&... ops) {
+    using R = One<T>;
+    constexpr auto order = std::index_sequence_for<Op...>();
+    constexpr auto all = detail::AllLanes{};
+    constexpr std::size_t own = input_count<C>, vectors = detail::shared_count<C>();
+    const auto y = detail::written(ops...);
+    const Index size = length, numbers = size * size;
+    R* states = scratch.take<R>((y.time + 1) * numbers);  // [time, lane, component]
+    R* dstate = scratch.take<R>(numbers);
+    R* dshared = scratch.take<R>(static_cast<Index>(vectors) * size);
+    if (dry) return;
+    detail::check_recur_back<C>(length, first, dlast, dfirst, ops...);
+    for (Index b = 0; b < y.batch; ++b) {
+      for (Index begin = 0; begin < y.width; begin += size) {
+        const auto number = [&](auto* of_sequence, Index lane, Index n) -> auto& {
+          return of_sequence[begin * size + n * size + lane];
+        };
+        for (Index lane = 0; lane < size; ++lane) {
+          R x[own];
+          for (Index n = 0; n < size; ++n) states[lane * size + n] = R(number(first.row(b), lane, n));
+          for (Index n = 0; n < size; ++n) dstate[lane * size + n] = R(number(dlast.row(b), lane, n));
+          for (Index t = 0; t < y.time; ++t) {
+            R* const now = states + (t + 1) * numbers + lane * size;
+            std::copy(now - numbers, now - numbers + size, now);
+            detail::load_inputs<C>(x, order, b, t, begin + lane, all, ops...);
+            C::step(LaneState<R, N>{now, length}, x, detail::vectors_of_head<R>(begin, b, t, ops...));
+          }
+        }
+        for (Index t = y.time; t-- > 0;) {
+          std::fill_n(dshared, static_cast<Index>(vectors) * size, R(0));
+          const auto head = detail::vectors_of_head<R>(begin, b, t, ops...);
+          for (Index lane = 0; lane < size; ++lane) {
+            R x[own], dx[own];
+            detail::load_inputs<C>(x, order, b, t, begin + lane, all, ops...);
+            derived_step_back<C>(LaneState<const R, N>{states + t * numbers + lane * size, length}, x, head,
+                                 detail::load_cotangent<R>(b, t, begin + lane, all, ops...),
+                                 LaneState<R, N>{dstate + lane * size, length}, dx,
+                                 [&](int vector, Index n, R add) { dshared[vector * size + n] += add; });
+            detail::write_gradients<C, 0>(
+                order, b, t, begin + lane, all, [&](std::size_t i) { return dx[i]; }, ops...);
+          }
+          for (Index n = 0; n < size; ++n) {
+            detail::write_gradients<C, own>(
+                order, b, t, begin + n, all,
+                [&](std::size_t i) { return dshared[static_cast<Index>(i - own) * size + n]; }, ops...);
+          }
+        }
+        for (Index lane = 0; lane < size; ++lane) {
+          for (Index n = 0; n < size; ++n) number(dfirst.row(b), lane, n) = dstate[lane * size + n].v;
+        }
+      }
+    }
+  }
+
+  template <class C, class T, Index F, Index L, Index M, class... Op>
+  void recur_back_channels(Arena scratch, C, Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst,
+                           const Op&... ops) {
     using R = One<T>;
     constexpr auto states = static_cast<std::size_t>(C::state_size);
     const auto y = detail::written(ops...);
     auto* before = scratch.take<std::array<R, states>>(y.time + 1);
     if (dry) return;
-    detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+    detail::check_recur_back<C>(C::state_size, first, dlast, dfirst, ops...);
     for (Index b = 0; b < y.batch; ++b) {
       for (Index lane = 0; lane < y.width; ++lane) {
         R state[states], dstate[states], x[input_count<C>], sums[detail::sum_count<Op...> + 1];
@@ -156,7 +221,6 @@ class Reference {
     }
   }
 
- private:
   /// The cell with its hand-written adjoint hidden.
   template <class C>
   struct Derived {

@@ -28,6 +28,9 @@ struct LaneState {
   RWKV_HD constexpr R& operator[](Index n) const { return data[n]; }
 };
 
+/// The longest head a row cell runs with when the head size is not static.
+inline constexpr Index max_head_size = 256;
+
 template <class C>
 inline constexpr std::size_t input_count = C::inputs.size();
 
@@ -38,6 +41,12 @@ concept RowCell = requires {
 };
 
 namespace detail {
+
+template <class C>
+constexpr std::size_t shared_count() {
+  if constexpr (RowCell<C>) return C::shared.size();
+  else return 0;
+}
 
 /// A stand-in for the shared vectors of a head in concept checks.
 template <class R>
@@ -76,6 +85,10 @@ concept Composes = ChannelSteps<C, R> && requires(R (&state)[C::state_size], con
 };
 
 }  // namespace detail
+
+/// How the state of a row cell passes from one token to the next, S -> S D + ... : what time-parallel forms rest on.
+struct Diagonal {};             ///< D is diagonal (RWKV-5 and 6)
+struct DiagonalPlusRankOne {};  ///< D is diagonal plus a product of two vectors (RWKV-7)
 
 /// Named inputs and a step. `init` and `state_size` belong to channel cells; the state of a row cell starts at zero.
 template <class C>

@@ -44,6 +44,67 @@ RWKV_HD void step_back(const R (&before)[States], const R (&x)[Inputs], R dy, R 
   else derived_step_back<C>(before, x, dy, dstate, dx);
 }
 
+/// A row cell with a hand-written adjoint of its step:
+///
+///     template <class R, class Before, class Head, class State, class Add>
+///     static void step_back(Before before, const R (&x)[inputs], const Head& head, R dy, State dstate,
+///                           R (&dx)[inputs], const Add& dhead)
+///
+/// as above, for one lane. dhead(vector, n, number) adds the lane's part to the cotangent of component n of a shared
+/// vector; the lanes of the head are summed by the caller.
+template <class C, class R = One<double>>
+concept HasRowAdjoint = RowCell<C> &&
+    requires(LaneState<const R> before, const R (&x)[input_count<C>], detail::HeadArchetype<R> head, R dy,
+             LaneState<R> dstate, R (&dx)[input_count<C>]) {
+  C::step_back(before, x, head, dy, dstate, dx, [](int, Index, R) {});
+};
+
+namespace detail {
+/// Room for the state of a lane: its size where that is static.
+template <class State>
+inline constexpr Index lane_capacity = max_head_size;
+template <class R, Index N>
+inline constexpr Index lane_capacity<LaneState<R, N>> = N == dyn ? max_head_size : N;
+}  // namespace detail
+
+/// The adjoint of a step of a row cell, derived: an evaluation on dual numbers for every number of state, input and
+/// component of a shared vector. So it costs as many steps; a cell that is trained for long deserves a step_back.
+template <RowCell C, class R, class Before, class Head, class State, std::size_t Inputs, class Add>
+RWKV_HD void derived_step_back(Before before, const R (&x)[Inputs], const Head& head, R dy, State dstate,
+                               R (&dx)[Inputs], const Add& dhead) {
+  using D = Dual<R, 1>;
+  const Index size = before.size;
+  D state[detail::lane_capacity<State>];
+  R front[detail::lane_capacity<State>];
+  // The derivative of the step in the direction of one number, paired with the cotangents.
+  const auto along = [&](Index of_state, int of_input, int of_vector, Index component) {
+    D inputs[Inputs];
+    for (Index n = 0; n < size; ++n) state[n] = D::variable(before[n], n == of_state ? 0 : 1);
+    for (int i = 0; i < static_cast<int>(Inputs); ++i) inputs[i] = D::variable(x[i], i == of_input ? 0 : 1);
+    const auto dual_head = [&](int vector, Index n) {
+      return D::variable(head(vector, n), vector == of_vector && n == component ? 0 : 1);
+    };
+    const D y = C::step(LaneState<D>{state, size}, static_cast<const D(&)[Inputs]>(inputs), dual_head);
+    R sum = dy * y.direction[0];
+    for (Index n = 0; n < size; ++n) sum += dstate[n] * state[n].direction[0];
+    return sum;
+  };
+  for (Index n = 0; n < size; ++n) front[n] = along(n, -1, -1, 0);
+  for (int i = 0; i < static_cast<int>(Inputs); ++i) dx[i] = along(-1, i, -1, 0);
+  for (int vector = 0; vector < static_cast<int>(C::shared.size()); ++vector) {
+    for (Index n = 0; n < size; ++n) dhead(vector, n, along(-1, -1, vector, n));
+  }
+  for (Index n = 0; n < size; ++n) dstate[n] = front[n];
+}
+
+/// The adjoint of a step of a row cell: hand-written if the cell has it, otherwise derived.
+template <RowCell C, class R, class Before, class Head, class State, std::size_t Inputs, class Add>
+RWKV_HD void step_back(Before before, const R (&x)[Inputs], const Head& head, R dy, State dstate, R (&dx)[Inputs],
+                       const Add& dhead) {
+  if constexpr (HasRowAdjoint<C, R>) C::step_back(before, x, head, dy, dstate, dx, dhead);
+  else derived_step_back<C>(before, x, head, dy, dstate, dx, dhead);
+}
+
 /// A channel cell that has the adjoint of a whole stretch of time, in fewer numbers than a full matrix (StretchBack):
 ///
 ///     template <class R> struct Back {

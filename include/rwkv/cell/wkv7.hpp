@@ -14,10 +14,11 @@ inline namespace RWKV_ABI {
 struct WKV7 {
   static constexpr auto inputs = Inputs{"value"};
   static constexpr auto shared = Inputs{"receptance", "decay", "key", "a", "b"};
+  enum { receptance, decay, key, a, b };
+  using transition = DiagonalPlusRankOne;
 
   template <class R, class State, class Head>
   RWKV_HD static R step(State state, const R (&x)[1], const Head& head) {
-    enum { receptance, decay, key, a, b };
     const Index size = state.size;
     R removed = R(0);
     RWKV_UNROLL_HEAD for (Index n = 0; n < size; ++n) removed += state[n] * head(a, n);
@@ -27,6 +28,31 @@ struct WKV7 {
       y += state[n] * head(receptance, n);
     }
     return y;
+  }
+
+  /// With c the cotangent of the state after the step, that of y included: c_n = dstate_n + dy r_n.
+  template <class R, class Before, class Head, class State, class Add>
+  RWKV_HD static void step_back(Before before, const R (&x)[1], const Head& head, R dy, State dstate, R (&dx)[1],
+                                const Add& dhead) {
+    const Index size = dstate.size;
+    const R v = x[0];
+    R removed = R(0), dremoved = R(0);
+    RWKV_UNROLL_HEAD for (Index n = 0; n < size; ++n) {
+      removed += before[n] * head(a, n);
+      dremoved += (dstate[n] + dy * head(receptance, n)) * head(b, n);
+    }
+    R dv = R(0);
+    RWKV_UNROLL_HEAD for (Index n = 0; n < size; ++n) {
+      const R s = before[n], c = dstate[n] + dy * head(receptance, n);
+      dhead(receptance, n, dy * (s * head(decay, n) + removed * head(b, n) + v * head(key, n)));
+      dhead(decay, n, c * s);
+      dhead(key, n, c * v);
+      dhead(a, n, dremoved * s);
+      dhead(b, n, c * removed);
+      dv += c * head(key, n);
+      dstate[n] = c * head(decay, n) + dremoved * head(a, n);
+    }
+    dx[0] = dv;
   }
 };
 

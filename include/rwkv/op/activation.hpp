@@ -58,6 +58,22 @@ struct NegativeExp {
   }
 };
 
+/// y = exp(-exp(x)): the decay of RWKV-5 and 6 from the stored time_decay. A row program.
+struct ExpNegativeExp {
+  template <class R>
+  RWKV_HD void map(R x, R& y) const {
+    y = exp(-exp(x));
+  }
+};
+
+/// y = x g sigmoid(g), the gate of RWKV-5 and 6. A row program.
+struct SiluGate {
+  template <class R>
+  RWKV_HD void map(R g, R x, R& y) const {
+    y = g * sigmoid(g) * x;
+  }
+};
+
 /// y = a + b, the residual sum. A row program.
 struct Sum {
   template <class R>

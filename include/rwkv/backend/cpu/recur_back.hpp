@@ -190,6 +190,112 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
   if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, chunks * batch, ops...);
 }
 
+/// Tokens between two states that the adjoint of a row cell keeps from its way forwards.
+inline constexpr Index head_stretch = 32;
+/// Heads whose scratch exists at the same time.
+inline constexpr Index heads_together = 64;
+
+/// Runs the adjoint of a row cell. A tile is a head of a sequence, because the lanes of a head add to the same
+/// cotangents. On the way forwards it keeps the state in front of every stretch of tokens; on the way backwards it
+/// recomputes the states inside a stretch.
+template <class Run, class C, Index N, class T, Index F, Index L, Index M, class... Op>
+void recur_back_heads(const Run& run, Arena scratch, bool dry, C, Extent<N> length, Mat<const T, F> first,
+                      Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
+  using R = Widest<T>;
+  constexpr auto order = std::index_sequence_for<Op...>();
+  constexpr std::size_t own = input_count<C>;
+  constexpr Index vectors = detail::shared_count<C>();
+  const auto y = detail::written(ops...);
+  const Index batch = y.batch, time = y.time, width = y.width, size = length;
+  const Index heads = size > 0 ? width / size : 0, tiles = batch * heads, together = std::min(tiles, heads_together);
+  const Index stretches = std::max<Index>(1, (time + head_stretch - 1) / head_stretch);
+  const Index state = (size + R::size - 1) / R::size * size;  // [pack, component]
+  const Index room = (stretches + head_stretch + 1) * state + vectors * size;
+  const Index sums = static_cast<Index>(detail::sum_count<Op...>) * width;
+  R* rooms = scratch.take<R>(together * room);
+  T* partial = scratch.take<T>(batch * sums);
+  if (dry) return;
+  std::fill_n(partial, batch * sums, T(0));
+
+  const auto retreat = [&](Index tile, R* marks, const auto&... to) {
+    R* const inside = marks + stretches * state;  // the states before the tokens of a stretch
+    R* const dstate = inside + head_stretch * state;
+    R* const dshared = dstate + state;
+    const Index b = tile / heads, begin = tile % heads * size;
+    // Calls visit(place of its state, its first lane, lanes in use) for the packs of lanes.
+    const auto each_pack = [&](const auto& visit) {
+      Index lane = 0;
+      for (; lane + R::size <= size; lane += R::size) visit(lane / R::size * size, lane, detail::AllLanes{});
+      if (lane < size) visit(lane / R::size * size, lane, static_cast<int>(size - lane));
+    };
+    const auto advance = [&](R* now, Index lane, auto used, Index t) {
+      R x[own];
+      detail::load_inputs<C>(x, order, b, t, begin + lane, used, to...);
+      C::step(LaneState<R, N>{now, length}, x, detail::vectors_of_head<R>(begin, b, t, to...));
+    };
+    const auto end_of = [&](Index stretch) { return std::min(time, (stretch + 1) * head_stretch); };
+
+    each_pack([&](Index place, Index lane, auto used) {
+      const Index at = begin * size + lane;
+      R* const now = inside + place;
+      for (Index n = 0; n < size; ++n) {
+        now[n] = detail::load<R>(first.row(b) + at + n * size, used);
+        dstate[place + n] = detail::load<R>(dlast.row(b) + at + n * size, used);
+      }
+      for (Index s = 0; s < stretches; ++s) {
+        std::copy_n(now, size, marks + s * state + place);
+        for (Index t = s * head_stretch; s + 1 < stretches && t < end_of(s); ++t) advance(now, lane, used, t);
+      }
+    });
+    for (Index s = stretches; s-- > 0;) {
+      const Index from = s * head_stretch;
+      each_pack([&](Index place, Index lane, auto used) {
+        std::copy_n(marks + s * state + place, size, inside + place);
+        for (Index t = from; t + 1 < end_of(s); ++t) {
+          R* const before = inside + (t - from) * state + place;
+          std::copy_n(before, size, before + state);
+          advance(before + state, lane, used, t);
+        }
+      });
+      for (Index t = end_of(s); t-- > from;) {
+        std::fill_n(dshared, vectors * size, R(0));
+        const auto head = detail::vectors_of_head<R>(begin, b, t, to...);
+        each_pack([&](Index place, Index lane, auto used) {
+          R x[own], dx[own];
+          detail::load_inputs<C>(x, order, b, t, begin + lane, used, to...);
+          step_back<C>(LaneState<const R, N>{inside + (t - from) * state + place, length}, x, head,
+                       detail::load_cotangent<R>(b, t, begin + lane, used, to...),
+                       LaneState<R, N>{dstate + place, length}, dx,
+                       [&](int vector, Index n, R add) { dshared[vector * size + n] += detail::only(add, used); });
+          detail::write_gradients<C, 0>(
+              order, b, t, begin + lane, used, [&](std::size_t i) { return dx[i]; }, to...);
+        });
+        for (Index n = 0; n < size; ++n) {
+          const auto gradient = [&](std::size_t i) {
+            return One<T>(sum_lanes(dshared[static_cast<Index>(i - own) * size + n]));
+          };
+          detail::write_gradients<C, own>(order, b, t, begin + n, detail::AllLanes{}, gradient, to...);
+        }
+      }
+    }
+    each_pack([&](Index place, Index lane, auto used) {
+      for (Index n = 0; n < size; ++n) {
+        detail::store(dstate[place + n], dfirst.row(b) + begin * size + lane + n * size, used);
+      }
+    });
+  };
+
+  for (Index done = 0; done < tiles; done += together) {
+    const Index count = std::min(together, tiles - done);
+    run(count, count * time * size * size, [&](Index slot) {
+      partial_sums::with(
+          partial + (done + slot) / heads * sums, order,
+          [&](const auto&... to) { retreat(done + slot, rooms + slot * room, to...); }, ops...);
+    });
+  }
+  if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, batch, ops...);
+}
+
 }  // namespace RWKV_CPU_ABI
 }  // namespace RWKV_ABI
 }  // namespace rwkv

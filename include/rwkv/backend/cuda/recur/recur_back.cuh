@@ -1,5 +1,5 @@
 #pragma once
-/// The verb `recur_back`: token after token, or as a chained scan over time (scan_back.cuh).
+/// The verb `recur_back`: token after token, or as a chained scan over time (scan_back.cuh); heads in heads_back.cuh.
 ///
 /// serial_back_kernel: a thread takes a channel of a sequence; threads do not cooperate.
 /// 1. Forward through the sequence, keeping the state in front of every run of tokens in scratch memory.
@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "rwkv/backend/cuda/recur/heads_back.cuh"
 #include "rwkv/backend/cuda/recur/scan_back.cuh"
 
 namespace rwkv {
@@ -73,11 +74,11 @@ RWKV_KERNEL void __launch_bounds__(serial_threads, 1)
   partial.store(s, lane, sums);
 }
 
-/// The adjoint of a cell over sequences of at most `longest` tokens.
-template <class Schedule, class C, class T, class Sequences, class... Op>
-void recur_back_sequences(const CudaStream& stream, bool dry, Arena scratch, [[maybe_unused]] Schedule schedule, C,
-                          Sequences sequences, [[maybe_unused]] Index longest, Mat<const T> first, Mat<const T> dlast,
-                          Mat<T> dfirst, const Op&... ops) {
+/// The adjoint of a channel cell over sequences of at most `longest` tokens.
+template <class C, class Schedule, class T, class Sequences, class... Op>
+void recur_back_channels(const CudaStream& stream, bool dry, Arena scratch, [[maybe_unused]] Schedule schedule,
+                         Sequences sequences, [[maybe_unused]] Index longest, Mat<const T> first, Mat<const T> dlast,
+                         Mat<T> dfirst, const Op&... ops) {
   const Index width = detail::written(ops...).width;
   if constexpr (scans_back<C, T, Op...>() && !std::is_same_v<Schedule, Sequential>) {
     if (longest > chunk_of(schedule, sequences.count() * width, longest)) {
@@ -93,20 +94,32 @@ void recur_back_sequences(const CudaStream& stream, bool dry, Arena scratch, [[m
   add_partial(stream, partial, sequences.count(), ops...);
 }
 
+/// The adjoint of a cell over sequences of at most `longest` tokens.
+template <class Schedule, class C, class T, class Sequences, class... Op>
+void recur_back_sequences(const CudaStream& stream, bool dry, Arena scratch, [[maybe_unused]] Schedule schedule, C,
+                          [[maybe_unused]] Index length, Sequences sequences, [[maybe_unused]] Index longest,
+                          Mat<const T> first, Mat<const T> dlast, Mat<T> dfirst, const Op&... ops) {
+  if constexpr (RowCell<C>) {
+    return recur_back_heads<C>(stream, dry, scratch, sequences, length, first, dlast, dfirst, ops...);
+  } else {
+    recur_back_channels<C>(stream, dry, scratch, schedule, sequences, longest, first, dlast, dfirst, ops...);
+  }
+}
+
 /// The verb `recur_back`.
 template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
-void recur_back(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N>,
+void recur_back(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N> length,
                 Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
   static_assert(detail::explain_recur_back<Schedule, C, Op...>());
-  if (!dry) detail::check_recur_back<C>(first, dlast, dfirst, ops...);
+  if (!dry) detail::check_recur_back<C>(length, first, dlast, dfirst, ops...);
   const auto y = detail::written(ops...);
-  recur_back_sequences(stream, dry, scratch, schedule, cell, Whole{y.batch, y.time}, y.time, dynamic(first),
+  recur_back_sequences(stream, dry, scratch, schedule, cell, length, Whole{y.batch, y.time}, y.time, dynamic(first),
                        dynamic(dlast), dynamic(dfirst), ops...);
 }
 
 /// The verb `recur_back` over packed sequences; `starts` and shapes as in recur_packed.
 template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class I, class... Op>
-void recur_back_packed(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N>,
+void recur_back_packed(const CudaStream& stream, bool dry, Arena scratch, Schedule schedule, C cell, Extent<N> length,
                        Mat<const T, F> first, Mat<const T, L> dlast, Mat<T, M> dfirst, const I* starts,
                        const Op&... ops) {
   static_assert(detail::explain_recur_back<Schedule, C, Op...>());
@@ -118,9 +131,9 @@ void recur_back_packed(const CudaStream& stream, bool dry, Arena scratch, Schedu
     auto one_dfirst = dfirst;
     one_first.rows = one_dlast.rows = one_dfirst.rows = 1;
     check_one_row(y.batch);
-    detail::check_recur_back<C>(one_first, one_dlast, one_dfirst, ops...);
+    detail::check_recur_back<C>(length, one_first, one_dlast, one_dfirst, ops...);
   }
-  recur_back_sequences(stream, dry, scratch, schedule, cell, Packed<I>{starts, first.rows, y.time}, y.time,
+  recur_back_sequences(stream, dry, scratch, schedule, cell, length, Packed<I>{starts, first.rows, y.time}, y.time,
                        dynamic(first), dynamic(dlast), dynamic(dfirst), ops...);
 }
 

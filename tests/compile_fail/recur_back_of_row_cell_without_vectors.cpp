@@ -1,4 +1,5 @@
-// error: rwkv: recur_back takes channel cells; a row cell has no adjoint yet
+// error: rwkv: recur_back takes one operand for each input of the recurrence, one shared(...) for each shared vector, then
+// cot(...) of its output, then one output for each input and each shared vector
 #include <rwkv/blocks.hpp>
 
 using namespace rwkv;
