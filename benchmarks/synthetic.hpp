@@ -53,11 +53,8 @@ struct FillParameters {
       case Role::embedding: return fill_uniform(view.data, count, -1.0f, 1.0f, seed);
       case Role::head:
       case Role::matrix: return fill_uniform(view.data, count, -range, range, seed);
-      case Role::norm_scale: return fill_uniform(view.data, count, 0.5f, 1.5f, seed);
-      case Role::norm_shift: return fill_uniform(view.data, count, -0.1f, 0.1f, seed);
-      case Role::mix: return fill_uniform(view.data, count, 0.0f, 1.0f, seed);
-      case Role::decay: return fill_uniform(view.data, count, -5.0f, 1.0f, seed);
-      case Role::bonus: return fill_uniform(view.data, count, -1.0f, 1.0f, seed);
+      case Role::vector:
+        return fill_uniform(view.data, count, static_cast<float>(spec.least), static_cast<float>(spec.most), seed);
     }
   }
 };

@@ -4,8 +4,8 @@
 #include <span>
 
 #include "rwkv/backend/cuda/sample/sample.cuh"
-#include "rwkv/block/channel_mix_v4.hpp"
-#include "rwkv/block/time_mix_v4.hpp"
+#include "rwkv/block/channel_mix.hpp"
+#include "rwkv/block/time_mix.hpp"
 #include "rwkv/model/model.hpp"
 #include "suite.cuh"
 

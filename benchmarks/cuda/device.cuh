@@ -76,11 +76,7 @@ void fill_parameters(Net& net) {
       case Role::embedding: fill(-1, 1); break;
       case Role::head:
       case Role::matrix: fill(-range, range); break;
-      case Role::norm_scale: fill(0.5f, 1.5f); break;
-      case Role::norm_shift: fill(-0.1f, 0.1f); break;
-      case Role::mix: fill(0, 1); break;
-      case Role::decay: fill(-5, 1); break;
-      case Role::bonus: fill(-1, 1); break;
+      case Role::vector: fill(static_cast<float>(parameter.least), static_cast<float>(parameter.most)); break;
     }
   }
   net.device().sync();

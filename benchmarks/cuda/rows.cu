@@ -38,7 +38,7 @@ constexpr Index vocab = 50277;
 
 /// A tensor as the optimiser sees it.
 struct Tensor {
-  rwkv::Role role;
+  rwkv::ParameterTraits traits;
   Index rows, width;
 };
 
@@ -49,7 +49,7 @@ std::vector<Tensor> tensors_of_169m(const Cuda& be) {
   std::vector<Tensor> tensors;
   for (const auto& parameter : net.parameters()) {
     const Index width = parameter.shape.sizes[parameter.shape.rank - 1];
-    tensors.push_back({parameter.role, parameter.shape.count() / width, width});
+    tensors.push_back({parameter, parameter.shape.count() / width, width});
   }
   return tensors;
 }
@@ -71,9 +71,9 @@ void optimiser(Suite& suite) {
     using Update = rwkv::FlatRows<rwkv::AdamWUpdate, float, 4, 3>;
     std::vector<Update> updates;
     Index begin = 0;
-    for (const auto& [role, rows, width] : tensors) {
+    for (const auto& [traits, rows, width] : tensors) {
       float *const p_own = p.data() + begin, *const m_own = m.data() + begin, *const v_own = v.data() + begin;
-      updates.push_back({rwkv::AdamWUpdate(rwkv::AdamW{}, role, 1e-5, 10, 1),
+      updates.push_back({rwkv::AdamWUpdate(rwkv::AdamW{}, traits, 1e-5, 10, 1),
                          rows,
                          width,
                          {g.data() + begin, p_own, m_own, v_own},
@@ -89,7 +89,7 @@ void optimiser(Suite& suite) {
     const Numbers<float> g(be, count, -1, 1, 1);
     std::vector<rwkv::Mat<const float>> gradients;
     Index begin = 0;
-    for (const auto& [role, rows, width] : tensors) {
+    for (const auto& [traits, rows, width] : tensors) {
       gradients.push_back(rwkv::matrix(static_cast<const float*>(g.data() + begin), rows, width));
       begin += rows * width;
     }

@@ -3,8 +3,8 @@
 /// for training that multiplies in bf16.
 #include <chrono>
 
-#include "rwkv/block/channel_mix_v4.hpp"
-#include "rwkv/block/time_mix_v4.hpp"
+#include "rwkv/block/channel_mix.hpp"
+#include "rwkv/block/time_mix.hpp"
 #include "rwkv/model/model.hpp"
 #include "rwkv/train/trainer.hpp"
 #include "suite.cuh"

@@ -31,6 +31,7 @@ struct WKV4;
 struct WKV5;
 struct WKV7;
 struct V4;
+struct V5;
 
 // Backends.
 class Reference;

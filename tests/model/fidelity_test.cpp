@@ -22,6 +22,7 @@ std::vector<double> state_of(Context& context, const std::string& name) {
     if (name == "att_x" && tensor.ends_with("att.shift")) append(0, width);
     if (name == "ffn_x" && tensor.ends_with("ffn.shift")) append(0, width);
     if (tensor.ends_with("wkv")) {
+      if (name == "wkv") append(0, width);
       if (name == "aa") append(0, width / 3);
       if (name == "bb") append(width / 3, width / 3 * 2);
       if (name == "pp") append(width / 3 * 2, width);
@@ -30,9 +31,9 @@ std::vector<double> state_of(Context& context, const std::string& name) {
   return numbers;
 }
 
-template <class S>
+template <class V, class S>
 void check_model(const std::filesystem::path& weights, int threads) {
-  using Net = LanguageModel<V4, S, Cpu>;
+  using Net = LanguageModel<V, S, Cpu>;
   using T = typename Net::compute;
   constexpr bool exact = std::is_same_v<T, double>;
   const golden::File expected(golden::folder() / "models" / (weights.stem().string() + ".expected.safetensors"));
@@ -54,8 +55,9 @@ void check_model(const std::filesystem::path& weights, int threads) {
     if (exact) {
       CHECK(golden::max_error(std::span(logits).last(vocab), last.values) < 1e-9);
     }
-    for (const char* name : {"att_x", "ffn_x", "aa", "bb", "pp"}) {
+    for (const char* name : {"att_x", "ffn_x", "aa", "bb", "pp", "wkv"}) {
       CAPTURE(name);
+      if (!expected.has(std::string("state.") + name)) continue;
       CHECK(golden::relative_error(state_of(context, name), expected[std::string("state.") + name].values) < 1e-5);
     }
   }
@@ -72,9 +74,10 @@ void check_model(const std::filesystem::path& weights, int threads) {
   CHECK(continuation == greedy);
 }
 
-std::vector<std::filesystem::path> v4_models() {
+/// The checkpoints of a version; `fewest` files with its prefix are there, and fewer of them in the subset.
+std::vector<std::filesystem::path> models_of(const std::string& prefix, std::size_t fewest) {
   std::vector<std::filesystem::path> models;
-  for (const auto& path : golden::files("models", "rwkv4", golden::is_subset() ? 2 : 6)) {
+  for (const auto& path : golden::files("models", prefix, golden::is_subset() ? 2 : fewest)) {
     if (path.string().find(".expected.") == std::string::npos) models.push_back(path);
   }
   return models;
@@ -82,16 +85,25 @@ std::vector<std::filesystem::path> v4_models() {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every RWKV-4 checkpoint gives the official logits, states and continuation", S, float, double) {
-  for (const auto& path : v4_models()) {
-    for (const int threads : {1, 2}) check_model<S>(path, threads);
+TEST_CASE_TEMPLATE("every checkpoint gives the official logits, states and continuation", S, float, double) {
+  for (const int threads : {1, 2}) {
+    for (const auto& path : models_of("rwkv4", 6)) check_model<V4, S>(path, threads);
+    for (const auto& path : models_of("rwkv5.2", 4)) check_model<V5, S>(path, threads);
   }
 }
 
 TEST_CASE("a bf16 checkpoint kept as bf16 gives the official logits") {
-  for (const auto& path : v4_models()) {
+  for (const auto& path : models_of("rwkv4", 6)) {
     if (path.string().find("bf16") == std::string::npos) continue;
-    check_model<bf16>(path, 2);
-    check_model<Numerics<bf16, double>>(path, 2);
+    check_model<V4, bf16>(path, 2);
+    check_model<V4, Numerics<bf16, double>>(path, 2);
+  }
+}
+
+TEST_CASE("an f16 checkpoint kept as f16 gives the official logits") {
+  for (const auto& path : models_of("rwkv5.2", 4)) {
+    if (path.string().find("f16") == std::string::npos) continue;
+    check_model<V5, f16>(path, 2);
+    check_model<V5, AsStored<float>>(path, 2);
   }
 }

@@ -23,12 +23,20 @@ std::vector<double> numbers_of(const TensorSpec& spec, Index depth, std::uint64_
   return numbers;
 }
 
-TensorSpec matrix_spec(Index rows, Index cols, Role role = Role::matrix, Start start = {}) {
-  return {.name = "w", .shape = {.sizes = {rows, cols}, .rank = 2}, .role = role, .start = start};
+template <class Entry>
+TensorSpec matrix_spec(Index rows, Index cols, const Entry& entry) {
+  ParameterTraits traits;
+  entry(traits);
+  return {traits, "w", {.sizes = {rows, cols}, .rank = 2}};
 }
 
-TensorSpec vector_spec(Index size, Role role, Index layer, Start start = {}) {
-  return {.name = "v", .shape = {.sizes = {size}, .rank = 1}, .role = role, .start = start, .layer = layer};
+template <class Entry>
+TensorSpec vector_spec(Index size, const Entry& entry, Index layer) {
+  ParameterTraits traits;
+  entry(traits);
+  TensorSpec spec(traits, "v", {.sizes = {size}, .rank = 1});
+  spec.layer = layer;
+  return spec;
 }
 
 /// max |W W^T - gain^2| over the rows, or over the columns where those are fewer, in units of gain^2.
@@ -59,7 +67,7 @@ TEST_CASE("initialize: matrices are orthogonal in either direction, with their g
     for (const double gain : {1.0, 0.1}) {
       CAPTURE(rows);
       CAPTURE(cols);
-      CHECK(defect(numbers_of(matrix_spec(rows, cols, Role::matrix, {.scale = gain}), 1), rows, cols, gain) < 1e-12);
+      CHECK(defect(numbers_of(matrix_spec(rows, cols, start::matrix(gain)), 1), rows, cols, gain) < 1e-12);
     }
   }
 }
@@ -67,7 +75,7 @@ TEST_CASE("initialize: matrices are orthogonal in either direction, with their g
 TEST_CASE("initialize: the gain of the head grows with a vocabulary above the width") {
   for (const auto& [vocab, width] : {std::pair<Index, Index>{48, 12}, {12, 48}, {12, 12}, {1, 1}, {5, 1}}) {
     const double gain = vocab > width ? 0.5 * std::sqrt(static_cast<double>(vocab) / static_cast<double>(width)) : 0.5;
-    CHECK(defect(numbers_of(matrix_spec(vocab, width, Role::head), 1), vocab, width, gain) < 1e-12);
+    CHECK(defect(numbers_of(matrix_spec(vocab, width, start::head()), 1), vocab, width, gain) < 1e-12);
   }
 }
 
@@ -78,12 +86,12 @@ TEST_CASE("initialize: orthogonal matrices prefer no direction") {
   std::vector<double> mean(6), square(6);
   double determinant = 0;
   for (std::uint64_t seed = 0; seed < draws; ++seed) {
-    const auto tall = numbers_of(matrix_spec(3, 2), 1, seed);
+    const auto tall = numbers_of(matrix_spec(3, 2, start::matrix(1)), 1, seed);
     for (std::size_t i = 0; i < 6; ++i) {
       mean[i] += tall[i] / draws;
       square[i] += tall[i] * tall[i] / draws;
     }
-    const auto turn = numbers_of(matrix_spec(2, 2), 1, seed);
+    const auto turn = numbers_of(matrix_spec(2, 2, start::matrix(1)), 1, seed);
     determinant += (turn[0] * turn[3] - turn[1] * turn[2]) / draws;
   }
   for (std::size_t i = 0; i < 6; ++i) {
@@ -98,10 +106,10 @@ TEST_CASE("initialize: zeros, ones, and the small embedding") {
   const auto all = [](const std::vector<double>& numbers, double value) {
     return std::all_of(numbers.begin(), numbers.end(), [&](double x) { return x == value; });
   };
-  CHECK(all(numbers_of(matrix_spec(5, 3, Role::matrix, {.scale = 0}), 1), 0));
-  CHECK(all(numbers_of(vector_spec(5, Role::norm_scale, 0), 1), 1));
-  CHECK(all(numbers_of(vector_spec(5, Role::norm_shift, 0), 1), 0));
-  const auto embedding = numbers_of(matrix_spec(100, 31, Role::embedding), 1);
+  CHECK(all(numbers_of(matrix_spec(5, 3, start::matrix(0)), 1), 0));
+  CHECK(all(numbers_of(vector_spec(5, start::constant(1), 0), 1), 1));
+  CHECK(all(numbers_of(vector_spec(5, start::constant(0), 0), 1), 0));
+  const auto embedding = numbers_of(matrix_spec(100, 31, start::embedding()), 1);
   const auto [least, most] = std::minmax_element(embedding.begin(), embedding.end());
   CHECK((-1e-4 <= *least && *least < -0.99e-4));
   CHECK((0.99e-4 < *most && *most < 1e-4));
@@ -112,31 +120,31 @@ TEST_CASE("initialize: zeros, ones, and the small embedding") {
 
 TEST_CASE("initialize: curves by channel and layer") {
   // Layer 1 of 3: rho0 = 2/3, rho1 = 1/2.
-  auto mix = numbers_of(vector_spec(4, Role::mix, 1), 3);
+  auto mix = numbers_of(vector_spec(4, start::mix(), 1), 3);
   CHECK(mix[0] == 0);
   CHECK(mix[1] == near(std::pow(0.25, 2.0 / 3)));
   CHECK(mix[2] == near(std::pow(0.5, 2.0 / 3)));
-  mix = numbers_of(vector_spec(4, Role::mix, 1, {.lift = 0.3}), 3);
+  mix = numbers_of(vector_spec(4, start::mix(1, 0.3), 1), 3);
   CHECK(mix[0] == near(0.15));
   CHECK(mix[2] == near(std::pow(0.5, 2.0 / 3) + 0.15));
-  mix = numbers_of(vector_spec(4, Role::mix, 1, {.scale = 0.5}), 3);
+  mix = numbers_of(vector_spec(4, start::mix(0.5), 1), 3);
   CHECK(mix[2] == near(std::pow(0.5, 1.0 / 3)));
   // Layer 0: rho0 = 1, rho1 = 0. Layer 2: rho0 = 1/3, rho1 = 1.
-  CHECK(numbers_of(vector_spec(4, Role::mix, 0, {.lift = 0.3}), 3)[3] == near(0.75));
-  CHECK(numbers_of(vector_spec(4, Role::mix, 2, {.lift = 0.3}), 3)[3] == near(std::cbrt(0.75) + 0.3));
+  CHECK(numbers_of(vector_spec(4, start::mix(1, 0.3), 0), 3)[3] == near(0.75));
+  CHECK(numbers_of(vector_spec(4, start::mix(1, 0.3), 2), 3)[3] == near(std::cbrt(0.75) + 0.3));
   // The channel is the last axis also in the shape of official checkpoints, [1, 1, width].
-  TensorSpec spec = vector_spec(4, Role::mix, 0);
+  TensorSpec spec = vector_spec(4, start::mix(), 0);
   spec.shape = {.sizes = {1, 1, 4}, .rank = 3};
   CHECK(numbers_of(spec, 3)[3] == near(0.75));
 
-  auto decay = numbers_of(vector_spec(5, Role::decay, 0), 3);
+  auto decay = numbers_of(vector_spec(5, start::decay(-5, 8), 0), 3);
   CHECK(decay[0] == -5);
   CHECK(decay[1] == near(-5 + 8 * std::pow(0.25, 0.7)));
   CHECK(decay[4] == near(3));
-  decay = numbers_of(vector_spec(5, Role::decay, 2), 3);
+  decay = numbers_of(vector_spec(5, start::decay(-5, 8), 2), 3);
   CHECK(decay[2] == near(-3));
 
-  const auto bonus = numbers_of(vector_spec(5, Role::bonus, 2), 3);
+  const auto bonus = numbers_of(vector_spec(5, start::bonus_v4(), 2), 3);
   const double base = std::log(0.3);
   for (const auto& [i, expected] :
        {std::pair<std::size_t, double>{0, base}, {1, base + 0.5}, {2, base - 0.5}, {3, base}}) {
@@ -145,11 +153,11 @@ TEST_CASE("initialize: curves by channel and layer") {
 }
 
 TEST_CASE("initialize: one layer, one channel") {
-  CHECK(numbers_of(vector_spec(4, Role::mix, 0, {.lift = 0.3}), 1)[1] == near(0.25 + 0.15));
-  CHECK(numbers_of(vector_spec(3, Role::decay, 0), 1)[1] == near(-5 + 8 * std::pow(0.5, 1.35)));
-  CHECK(numbers_of(vector_spec(1, Role::decay, 0), 1) == std::vector<double>{-5});
-  CHECK(numbers_of(vector_spec(1, Role::mix, 0), 2) == std::vector<double>{0});
-  CHECK(std::abs(numbers_of(matrix_spec(1, 1), 1)[0]) == near(1).epsilon(1e-15));
+  CHECK(numbers_of(vector_spec(4, start::mix(1, 0.3), 0), 1)[1] == near(0.25 + 0.15));
+  CHECK(numbers_of(vector_spec(3, start::decay(-5, 8), 0), 1)[1] == near(-5 + 8 * std::pow(0.5, 1.35)));
+  CHECK(numbers_of(vector_spec(1, start::decay(-5, 8), 0), 1) == std::vector<double>{-5});
+  CHECK(numbers_of(vector_spec(1, start::mix(), 0), 2) == std::vector<double>{0});
+  CHECK(std::abs(numbers_of(matrix_spec(1, 1, start::matrix(1)), 1)[0]) == near(1).epsilon(1e-15));
   LanguageModel<V4, double, Reference> net({.vocab = 1, .width = 1, .depth = 1});
   initialize(net, Seed{3});
   for (const auto& parameter : net.parameters()) {
@@ -158,7 +166,7 @@ TEST_CASE("initialize: one layer, one channel") {
 }
 
 TEST_CASE("initialize: the numbers of a tensor follow from its name and the seed") {
-  TensorSpec spec = matrix_spec(4, 4);
+  TensorSpec spec = matrix_spec(4, 4, start::matrix(1));
   const auto one = numbers_of(spec, 1);
   CHECK(one == numbers_of(spec, 1));
   CHECK(one != numbers_of(spec, 1, 2));
@@ -168,9 +176,9 @@ TEST_CASE("initialize: the numbers of a tensor follow from its name and the seed
 
 TEST_CASE("initialize: wrong numbers and layers are refused") {
   std::vector<double> numbers(5);
-  CHECK_THROWS_WITH_AS(initial_numbers(matrix_spec(2, 3), 1, Seed{}, numbers),
+  CHECK_THROWS_WITH_AS(initial_numbers(matrix_spec(2, 3, start::matrix(1)), 1, Seed{}, numbers),
                        "w: a tensor of shape [2, 3] does not have 5 numbers", Error);
-  CHECK_THROWS_WITH_AS(initial_numbers(vector_spec(5, Role::mix, 2), 2, Seed{}, numbers),
+  CHECK_THROWS_WITH_AS(initial_numbers(vector_spec(5, start::mix(), 2), 2, Seed{}, numbers),
                        "v: there is no layer 2 among 2", Error);
   auto unbound = LanguageModel<V4, float, Cpu>::unbound({.vocab = 5, .width = 4, .depth = 1}, {});
   CHECK_THROWS_WITH_AS(initialize(unbound, Seed{}), "emb.weight: the parameter is not bound to memory", Error);
@@ -204,8 +212,7 @@ TEST_CASE("initialize: a seed gives the same model in every scalar and on every 
   LanguageModel<V4, double, Reference> other(sizes);
   initialize(other, Seed{8});
   for (std::size_t p = 0; p < from.size(); ++p) {
-    const bool random = from[p].role == Role::embedding || from[p].role == Role::head ||
-                        (from[p].role == Role::matrix && from[p].start.scale != 0);
+    const bool random = from[p].start.draw != Start::each;
     CAPTURE(from[p].name);
     CHECK((std::as_const(other).parameters()[p].numbers()[0] != from[p].numbers()[0]) == random);
   }

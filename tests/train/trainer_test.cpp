@@ -52,7 +52,7 @@ void check_trajectory(const std::string& name, TrainerOptions options) {
 TEST_CASE_TEMPLATE("20 steps of AdamW follow the golden", C, RWKV_TEST_CONFIGS) {
   check_trajectory<C>("rwkv4-adamw-20steps",
                       {.rate = {.peak = 1e-3, .decay = LearningRate::constant},
-                       .optimizer = {.weight_decay = 0.01, .decay_vectors = true, .decay_rate = 1, .bonus_rate = 1},
+                       .optimizer = {.weight_decay = 0.01, .decay_vectors = true, .table_rates = false},
                        .clip = 0,
                        .l2_wrap = false});
 }

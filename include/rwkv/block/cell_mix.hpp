@@ -5,6 +5,7 @@
 
 #include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/concept.hpp"
+#include "rwkv/block/start.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/initial_state.hpp"
 #include "rwkv/op/linear.hpp"
@@ -123,17 +124,21 @@ class CellMix {
 
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
+    const auto show = [&](const std::string& name, Axes axes, auto& view, const auto&... entries) {
+      const auto row = field("", 0, axes, entries...);
+      visitor(TensorSpec(row.traits, prefix + name, axes(self.dims)), view);
+    };
+    constexpr Axes channel = shape(Axis::one, Axis::one, Axis::width), square = shape(Axis::width, Axis::width);
+    constexpr auto unit = row::live(0, 1);
     auto& p = self.params;
-    const Shape channel = shape(Axis::one, Axis::one, Axis::width)(self.dims);
-    const Shape square = shape(Axis::width, Axis::width)(self.dims);
     for (std::size_t i = 0; i < inputs; ++i) {
       const std::string name(Cell::inputs[i]);
-      visitor(TensorSpec{prefix + "time_mix_" + name, channel, Role::mix}, p.mixes[i]);
-      visitor(TensorSpec{prefix + name + ".weight", square, Role::matrix}, p.matrices[i]);
+      show("time_mix_" + name, channel, p.mixes[i], start::mix(), unit);
+      show(name + ".weight", square, p.matrices[i], start::matrix(1));
     }
-    visitor(TensorSpec{prefix + "time_mix_receptance", channel, Role::mix, {.scale = 0.5}}, p.mix_receptance);
-    visitor(TensorSpec{prefix + "receptance.weight", square, Role::matrix}, p.receptance);
-    visitor(TensorSpec{prefix + "output.weight", square, Role::matrix, {.scale = 0}}, p.output);
+    show("time_mix_receptance", channel, p.mix_receptance, start::mix(0.5), unit);
+    show("receptance.weight", square, p.receptance, start::matrix(1));
+    show("output.weight", square, p.output, start::matrix(0));
   }
 
   template <class Visitor>

@@ -7,7 +7,7 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default.
-/// Specialised for every version; see channel_mix_v4.hpp.
+/// Specialised for the kinds that versions name as `Channel`; see channel_mix_gated.hpp.
 template <class V, class S, class B, class D>
 class ChannelMix : public detail::BlockOfNoVersion<S, B, D> {
   static_assert(sizeof(V) == 0,
@@ -20,3 +20,5 @@ class ChannelMix : public detail::BlockOfNoVersion<S, B, D> {
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv
+
+#include "rwkv/block/channel_mix_gated.hpp"

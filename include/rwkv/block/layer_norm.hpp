@@ -21,8 +21,8 @@ class LayerNorm {
     Channels<S, Width> scale, shift;  // [width]
 
     static constexpr auto fields() {
-      return table(field("weight", &Params::scale, shape(Axis::width), Role::norm_scale),
-                   field("bias", &Params::shift, shape(Axis::width), Role::norm_shift));
+      return table(field("weight", &Params::scale, shape(Axis::width), start::constant(1), row::live(0.7, 1.3)),
+                   field("bias", &Params::shift, shape(Axis::width), start::constant(0), row::live(-0.3, 0.3)));
     }
   };
   struct State {};

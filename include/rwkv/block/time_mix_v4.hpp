@@ -1,5 +1,6 @@
 #pragma once
 #include "rwkv/backend/rows_back.hpp"
+#include "rwkv/block/start.hpp"
 #include "rwkv/block/time_mix.hpp"
 #include "rwkv/block/wkv_state.hpp"
 #include "rwkv/op/linear.hpp"
@@ -33,15 +34,16 @@ class TimeMix<V, S, B, D> {
       constexpr Axes channel = shape(Axis::width);
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
       constexpr Axes square = shape(Axis::width, Axis::width);
-      return table(field("time_decay", &Params::decay, channel, Role::decay),
-                   field("time_first", &Params::first, channel, Role::bonus),
-                   field("time_mix_k", &Params::mix_k, mix, Role::mix),
-                   field("time_mix_v", &Params::mix_v, mix, Role::mix, {.lift = 0.3}),
-                   field("time_mix_r", &Params::mix_r, mix, Role::mix, {.scale = 0.5}),
-                   field("key.weight", &Params::key, square, Role::matrix, {.scale = 0.1}),
-                   field("value.weight", &Params::value, square, Role::matrix),
-                   field("receptance.weight", &Params::receptance, square, Role::matrix),
-                   field("output.weight", &Params::output, square, Role::matrix, {.scale = 0}));
+      constexpr auto unit = row::live(0, 1);
+      return table(field("time_decay", &Params::decay, channel, start::decay(-5, 8), row::rate(2), row::live(-5, 1)),
+                   field("time_first", &Params::first, channel, start::bonus_v4(), row::rate(3)),
+                   field("time_mix_k", &Params::mix_k, mix, start::mix(), unit),
+                   field("time_mix_v", &Params::mix_v, mix, start::mix(1, 0.3), unit),
+                   field("time_mix_r", &Params::mix_r, mix, start::mix(0.5), unit),
+                   field("key.weight", &Params::key, square, start::matrix(0.1)),
+                   field("value.weight", &Params::value, square, start::matrix(1)),
+                   field("receptance.weight", &Params::receptance, square, start::matrix(1)),
+                   field("output.weight", &Params::output, square, start::matrix(0)));
     }
   };
 
@@ -137,7 +139,7 @@ class TimeMix<V, S, B, D> {
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
     visitor(prefix + "shift", Index(dims.width), state.shift);
-    visitor(prefix + "wkv", state.wkv.components * dims.width, state.wkv.numbers);
+    visitor(prefix + "wkv", state.wkv.per_lane(1) * dims.width, state.wkv.numbers);
   }
 
  private:

@@ -1,21 +1,38 @@
 #pragma once
-/// Version tags: policies that list the parts in which RWKV versions differ. Derive from a tag to make a variant.
+/// Version tags: lists of the parts in which RWKV versions differ. Derive from a tag to make a variant.
 #include "rwkv/backend/recur.hpp"
 #include "rwkv/cell/wkv4.hpp"
+#include "rwkv/cell/wkv5.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/mix.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+/// The channel mix with a receptance gate, of RWKV-4 to 6.
+struct GatedChannelMix {};
+
 /// RWKV-4 (Peng et al., "RWKV: Reinventing RNNs for the Transformer Era").
 struct V4 {
-  using Mix = MixCurrent;          ///< how a token mixes with the previous token
-  using Decay = NegativeExp;       ///< from the stored time_decay to the log decay of the recurrence
-  using Cell = WKV4;               ///< the recurrence
-  using Gate = SigmoidGate;        ///< receptance gate of both mixes
-  using Activation = SquaredRelu;  ///< between the two products of the channel mix
-  using Schedule = Auto;           ///< how the recurrence runs over time
+  using Mix = MixCurrent;           ///< how a token mixes with the previous token
+  using Decay = NegativeExp;        ///< from the stored time_decay to the log decay of the recurrence
+  using Cell = WKV4;                ///< the recurrence
+  using Gate = SigmoidGate;         ///< receptance gate of both mixes
+  using Channel = GatedChannelMix;  ///< the kind of channel mix
+  using Activation = SquaredRelu;   ///< between the two products of the channel mix
+  using Schedule = Auto;            ///< how the recurrence runs over time
+};
+
+/// RWKV-5.2, "Eagle" (Peng et al., "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence").
+struct V5 {
+  using Mix = MixCurrent;
+  using Decay = ExpNegativeExp;  ///< from the stored time_decay to the decay of the recurrence
+  using Cell = WKV5;
+  using OutputGate = SiluGate;  ///< of the time mix, behind the norm of the heads
+  using Gate = SigmoidGate;     ///< receptance gate of the channel mix
+  using Channel = GatedChannelMix;
+  using Activation = SquaredRelu;
+  using Schedule = Auto;
 };
 
 }  // namespace RWKV_ABI

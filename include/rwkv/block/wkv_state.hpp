@@ -6,22 +6,26 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The recurrent state of a time mix for a batch of sequences, component-major with the channel last. For RWKV-4 the
-/// components are numerator, denominator and exponent: the official aa, bb, pp.
+/// The recurrent state of a time mix for a batch of sequences. Of a channel cell: component-major with the channel last;
+/// for RWKV-4 the components are numerator, denominator and exponent, the official aa, bb, pp. Of a row cell: a matrix
+/// for each head, [head, key, value].
 template <class V, class S, class B>
 struct WKVState {
-  static_assert(explain_recurrence<typename V::Cell>() && !RowCell<typename V::Cell>,
-                "rwkv: the cell of this version keeps another kind of state than numbers per channel");
+  static_assert(explain_recurrence<typename V::Cell>());
   using compute = compute_t<S>;
   using Cell = typename V::Cell;
-  static constexpr Index components = Cell::state_size;
 
-  Mat<compute> numbers;  // [batch, components * width]
+  Mat<compute> numbers;  // [batch, numbers of a lane * width]
 
-  Index width() const { return numbers.cols / components; }
+  /// Numbers of state in each lane: in a row cell as many as the head has channels.
+  static constexpr Index per_lane(Index head_size) { return detail::lane_state_size<Cell>(head_size); }
+
+  Index width() const requires(!RowCell<Cell>) { return numbers.cols / Cell::state_size; }
 
   /// One component of every sequence, [batch, width].
-  Mat<compute> component(Index n) const { return {numbers.data + n * width(), numbers.rows, width(), numbers.stride}; }
+  Mat<compute> component(Index n) const requires(!RowCell<Cell>) {
+    return {numbers.data + n * width(), numbers.rows, width(), numbers.stride};
+  }
 
   /// The state before the first token.
   void reset(B& be) { reset_state<Cell>(be, numbers); }

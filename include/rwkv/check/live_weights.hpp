@@ -11,22 +11,12 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Number i of a parameter: matrices uniform with unit gain, norms around one and zero, mixes in [0, 1), decays and
-/// bonuses over their useful ranges.
+/// Number i of a parameter: matrices uniform with unit gain, vectors uniform over the range of their row.
 inline double live_value(const TensorSpec& parameter, const Philox& numbers, Index i) {
   const double u = numbers.block(static_cast<std::uint64_t>(i / 2)).uniform_double(static_cast<int>(i % 2));
-  const double centred = 2 * u - 1;
-  switch (parameter.role) {
-    case Role::embedding: return centred;
-    case Role::norm_scale: return 1 + 0.3 * centred;
-    case Role::norm_shift: return 0.3 * centred;
-    case Role::mix: return u;
-    case Role::decay: return -5 + 6 * u;
-    case Role::bonus: return centred;
-    case Role::head:
-    case Role::matrix: break;
-  }
-  return centred * std::sqrt(3 / static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]));
+  if (parameter.role == Role::vector) return parameter.least + (parameter.most - parameter.least) * u;
+  if (parameter.role == Role::embedding) return 2 * u - 1;
+  return (2 * u - 1) * std::sqrt(3 / static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]));
 }
 
 /// Fills every parameter of a model with live values. A seed gives the same numbers for every scalar type.

@@ -26,6 +26,7 @@ template <Index Width, Index Heads, Index Ffn, Index Vocab>
 struct Dims {
   static constexpr Index static_width = Width;
   static constexpr Index static_ffn = Ffn;
+  static constexpr Index static_head_size = Width == dyn || Heads == dyn || Heads == 0 ? dyn : Width / Heads;
 
   [[no_unique_address]] Extent<Width> width{};
   [[no_unique_address]] Extent<Heads> heads{};

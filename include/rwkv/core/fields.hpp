@@ -1,6 +1,6 @@
 #pragma once
-/// The table of parameters: name, shape and role of each. Binding memory, loading, saving, reports and initialisation
-/// all walk this table, so their order is defined once.
+/// The table of parameters: what each is called, its shape, how it starts and how it is trained. Binding memory, loading,
+/// saving, reports, initialisation and training all walk this table, so everything about a parameter stands in its row.
 #include <array>
 #include <functional>
 #include <span>
@@ -17,14 +17,89 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// What a parameter is for. Initialisation, weight decay and learning rates follow from it.
-enum class Role : unsigned char { embedding, head, matrix, norm_scale, norm_shift, mix, decay, bonus };
+/// What a parameter is: a factor of products, or numbers along the channels. Weight decay leaves vectors alone.
+enum class Role : unsigned char { embedding, head, matrix, vector };
 
-/// What initialize() needs to know about a parameter besides its role.
-struct Start {
-  double scale = 1;  ///< matrices: gain, 0 for a matrix of zeros; mixes: factor of the exponent
-  double lift = 0;   ///< mixes: added in full in the last layer, in proportion to rho1 in earlier layers
+/// The place of a number in a vector of a model: channel i of C, in layer l of L.
+struct ChannelPlace {
+  Index channel, channels, layer, depth;
+
+  constexpr double part() const { return static_cast<double>(channel) / static_cast<double>(channels); }  ///< i / C
+  /// i / (C - 1); 0 for a single channel.
+  constexpr double part_to_last() const {
+    return channels == 1 ? 0 : static_cast<double>(channel) / static_cast<double>(channels - 1);
+  }
+  /// 1 - l / L, from 1 in the first layer towards 0.
+  constexpr double rho0() const { return 1 - static_cast<double>(layer) / static_cast<double>(depth); }
+  /// l / (L - 1), from 0 in the first layer to 1 in the last; 0.5 for a single layer.
+  constexpr double rho1() const {
+    return depth == 1 ? 0.5 : static_cast<double>(layer) / static_cast<double>(depth - 1);
+  }
 };
+
+/// How the numbers of a parameter start; made by the functions of namespace start, and read by initialize().
+struct Start {
+  enum Draw : unsigned char { each, uniform, orthogonal };
+
+  Draw draw = each;
+  double a = 0,
+         b = 0;  ///< uniform: in [-a, a); orthogonal: a, the gain, times sqrt(max(rows / cols, 1)) if b is not zero
+  double (*number)(const ChannelPlace&, double a, double b) = nullptr;  ///< each number by itself; null: a
+};
+
+/// What a row of the table says about a parameter besides its name and shape.
+struct ParameterTraits {
+  Role role = Role::vector;
+  Start start{};
+  double rate = 1;              ///< factor of the learning rate in the official recipe
+  double least = -1, most = 1;  ///< where the numbers of trained vectors lie; tests and benchmarks draw from here
+};
+
+/// Entries of a row: how the parameter starts.
+namespace start {
+/// Every number is the same.
+constexpr auto constant(double number) {
+  return [=](ParameterTraits& traits) { traits.start = {.a = number}; };
+}
+/// A function of the channel and the layer, and of two numbers of the row's choice.
+constexpr auto channels(double (*number)(const ChannelPlace&, double a, double b), double a = 0, double b = 0) {
+  return [=](ParameterTraits& traits) { traits.start = {.a = a, .b = b, .number = number}; };
+}
+/// A factor of products, orthogonal: its rows, or its columns where those are fewer, have the length `gain`. 0: zeros.
+constexpr auto matrix(double gain) {
+  return [=](ParameterTraits& traits) {
+    traits.role = Role::matrix;
+    traits.start = {.draw = gain == 0 ? Start::each : Start::orthogonal, .a = gain};
+  };
+}
+/// The table of tokens: uniform in [-1e-4, 1e-4), so that ln0 sets the scale.
+constexpr auto embedding() {
+  return [](ParameterTraits& traits) {
+    traits.role = Role::embedding;
+    traits.start = {.draw = Start::uniform, .a = 1e-4};
+  };
+}
+/// The table of logits: orthogonal with gain 0.5 sqrt(max(V / C, 1)).
+constexpr auto head() {
+  return [](ParameterTraits& traits) {
+    traits.role = Role::head;
+    traits.start = {.draw = Start::orthogonal, .a = 0.5, .b = 1};
+  };
+}
+}  // namespace start
+
+/// Entries of a row: how the parameter is trained, and where its numbers lie; see ParameterTraits.
+namespace row {
+constexpr auto rate(double factor) {
+  return [=](ParameterTraits& traits) { traits.rate = factor; };
+}
+constexpr auto live(double least, double most) {
+  return [=](ParameterTraits& traits) {
+    traits.least = least;
+    traits.most = most;
+  };
+}
+}  // namespace row
 
 /// The sizes of one tensor, rank at most 4.
 struct Shape {
@@ -68,14 +143,16 @@ struct Field {
   Name name;
   Access access;
   Axes axes;
-  Role role;
-  Start start;
+  ParameterTraits traits;
 };
 
-template <class Access>
-constexpr Field<std::string_view, Access> field(std::string_view name, Access access, Axes axes, Role role,
-                                                Start start = {}) {
-  return {name, access, axes, role, start};
+/// A row: field("time_decay", &Params::decay, shape(Axis::width), start::channels(decay), row::rate(2)).
+template <class Access, class... Entry>
+constexpr Field<std::string_view, Access> field(std::string_view name, Access access, Axes axes,
+                                                const Entry&... entries) {
+  ParameterTraits traits;
+  (entries(traits), ...);
+  return {name, access, axes, traits};
 }
 
 template <class... F>
@@ -84,12 +161,14 @@ constexpr auto table(F... fields) {
 }
 
 /// What a visitor learns about a tensor besides the view itself.
-struct TensorSpec {
+struct TensorSpec : ParameterTraits {
   std::string name;  ///< official name, `blocks.3.att.key.weight`
   Shape shape;       ///< as in the checkpoint
-  Role role = Role::matrix;
-  Start start{};
-  Index layer = 0;  ///< number of the layer it belongs to; 0 outside layers
+  Index layer = 0;   ///< number of the layer it belongs to; 0 outside layers
+
+  TensorSpec() = default;
+  TensorSpec(const ParameterTraits& traits, std::string named, const Shape& sizes)
+      : ParameterTraits(traits), name(std::move(named)), shape(sizes) {}
 };
 
 /// A struct with a static `fields()` table.
@@ -103,7 +182,7 @@ template <Fields Params, class Sizes, class Visitor>
 void visit_fields(Params& params, const Sizes& dims, const std::string& prefix, Visitor&& visitor) {
   std::apply(
       [&](const auto&... row) {
-        (visitor(TensorSpec{prefix + std::string(row.name), row.axes(dims), row.role, row.start},
+        (visitor(TensorSpec(row.traits, prefix + std::string(row.name), row.axes(dims)),
                  std::invoke(row.access, params)),
          ...);
       },

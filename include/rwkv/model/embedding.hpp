@@ -24,7 +24,7 @@ class Embedding {
     Weights<S, Width> table;  // [vocab, width]
 
     static constexpr auto fields() {
-      return rwkv::table(field("emb.weight", &Params::table, shape(Axis::vocab, Axis::width), Role::embedding));
+      return rwkv::table(field("emb.weight", &Params::table, shape(Axis::vocab, Axis::width), start::embedding()));
     }
   };
 

@@ -26,7 +26,7 @@ class Head {
     Weights<S, Width> table;  // [vocab, width]
 
     static constexpr auto fields() {
-      return rwkv::table(field("head.weight", &Params::table, shape(Axis::vocab, Axis::width), Role::head));
+      return rwkv::table(field("head.weight", &Params::table, shape(Axis::vocab, Axis::width), start::head()));
     }
   };
 

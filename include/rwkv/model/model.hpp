@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "rwkv/backend/memory.hpp"
-#include "rwkv/block/channel_mix_v4.hpp"
-#include "rwkv/block/time_mix_v4.hpp"
+#include "rwkv/block/channel_mix.hpp"
+#include "rwkv/block/time_mix.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/context.hpp"
 #include "rwkv/model/embedding.hpp"

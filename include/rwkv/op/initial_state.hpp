@@ -21,23 +21,38 @@ void fill_components(B& backend, Mat<T> state, const One<T> (&numbers)[Component
 }
 }  // namespace detail
 
-/// Sets the state of a channel cell to its value before the first token.
-/// Shapes    state: [batch, state_size * width], component-major
+namespace detail {
+template <class Cell, class T>
+concept HasMakeValid = !RowCell<Cell> && requires(One<T>(&state)[Cell::state_size]) {
+  Cell::make_valid(state);
+};
+}  // namespace detail
+
+/// Sets the state of a cell to its value before the first token; that of a row cell is zero.
+/// Shapes    state: [batch, state_size * width], component-major; of a row cell [batch, head * key * value]
 template <class Cell, class B, class T>
 void reset_state(B& backend, Mat<T> state) {
-  One<T> initial[Cell::state_size];
-  Cell::init(initial);
-  detail::fill_components(backend, state, initial);
+  if constexpr (RowCell<Cell>) {
+    backend.fill(state, T(0));
+  } else {
+    One<T> initial[Cell::state_size];
+    Cell::init(initial);
+    detail::fill_components(backend, state, initial);
+  }
 }
 
 /// Sets a state to an initial value that an optimiser can train. A cell whose initial state has gradient zero (WKV4:
 /// its scale is zero) provides an equivalent one with gradients as init_tuned.
 template <class Cell, class B, class T>
 void begin_tuning(B& backend, Mat<T> state) {
-  One<T> initial[Cell::state_size];
-  if constexpr (requires { Cell::init_tuned(initial); }) Cell::init_tuned(initial);
-  else Cell::init(initial);
-  detail::fill_components(backend, state, initial);
+  if constexpr (RowCell<Cell>) {
+    reset_state<Cell>(backend, state);
+  } else {
+    One<T> initial[Cell::state_size];
+    if constexpr (requires { Cell::init_tuned(initial); }) Cell::init_tuned(initial);
+    else Cell::init(initial);
+    detail::fill_components(backend, state, initial);
+  }
 }
 
 /// The row program that applies a cell's make_valid to the components of a state: operands in, then out.
@@ -65,8 +80,7 @@ void make_row_valid(B& backend, T* row, Index width, std::index_sequence<Nth...>
 /// make_valid: every state is valid for them.
 template <class Cell, class B, class T>
 void make_valid([[maybe_unused]] B& backend, [[maybe_unused]] Mat<T> state) {
-  [[maybe_unused]] One<T> numbers[Cell::state_size];
-  if constexpr (requires { Cell::make_valid(numbers); }) {
+  if constexpr (detail::HasMakeValid<Cell, T>) {
     constexpr auto components = std::make_index_sequence<static_cast<std::size_t>(Cell::state_size)>();
     for (Index b = 0; b < state.rows; ++b) {
       detail::make_row_valid<Cell>(backend, state.row(b), state.cols / Cell::state_size, components);

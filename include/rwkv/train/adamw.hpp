@@ -11,21 +11,19 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// Adam with decoupled weight decay (Loshchilov, Hutter, "Decoupled Weight Decay Regularization"). The parameter groups
-/// follow from the roles in the parameter tables, as in the official recipe: weight decay applies to matrices, not to
-/// vectors; decays and bonuses of the recurrence have a higher learning rate.
+/// follow from the parameter tables, as in the official recipe: weight decay applies to matrices, not to vectors; some
+/// vectors, such as the decays of a recurrence, have a higher learning rate.
 struct AdamW {
   double beta1 = 0.9;
   double beta2 = 0.99;
   double epsilon = 1e-8;
   double weight_decay = 0.0;   ///< of embedding, head and matrices; multiplied by the learning rate
   bool decay_vectors = false;  ///< whether weight decay applies to the other parameters as well
-  double decay_rate = 2;       ///< factor of the learning rate for time decays
-  double bonus_rate = 3;       ///< factor of the learning rate for bonuses of the current token
+  bool table_rates = true;     ///< whether the factors of the tables apply (ParameterTraits::rate)
 
-  double rate_of(Role role) const { return role == Role::decay ? decay_rate : role == Role::bonus ? bonus_rate : 1; }
-  double weight_decay_of(Role role) const {
-    const bool matrix = role == Role::embedding || role == Role::head || role == Role::matrix;
-    return matrix || decay_vectors ? weight_decay : 0;
+  double rate_of(const ParameterTraits& traits) const { return table_rates ? traits.rate : 1; }
+  double weight_decay_of(const ParameterTraits& traits) const {
+    return traits.role != Role::vector || decay_vectors ? weight_decay : 0;
   }
 
   /// Throws an Error that names the first setting that makes no sense.
@@ -34,9 +32,8 @@ struct AdamW {
       expects(is_between(beta, 0, 1) && beta < 1, "rwkv: AdamW: a beta must be in [0, 1), not ", beta);
     }
     expects(is_finite(epsilon) && epsilon > 0, "rwkv: AdamW: epsilon must be above zero, not ", epsilon);
-    for (const double number : {weight_decay, decay_rate, bonus_rate}) {
-      expects(is_finite(number) && number >= 0, "rwkv: AdamW: decay and rates must not be negative, not ", number);
-    }
+    expects(is_finite(weight_decay) && weight_decay >= 0, "rwkv: AdamW: the weight decay must not be negative, as ",
+            weight_decay, " is");
   }
 };
 
@@ -52,10 +49,10 @@ struct AdamWUpdate {
   double scale;                     ///< factor of the gradient, from clipping the global norm
 
   AdamWUpdate() = default;
-  /// The update of a parameter with this role in step t = 1, 2, ...
-  AdamWUpdate(const AdamW& adamw, Role role, double learning_rate, double t, double gradient_scale)
-      : beta1(adamw.beta1), beta2(adamw.beta2), epsilon(adamw.epsilon), rate(learning_rate * adamw.rate_of(role)),
-        keep(1 - rate * adamw.weight_decay_of(role)), correction1(1 - std::pow(beta1, t)),
+  /// The update of a parameter in step t = 1, 2, ...
+  AdamWUpdate(const AdamW& adamw, const ParameterTraits& traits, double learning_rate, double t, double gradient_scale)
+      : beta1(adamw.beta1), beta2(adamw.beta2), epsilon(adamw.epsilon), rate(learning_rate * adamw.rate_of(traits)),
+        keep(1 - rate * adamw.weight_decay_of(traits)), correction1(1 - std::pow(beta1, t)),
         correction2(1 - std::pow(beta2, t)), scale(gradient_scale) {}
 
   template <class R>

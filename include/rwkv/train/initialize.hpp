@@ -123,53 +123,30 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
 
   const Philox source{.key = seed.value, .stream = stream_of(spec.name)};
   const Index cols = spec.shape.sizes[spec.shape.rank - 1], rows = count / cols;
-  const double rho1 = depth == 1 ? 0.5 : static_cast<double>(spec.layer) / static_cast<double>(depth - 1);
-  const double rho0 = 1 - static_cast<double>(spec.layer) / static_cast<double>(depth);
-  const auto each_channel = [&](auto value) {
-    for (Index i = 0; i < count; ++i) numbers[static_cast<std::size_t>(i)] = value(i % cols);
-  };
-
-  switch (spec.role) {
-    case Role::embedding: detail::fill_uniform(source, 1e-4, numbers); break;
-    case Role::head: {
-      const double ratio = static_cast<double>(rows) / static_cast<double>(cols);
-      detail::fill_orthogonal(source, 0.5 * std::sqrt(std::max(ratio, 1.0)), rows, cols, numbers);
+  const auto [draw, a, b, number] = spec.start;
+  switch (draw) {
+    case Start::uniform: detail::fill_uniform(source, a, numbers); break;
+    case Start::orthogonal: {
+      const double ratio = b == 0 ? 1 : static_cast<double>(rows) / static_cast<double>(cols);
+      detail::fill_orthogonal(source, a * std::sqrt(std::max(ratio, 1.0)), rows, cols, numbers);
       break;
     }
-    case Role::matrix:
-      if (spec.start.scale == 0) std::fill(numbers.begin(), numbers.end(), 0.0);
-      else detail::fill_orthogonal(source, spec.start.scale, rows, cols, numbers);
-      break;
-    case Role::norm_scale: std::fill(numbers.begin(), numbers.end(), 1.0); break;
-    case Role::norm_shift: std::fill(numbers.begin(), numbers.end(), 0.0); break;
-    case Role::mix:
-      each_channel([&](Index i) {
-        const double place = static_cast<double>(i) / static_cast<double>(cols);
-        return std::pow(place, spec.start.scale * rho0) + spec.start.lift * rho1;
-      });
-      break;
-    case Role::decay:
-      each_channel([&](Index i) {
-        const double place = cols == 1 ? 0 : static_cast<double>(i) / static_cast<double>(cols - 1);
-        return -5 + 8 * std::pow(place, 0.7 + 1.3 * rho1);
-      });
-      break;
-    case Role::bonus:
-      each_channel([](Index i) { return std::log(0.3) + 0.5 * static_cast<double>((i + 1) % 3 - 1); });
+    case Start::each:
+      for (Index i = 0; i < count; ++i) {
+        numbers[static_cast<std::size_t>(i)] = number == nullptr ? a : number({i, count, spec.layer, depth}, a, b);
+      }
       break;
   }
 }
 
-/// Initialises every parameter of a model as the official trainer does (BlinkDL/RWKV-LM, RWKV-4). By role, for layer l
-/// of L and channel i of C, with rho0 = 1 - l/L, rho1 = l/(L-1) (0.5 when L = 1), `scale` and `lift` from the table:
+/// Initialises every parameter of a model as its table says, which for official blocks is as the official trainer does
+/// (BlinkDL/RWKV-LM):
 ///
 ///     embedding   uniform in [-1e-4, 1e-4)
 ///     head        orthogonal, gain 0.5 sqrt(max(V/C, 1)); V rows, C columns
-///     matrix      orthogonal, gain scale; zeros for a scale of 0
+///     matrix      orthogonal, or zeros
 ///     norms       scales 1, shifts 0
-///     mix         (i/C)^(scale rho0) + lift rho1
-///     decay       -5 + 8 (i/(C-1))^(0.7 + 1.3 rho1)
-///     bonus       ln 0.3 + 0.5 ((i+1) mod 3 - 1)
+///     vectors     functions of channel and layer, which stand beside the blocks
 ///
 /// Orthogonal of gain g: the rows, or the columns where those are fewer, are orthogonal and of length g. Everything is
 /// computed in double and rounded at the end, and the random numbers of a tensor follow from the seed and its name. So

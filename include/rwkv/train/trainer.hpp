@@ -167,7 +167,7 @@ class Trainer {
   /// One tensor that the optimiser changes.
   struct Tuned {
     std::string name;
-    Role role;
+    ParameterTraits traits;
     Shape shape;
     std::span<scalar> value, gradient, first, second, average;
 
@@ -228,21 +228,21 @@ class Trainer {
     const auto take = [&](Index size) {
       return std::span<scalar>(std::exchange(next, next + size), std::size_t(size));
     };
-    const auto tune = [&](const std::string& name, Role role, const Shape& shape, std::span<scalar> value,
-                          std::span<scalar> gradient) {
+    const auto tune = [&](const std::string& name, const ParameterTraits& traits, const Shape& shape,
+                          std::span<scalar> value, std::span<scalar> gradient) {
       const Index size = std::ssize(value);
-      tuned_.push_back({name, role, shape, value, gradient, take(size), take(size),
+      tuned_.push_back({name, traits, shape, value, gradient, take(size), take(size),
                         options_.average > 0 ? take(size) : std::span<scalar>()});
     };
     if (options_.tune_state) {
       const auto numbers = initial_.numbers();
       const Index size = numbers.cols;
       state_gradient_ = take(size);
-      tune("initial_state", Role::bonus, Shape{{size}, 1}, {numbers.data, std::size_t(size)}, state_gradient_);
+      tune("initial_state", {.rate = 3}, Shape{{size}, 1}, {numbers.data, std::size_t(size)}, state_gradient_);
     }
     for (const auto& parameter : parameters) {
       if (!lora) {
-        tune(parameter.name, parameter.role, parameter.shape, parameter.values, parameter.gradient);
+        tune(parameter.name, parameter, parameter.shape, parameter.values, parameter.gradient);
         continue;
       }
       const Index out = parameter.shape.sizes[0], in = parameter.shape.sizes[1], rank = options_.lora.rank;
@@ -254,8 +254,8 @@ class Trainer {
                           matrix(da.data(), rank, in), matrix(db.data(), out, rank), options_.lora.scale()});
       adapted_.back().start(backend_, options_.seed, parameter.name);
       bases_.push_back({parameter.name + ".lora_base", {out, in}, base});
-      tune(parameter.name + ".lora_a", Role::matrix, Shape{{rank, in}, 2}, a, da);
-      tune(parameter.name + ".lora_b", Role::matrix, Shape{{out, rank}, 2}, b, db);
+      tune(parameter.name + ".lora_a", {.role = Role::matrix}, Shape{{rank, in}, 2}, a, da);
+      tune(parameter.name + ".lora_b", {.role = Role::matrix}, Shape{{out, rank}, 2}, b, db);
     }
     for (const Tuned& tuned : tuned_) {
       const auto [data, _, rows, width] = tuned.tokens(tuned.gradient);
@@ -317,7 +317,7 @@ class Trainer {
     const double scale = options_.clip > 0 && norm_ > options_.clip ? options_.clip / (norm_ + 1e-6) : 1;
     for (std::size_t i = 0; i < tuned_.size(); ++i) {
       updates_[i].program =
-          AdamWUpdate(options_.optimizer, tuned_[i].role, learning_rate, static_cast<double>(steps_ + 1), scale);
+          AdamWUpdate(options_.optimizer, tuned_[i].traits, learning_rate, static_cast<double>(steps_ + 1), scale);
     }
     rows_each(backend_, std::span<const Update>(updates_));
     if (options_.tune_state) body_.make_valid(backend_, initial_.views);
@@ -384,7 +384,7 @@ class Trainer {
                           " from ", o.rate.start, ", decay ", static_cast<int>(o.rate.decay))},
             {"optimizer", join("betas ", o.optimizer.beta1, " ", o.optimizer.beta2, ", epsilon ", o.optimizer.epsilon,
                                ", weight decay ", o.optimizer.weight_decay, o.optimizer.decay_vectors ? " of all" : "",
-                               ", rates ", o.optimizer.decay_rate, " ", o.optimizer.bonus_rate)},
+                               o.optimizer.table_rates ? ", rates of the tables" : "")},
             {"gradient", join("clip ", o.clip, o.l2_wrap ? ", l2 wrap" : "", ", head chunk ", o.head_chunk)},
             {"trained", join(o.tune_state ? "the initial state" : "", "frozen '", o.frozen, "', low rank '",
                              o.lora.matrices, "' ", o.lora.rank, " ", o.lora.alpha, ", average ", o.average)}};

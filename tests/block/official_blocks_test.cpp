@@ -1,4 +1,4 @@
-/// Oracle: the timemix_v4, channelmix_v4v5 and tokenshift goldens.
+/// Oracle: the timemix, channelmix and tokenshift goldens, for every version.
 #include <doctest/doctest.h>
 
 #include <rwkv/blocks.hpp>
@@ -12,8 +12,11 @@ using config::Standalone;
 
 namespace {
 
-/// Interleaves aa, bb and pp, each [batch, width], into the layout of the state: [batch, 3, width].
+/// The recurrent state in the layout of WKVState: of RWKV-4 aa, bb and pp, each [batch, width], interleaved to [batch, 3,
+/// width]; of RWKV-5 as it is. Empty when the file has none.
 std::vector<double> wkv_of(const golden::File& file, const std::string& prefix, Index batch) {
+  if (file.has(prefix + "wkv")) return file[prefix + "wkv"].values;
+  if (!file.has(prefix + "aa")) return {};
   std::vector<double> numbers;
   const auto aa = file[prefix + "aa"].values, bb = file[prefix + "bb"].values;
   // The cotangent of the final exponent must have no effect, so it gets an arbitrary value.
@@ -38,31 +41,86 @@ std::vector<T> component_of(const std::vector<T>& state, Index n, Index batch, I
   return component;
 }
 
-}  // namespace
+/// Compares a recurrent state with the tensors of the file that start with `prefix`.
+template <class T>
+void check_wkv(const std::vector<T>& state, const golden::File& file, const std::string& prefix, Index batch,
+               Index width, double limit) {
+  if (file.has(prefix + "wkv")) CHECK(golden::error_ratio<T>(state, file[prefix + "wkv"]) < limit);
+  const std::string components[] = {"aa", "bb", "pp"};
+  for (Index n = 0; n < 3; ++n) {
+    CAPTURE(components[n]);
+    if (!file.has(prefix + components[n])) continue;
+    CHECK(golden::error_ratio<T>(component_of(state, n, batch, width), file[prefix + components[n]]) < limit);
+  }
+}
 
-TEST_CASE_TEMPLATE("the RWKV-4 time mix reproduces the goldens", C, RWKV_TEST_CONFIGS) {
+ModelSizes sizes_of(const golden::File& file) {
+  const Index width = file["in.x"].size(2);
+  return {.width = width, .head_size = width / std::stol(file.metadata("H"))};
+}
+
+template <class Version, class C>
+void check_time_mix(const std::string& prefix) {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "timemix_v4", 3)) {
+  for (const auto& path : golden::files("ops", prefix, 3)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
     CAPTURE(path.filename().string());
-    Standalone<TimeMix<V4, T, typename C::Backend>> block(
-        {.width = width}, batch, C::backend(), [&](const std::string& name) { return file["param." + name].values; },
+    Standalone<TimeMix<Version, T, typename C::Backend>> block(
+        sizes_of(file), batch, C::backend(), [&](const std::string& name) { return file["param." + name].values; },
         [&](const std::string& name) {
           return name == "shift" ? file["in.state.att_x"].values : wkv_of(file, "in.state.", batch);
         });
     CHECK(golden::error_ratio<T>(block.forward(x.as<T>(), batch, time), file["out.y"]) < 1);
     CHECK(golden::error_ratio<T>(block.state("shift"), file["out.state.att_x"]) < 1);
-    const std::string components[] = {"aa", "bb", "pp"};
-    for (Index n = 0; n < 3; ++n) {
-      CHECK(golden::error_ratio<T>(component_of(block.state("wkv"), n, batch, width),
-                                   file["out.state." + components[n]]) < 1);
-    }
+    check_wkv(block.state("wkv"), file, "out.state.", batch, width, 1);
   }
 }
 
-TEST_CASE_TEMPLATE("the RWKV-4 channel mix reproduces the goldens", C, RWKV_TEST_CONFIGS) {
+template <class Version, class C>
+void check_time_mix_gradients(const std::string& prefix) {
+  using T = typename C::scalar;
+  for (const auto& path : golden::files("ops", prefix, 3)) {
+    const golden::File file(path);
+    const auto x = file["in.x"];
+    const Index batch = x.size(0), time = x.size(1), width = x.size(2);
+    // With a single token, rounding errors in the gradient do not average out.
+    const double limit = path.string().find("_t1_") != std::string::npos && std::is_same_v<T, float> ? 10 : 1;
+    CAPTURE(path.filename().string());
+    const auto states = [&](const std::string& of) {
+      return [&, of](const std::string& name) {
+        if (name == "shift") return file.has(of + "att_x") ? file[of + "att_x"].values : std::vector<double>();
+        return wkv_of(file, of, batch);
+      };
+    };
+    Standalone<TimeMix<Version, T, typename C::Backend>> block(
+        sizes_of(file), batch, C::backend(), [&](const std::string& name) { return file["param." + name].values; },
+        states("in.state."));
+    const auto dx = block.forward_and_backward(x.as<T>(), time, file["cot.y"].as<T>(), states("cot.state."));
+    CHECK(golden::error_ratio<T>(dx, file["grad.x"]) < limit);
+    for (const auto& gradient : block.gradients()) {
+      CAPTURE(gradient.first);
+      CHECK(golden::error_ratio<T>(gradient.second, file["grad.param." + gradient.first]) < limit);
+    }
+    CHECK(golden::error_ratio<T>(block.state_gradient("shift"), file["grad.state.att_x"]) < limit);
+    check_wkv(block.state_gradient("wkv"), file, "grad.state.", batch, width, limit);
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("the time mixes reproduce the goldens", C, RWKV_TEST_CONFIGS) {
+  check_time_mix<V4, C>("timemix_v4_");
+  check_time_mix<V5, C>("timemix_v5.2_");
+}
+
+TEST_CASE_TEMPLATE("the gradients of the time mixes are those of the goldens", C, RWKV_TEST_CONFIGS) {
+  check_time_mix_gradients<V4, C>("timemix_v4_");
+  check_time_mix_gradients<V5, C>("timemix_v5.2_");
+}
+
+TEST_CASE_TEMPLATE("the channel mix of RWKV-4 and 5 reproduces the goldens", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;
   for (const auto& path : golden::files("ops", "channelmix_v4v5", 2)) {
     const golden::File file(path);
@@ -78,42 +136,7 @@ TEST_CASE_TEMPLATE("the RWKV-4 channel mix reproduces the goldens", C, RWKV_TEST
   }
 }
 
-TEST_CASE_TEMPLATE("the gradients of the RWKV-4 time mix are those of the goldens", C, RWKV_TEST_CONFIGS) {
-  using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "timemix_v4", 3)) {
-    const golden::File file(path);
-    const auto x = file["in.x"];
-    const Index batch = x.size(0), time = x.size(1), width = x.size(2);
-    // With a single token, rounding errors in the gradient do not average out.
-    const double limit = path.string().find("_t1_") != std::string::npos && std::is_same_v<T, float> ? 10 : 1;
-    CAPTURE(path.filename().string());
-    const auto states = [&](const std::string& prefix) {
-      return [&, prefix](const std::string& name) {
-        if (name == "shift") return file.has(prefix + "att_x") ? file[prefix + "att_x"].values : std::vector<double>();
-        return file.has(prefix + "aa") ? wkv_of(file, prefix, batch) : std::vector<double>();
-      };
-    };
-    Standalone<TimeMix<V4, T, typename C::Backend>> block(
-        {.width = width}, batch, C::backend(), [&](const std::string& name) { return file["param." + name].values; },
-        states("in.state."));
-    const auto dx = block.forward_and_backward(x.as<T>(), time, file["cot.y"].as<T>(), states("cot.state."));
-    CHECK(golden::error_ratio<T>(dx, file["grad.x"]) < limit);
-    for (const auto& gradient : block.gradients()) {
-      CAPTURE(gradient.first);
-      CHECK(golden::error_ratio<T>(gradient.second, file["grad.param." + gradient.first]) < limit);
-    }
-    CHECK(golden::error_ratio<T>(block.state_gradient("shift"), file["grad.state.att_x"]) < limit);
-    const std::string components[] = {"aa", "bb", "pp"};
-    for (Index n = 0; n < 3; ++n) {
-      CAPTURE(components[n]);
-      if (!file.has("grad.state." + components[n])) continue;
-      CHECK(golden::error_ratio<T>(component_of(block.state_gradient("wkv"), n, batch, width),
-                                   file["grad.state." + components[n]]) < limit);
-    }
-  }
-}
-
-TEST_CASE_TEMPLATE("the gradients of the RWKV-4 channel mix are those of the goldens", C, RWKV_TEST_CONFIGS) {
+TEST_CASE_TEMPLATE("the gradients of the channel mix of RWKV-4 and 5 are those of the goldens", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;
   for (const auto& path : golden::files("ops", "channelmix_v4v5", 2)) {
     const golden::File file(path);

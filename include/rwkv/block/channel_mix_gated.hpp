@@ -1,18 +1,19 @@
 #pragma once
 #include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/channel_mix.hpp"
+#include "rwkv/block/start.hpp"
 #include "rwkv/op/linear.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The channel mix of RWKV-4:
+/// The channel mix of RWKV-4, 5 and 6:
 ///
 ///     y = sigmoid(W_r mix_r(x)) * W_v max(W_k mix_k(x), 0)^2
 ///
 /// with mix_j(x)_t = x_t m_j + x_{t-1} (1 - m_j) (Peng et al., eq. 17 to 19).
 template <class V, class S, class B, class D>
-requires std::derived_from<V, V4>
+requires std::same_as<typename V::Channel, GatedChannelMix>
 class ChannelMix<V, S, B, D> {
   static_assert(explain_block_parameters<S, B>());
 
@@ -31,11 +32,12 @@ class ChannelMix<V, S, B, D> {
 
     static constexpr auto fields() {
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
-      return table(
-          field("time_mix_k", &Params::mix_k, mix, Role::mix), field("time_mix_r", &Params::mix_r, mix, Role::mix),
-          field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), Role::matrix),
-          field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), Role::matrix, {.scale = 0}),
-          field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), Role::matrix, {.scale = 0}));
+      constexpr auto unit = row::live(0, 1);
+      return table(field("time_mix_k", &Params::mix_k, mix, start::mix(), unit),
+                   field("time_mix_r", &Params::mix_r, mix, start::mix(), unit),
+                   field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), start::matrix(1)),
+                   field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), start::matrix(0)),
+                   field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), start::matrix(0)));
     }
   };
 

@@ -1,0 +1,43 @@
+#pragma once
+/// How the vectors of the official blocks start, as functions of channel i of C in layer l of L (BlinkDL/RWKV-LM).
+#include <cmath>
+
+#include "rwkv/core/fields.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+namespace start {
+
+/// The mixes of RWKV-4 and 5: (i/C)^(scale rho0) + lift rho1.
+constexpr auto mix(double scale = 1, double lift = 0) {
+  return channels(
+      [](const ChannelPlace& p, double a, double b) { return std::pow(p.part(), a * p.rho0()) + b * p.rho1(); }, scale,
+      lift);
+}
+/// The decay, before -exp(): base + range (i/(C-1))^(0.7 + 1.3 rho1); -5 and 8 in RWKV-4, -6 and 5 in RWKV-5 and 6.
+constexpr auto decay(double base, double range) {
+  return channels([](const ChannelPlace& p, double a,
+                     double b) { return a + b * std::pow(p.part_to_last(), 0.7 + 1.3 * p.rho1()); },
+                  base, range);
+}
+/// ((i + 1) mod 3 - 1), which keeps neighbouring channels apart.
+constexpr double zigzag(const ChannelPlace& p) { return static_cast<double>((p.channel + 1) % 3 - 1); }
+/// The bonus of RWKV-4: ln 0.3 + 0.5 zigzag.
+constexpr auto bonus_v4() {
+  return channels([](const ChannelPlace& p, double, double) { return std::log(0.3) + 0.5 * zigzag(p); });
+}
+/// The bonus of RWKV-5.2 and 6: rho1 (1 - i/(C-1)) + 0.1 zigzag.
+constexpr auto bonus_v5() {
+  return channels(
+      [](const ChannelPlace& p, double, double) { return p.rho1() * (1 - p.part_to_last()) + 0.1 * zigzag(p); });
+}
+/// The scale of the norm behind a head: ((1 + l) / L)^0.7.
+constexpr auto head_norm() {
+  return channels([](const ChannelPlace& p, double, double) {
+    return std::pow(static_cast<double>(1 + p.layer) / static_cast<double>(p.depth), 0.7);
+  });
+}
+
+}  // namespace start
+}  // namespace RWKV_ABI
+}  // namespace rwkv
