@@ -4,6 +4,7 @@
 #include <rwkv/blocks.hpp>
 
 #include "../golden.hpp"
+#include "../versions.hpp"
 #include "harness.hpp"
 
 using namespace rwkv;
@@ -60,9 +61,9 @@ ModelSizes sizes_of(const golden::File& file) {
 }
 
 template <class Version, class C>
-void check_time_mix(const std::string& prefix) {
+void check_time_mix() {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", prefix, 3)) {
+  for (const auto& path : golden::files("ops", config::Goldens<Version>::time_mix, 3)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
@@ -79,9 +80,9 @@ void check_time_mix(const std::string& prefix) {
 }
 
 template <class Version, class C>
-void check_time_mix_gradients(const std::string& prefix) {
+void check_time_mix_gradients() {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", prefix, 3)) {
+  for (const auto& path : golden::files("ops", config::Goldens<Version>::time_mix, 3)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
@@ -111,13 +112,11 @@ void check_time_mix_gradients(const std::string& prefix) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("the time mixes reproduce the goldens", C, RWKV_TEST_CONFIGS) {
-  check_time_mix<V4, C>("timemix_v4_");
-  check_time_mix<V5, C>("timemix_v5.2_");
+  config::each_version([]<class V>() { check_time_mix<V, C>(); });
 }
 
 TEST_CASE_TEMPLATE("the gradients of the time mixes are those of the goldens", C, RWKV_TEST_CONFIGS) {
-  check_time_mix_gradients<V4, C>("timemix_v4_");
-  check_time_mix_gradients<V5, C>("timemix_v5.2_");
+  config::each_version([]<class V>() { check_time_mix_gradients<V, C>(); });
 }
 
 TEST_CASE_TEMPLATE("the channel mix of RWKV-4 and 5 reproduces the goldens", C, RWKV_TEST_CONFIGS) {

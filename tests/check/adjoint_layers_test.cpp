@@ -32,12 +32,14 @@ using Plain = Layer<TimeMix<V, S, B>, ChannelMix<V, S, B>>;
 template <class S>
 using OneLayer = Plain<V4, S>;
 template <class S>
+using LayerV5 = Plain<V5, S>;
+template <class S>
 using VariantLayer = Plain<Variant, S>;
 template <class S>
 using Mixed =
     Chain<Plain<V4, S>, Layer<CellMix<config::LeakyGate, S, Reference>, TokenShift<S, Reference>>, Plain<Variant, S>>;
 template <class S>
-using Repeated = Stack<Plain<V4, S>>;
+using Repeated = Stack<Chain<Plain<V4, S>, Plain<V5, S>, Plain<V4, S>>>;
 
 template <template <class> class BlockOf, class P = Keep>
 void check_adjoint(Index depth = 1) {
@@ -46,7 +48,7 @@ void check_adjoint(Index depth = 1) {
     for (const Index time : {1, 2, 65, 130}) {
       CAPTURE(width);
       CAPTURE(time);
-      CHECK(adjoint_defect<BlockOf, P>({.width = width, .depth = depth, .ffn = 2 * width + 1},
+      CHECK(adjoint_defect<BlockOf, P>({.width = width, .depth = depth, .head_size = width, .ffn = 2 * width + 1},
                                        {.batch = 2, .time = time, .seed = seed++}) < 1e-12);
     }
   }
@@ -57,6 +59,8 @@ void check_adjoint(Index depth = 1) {
 TEST_CASE("a layer's backward is the adjoint of its forward, whatever it keeps") {
   check_adjoint<OneLayer>();
   check_adjoint<OneLayer, Recompute>();
+  check_adjoint<LayerV5>();
+  check_adjoint<LayerV5, Recompute>();
 }
 
 TEST_CASE("so is that of a variant of the version") { check_adjoint<VariantLayer>(); }

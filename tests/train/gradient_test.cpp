@@ -7,14 +7,20 @@
 #include "../configs.hpp"
 #include "../golden.hpp"
 #include "../instances.hpp"
+#include "../versions.hpp"
 
 using namespace rwkv;
 
-TEST_CASE_TEMPLATE("the gradient of every parameter is that of the golden", C, RWKV_TEST_CONFIGS) {
+namespace {
+
+template <class V, class C>
+void check_gradients() {
   using T = typename C::scalar;
-  using Net = LanguageModel<V4, T, typename C::Backend>;
-  const golden::File want(golden::folder() / "training/rwkv4-rand-l2-d32-f32.grads.safetensors");
-  auto net = load_checkpoint<Net>(golden::folder() / "models/rwkv4-rand-l2-d32-f32.safetensors", {}, C::backend());
+  using Net = LanguageModel<V, T, typename C::Backend>;
+  const std::string model = config::Goldens<V>::model;
+  CAPTURE(model);
+  const golden::File want(golden::folder() / "training" / (model + ".grads.safetensors"));
+  auto net = load_checkpoint<Net>(golden::folder() / "models" / (model + ".safetensors"), {}, C::backend());
   const auto tokens = want["tokens"];
   const auto run = [&](auto policy) {
     for (const Index chunk : {256, 7}) {
@@ -33,4 +39,10 @@ TEST_CASE_TEMPLATE("the gradient of every parameter is that of the golden", C, R
   };
   run(Keep{});
   run(Recompute{});
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("the gradient of every parameter is that of the golden", C, RWKV_TEST_CONFIGS) {
+  config::each_version([]<class V>() { check_gradients<V, C>(); });
 }

@@ -6,19 +6,22 @@
 #include "../configs.hpp"
 #include "../golden.hpp"
 #include "../instances.hpp"
+#include "../versions.hpp"
 
 using namespace rwkv;
 
 namespace {
 
 /// Runs 20 steps on the golden batch and compares every loss and every weight in the file.
-template <class C>
-void check_trajectory(const std::string& name, TrainerOptions options) {
+template <class V, class C>
+void check_trajectory(const std::string& steps, TrainerOptions options) {
   using T = typename C::scalar;
-  using Net = LanguageModel<V4, T, typename C::Backend>;
+  using Net = LanguageModel<V, T, typename C::Backend>;
+  const std::string model = config::Goldens<V>::model, name = config::Goldens<V>::training + steps;
+  CAPTURE(name);
   constexpr bool exact = std::is_same_v<T, double>;
   const golden::File want(golden::folder() / "training" / (name + ".safetensors"));
-  auto net = load_checkpoint<Net>(golden::folder() / "models/rwkv4-rand-l2-d32-f32.safetensors", {}, C::backend());
+  auto net = load_checkpoint<Net>(golden::folder() / "models" / (model + ".safetensors"), {}, C::backend());
   const auto tokens = want["tokens"];
   const Batch batch{.shape = {tokens.size(0), tokens.size(1)},
                     .tokens = tokens.as<Token>(),
@@ -50,16 +53,18 @@ void check_trajectory(const std::string& name, TrainerOptions options) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("20 steps of AdamW follow the golden", C, RWKV_TEST_CONFIGS) {
-  check_trajectory<C>("rwkv4-adamw-20steps",
-                      {.rate = {.peak = 1e-3, .decay = LearningRate::constant},
-                       .optimizer = {.weight_decay = 0.01, .decay_vectors = true, .table_rates = false},
-                       .clip = 0,
-                       .l2_wrap = false});
+  config::each_version([]<class V>() {
+    check_trajectory<V, C>("-adamw-20steps",
+                           {.rate = {.peak = 1e-3, .decay = LearningRate::constant},
+                            .optimizer = {.weight_decay = 0.01, .decay_vectors = true, .table_rates = false},
+                            .clip = 0,
+                            .l2_wrap = false});
+  });
 }
 
 TEST_CASE_TEMPLATE("20 steps of the RWKV-4 recipe follow the golden", C, RWKV_TEST_CONFIGS) {
-  check_trajectory<C>(
-      "rwkv4-recipe-20steps",
+  check_trajectory<V4, C>(
+      "-recipe-20steps",
       {.rate =
            {.peak = 2e-3, .final = 2e-4, .steps = 20, .warmup = 5, .start = 0.2, .decay = LearningRate::exponential},
        .optimizer = {.weight_decay = 0.1}});
