@@ -1,6 +1,7 @@
 #pragma once
-// The backend of an example from its options, and the scalar that suits a file.
-#include <rwkv/io/tensor_file.hpp>
+// The backend of an example from its options, and the version and scalar that suit a file.
+#include <rwkv/io/names.hpp>
+#include <rwkv/rwkv.hpp>
 
 namespace example {
 
@@ -30,6 +31,14 @@ auto with_scalar_for(const std::string& checkpoint, const F& f) {
     if (dtype == rwkv::DType::f16) return f(rwkv::f16());
     return f(float());
   }
+}
+
+/// Calls f with the version of a checkpoint. One that the library does not run is left to loading, which says so.
+template <class F>
+auto with_version_for(const std::string& checkpoint, const F& f) {
+  const auto file = rwkv::open_tensors(checkpoint, {.verify_checksums = false});
+  if (rwkv::version_named_by(file) == "RWKV-5.2") return f(rwkv::V5());
+  return f(rwkv::V4());
 }
 
 }  // namespace example

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../backend_for.hpp"
 #include "../options.hpp"
 #include "../program.hpp"
 
@@ -26,9 +27,9 @@ std::vector<rwkv::Token> tokens_of(const Settings& settings, rwkv::Index vocab) 
   return rwkv::Tokenizer::bytes().encode(settings.prompt);
 }
 
-template <class S>
+template <class V, class S>
 void run(const Settings& settings) {
-  using Net = rwkv::LanguageModel<rwkv::V4, S, rwkv::Cpu>;
+  using Net = rwkv::LanguageModel<V, S, rwkv::Cpu>;
   using T = typename Net::compute;
   const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, rwkv::Cpu(settings.threads));
   const auto tokens = tokens_of(settings, net.sizes().vocab);
@@ -64,10 +65,12 @@ int main(int argc, char** argv) {
     options.require("MODEL");
     options.require("--out");
     rwkv::expects(options.given("--ids") != options.given("--prompt"), "give one of --ids and --prompt");
-    if (settings.scalar == "double") run<double>(settings);
-    else if (settings.scalar == "bf16") run<rwkv::bf16>(settings);
-    else if (settings.scalar == "f16") run<rwkv::f16>(settings);
-    else run<float>(settings);
+    example::with_version_for(settings.model, [&]<class V>(V) {
+      if (settings.scalar == "double") run<V, double>(settings);
+      else if (settings.scalar == "bf16") run<V, rwkv::bf16>(settings);
+      else if (settings.scalar == "f16") run<V, rwkv::f16>(settings);
+      else run<V, float>(settings);
+    });
     return 0;
   });
 }

@@ -27,6 +27,7 @@ using namespace rwkv;
 /// The recipe of the model that lies beside this file.
 struct Settings {
   std::string text = RWKV_EXAMPLE_TEXT, out = "shakespeare-bf16.safetensors", vocabulary, from, evaluate, curve;
+  std::string version = "4";
   ModelSizes sizes{.vocab = 256, .width = 160, .depth = 4};
   std::string decay = "cosine";
   TrainerOptions trainer{.shape = {.batch = 16, .length = 256},
@@ -345,9 +346,9 @@ inline void check_paths(const Settings& settings) {
   }
 }
 
-template <class Backend>
+template <class V, class Backend>
 int train(const Settings& settings) {
-  using Net = LanguageModel<V4, float, Backend>;
+  using Net = LanguageModel<V, float, Backend>;
   check_paths(settings);
   const auto [tokens, vocab] = read_text(settings);
   const auto kept = static_cast<Index>(static_cast<double>(tokens.size()) * settings.held_out);
@@ -371,9 +372,9 @@ int train(const Settings& settings) {
   return Run<Net, Keep>(settings, std::move(net), training, held_out)();
 }
 
-template <class S, class Backend>
+template <class V, class S, class Backend>
 int evaluate(const Settings& settings) {
-  using Net = LanguageModel<V4, S, Backend>;
+  using Net = LanguageModel<V, S, Backend>;
   const auto net = load_checkpoint<Net>(settings.evaluate, {}, backend_for<Backend>(settings.threads));
   const auto [tokens, vocab] = read_text(settings);
   check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
@@ -401,8 +402,10 @@ void describe(Options& options, Settings& settings) {
   options.add("--out", settings.out, "model to write, .safetensors in bf16");
   options.add("--vocab", settings.vocabulary, "World vocabulary; without it a token is a byte");
   options.add("--from", settings.from, "checkpoint to start from");
+  options.add("--version", settings.version, "RWKV version of a new model", {"4", "5.2"});
   options.add("--depth", settings.sizes.depth, "layers", 1);
   options.add("--width", settings.sizes.width, "channels", 1);
+  options.add("--head-size", settings.sizes.head_size, "channels of a head, from RWKV-5 on; 0: 64", 0);
   options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width", 0);
   options.add("--batch", shape.batch, "sequences of a batch", 1);
   options.add("--length", shape.length, "tokens of a sequence", 1);
@@ -441,11 +444,11 @@ void describe(Options& options, Settings& settings) {
 template <class Backend>
 int train(int argc, char** argv) {
   Settings settings;
-  Options options("train", "Trains an RWKV-4 on a text file.");
+  Options options("train", "Trains an RWKV-4 or RWKV-5.2 on a text file.");
   describe<Backend>(options, settings);
   return run_program("train", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
-    for (const char* size : {"--depth", "--width", "--ffn"}) {
+    for (const char* size : {"--version", "--depth", "--width", "--head-size", "--ffn"}) {
       expects(!options.given("--from") || !options.given(size), size, ": the checkpoint of --from has its own");
     }
     for (const char* option : {"--from", "--out", "--resume", "--curve"}) {
@@ -462,10 +465,16 @@ int train(int argc, char** argv) {
     if (!options.given("--final-rate")) rate.final = std::min(rate.final, rate.peak);
     std::signal(SIGINT, stop_at);
     std::signal(SIGTERM, stop_at);
-    return settings.evaluate.empty() ? train<Backend>(settings)
-                                     : with_scalar_for<Backend>(settings.evaluate, [&]<class S>(S) {
-                                         return evaluate<S, Backend>(settings);
-                                       });
+    if (!settings.evaluate.empty()) {
+      return with_version_for(settings.evaluate, [&]<class V>(V) {
+        return with_scalar_for<Backend>(settings.evaluate,
+                                        [&]<class S>(S) { return evaluate<V, S, Backend>(settings); });
+      });
+    }
+    if (!settings.from.empty()) {
+      return with_version_for(settings.from, [&]<class V>(V) { return train<V, Backend>(settings); });
+    }
+    return settings.version == "4" ? train<V4, Backend>(settings) : train<V5, Backend>(settings);
   });
 }
 

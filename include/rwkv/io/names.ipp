@@ -197,8 +197,8 @@ RWKV_BODY ModelSizes sizes_of_model(const TensorFile& file) {
   const std::vector<Index>* key = detail::shape_of(file, "blocks.0.ffn.key.weight");
   if (key != nullptr && key->size() == 2) sizes.ffn = (*key)[0];
   // [heads, head size]: a bonus of the current token, in RWKV-7 or in 5 and 6; in RWKV-5.2 the decay as well.
-  for (const char* name : {"r_k", "time_faaaa", "time_decay"}) {
-    const std::vector<Index>* heads = detail::shape_of(file, join("blocks.0.att.", name));
+  for (const char* tensor : {"r_k", "time_faaaa", "time_decay"}) {
+    const std::vector<Index>* heads = detail::shape_of(file, join("blocks.0.att.", tensor));
     if (heads == nullptr || heads->size() != 2) continue;
     sizes.head_size = (*heads)[1];
     break;
