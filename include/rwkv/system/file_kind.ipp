@@ -52,7 +52,7 @@ inline constexpr std::array<FileMark, 28> file_marks{
      {0, "[PAD]\n", "the vocabulary of a WordPiece tokenizer"},
      {0, "IQ== 0\n", "the vocabulary of tiktoken"}}};
 
-/// Whether the text begins so, in lower or capital letters.
+/// Whether the text begins so, whatever the case of its letters; `lower` is in lower case.
 inline bool begins_with(std::string_view text, std::string_view lower) {
   const auto same = [](char a, char b) { return a == b || ('A' <= a && a <= 'Z' && a - 'A' + 'a' == b); };
   return text.size() >= lower.size() &&
