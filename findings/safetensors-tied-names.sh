@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
   python3 -m venv "$work/venv" &&
     { "$work/venv/bin/pip" install -q --retries 0 --index-url https://download.pytorch.org/whl/cpu torch==2.9.1 ||
       "$work/venv/bin/pip" install -q torch==2.9.1; } &&
-    "$work/venv/bin/pip" install -q safetensors==0.6.2 numpy==2.2.6
+    "$work/venv/bin/pip" install -q safetensors==0.6.2 numpy==2.2.6 packaging==25.0
 } >&2 || exit 2
 cd "$work"
 venv/bin/python - <<'EOF'

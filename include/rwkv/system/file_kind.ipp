@@ -52,11 +52,11 @@ inline constexpr std::array<FileMark, 28> file_marks{
      {0, "[PAD]\n", "the vocabulary of a WordPiece tokenizer"},
      {0, "IQ== 0\n", "the vocabulary of tiktoken"}}};
 
-/// Whether the text begins so, in small or capital letters.
-inline bool begins_with(std::string_view text, std::string_view small) {
+/// Whether the text begins so, whatever the case of its letters; `lower` is in lower case.
+inline bool begins_with(std::string_view text, std::string_view lower) {
   const auto same = [](char a, char b) { return a == b || ('A' <= a && a <= 'Z' && a - 'A' + 'a' == b); };
-  return text.size() >= small.size() &&
-         std::equal(small.begin(), small.end(), text.begin(), [&](char b, char a) { return same(a, b); });
+  return text.size() >= lower.size() &&
+         std::equal(lower.begin(), lower.end(), text.begin(), [&](char b, char a) { return same(a, b); });
 }
 
 RWKV_BODY std::string_view kind_of_file(std::string_view content) {
