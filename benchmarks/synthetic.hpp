@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "rwkv/blocks.hpp"
+#include "rwkv/check/live_weights.hpp"
 
 namespace bench {
 
@@ -44,18 +45,8 @@ struct FillParameters {
 
   template <class View>
   void operator()(const rwkv::TensorSpec& spec, View& view) {
-    using rwkv::Role;
-    const Index count = spec.shape.count();
-    const Index inputs = spec.shape.sizes[spec.shape.rank - 1];
-    const float range = std::sqrt(3.0f / static_cast<float>(inputs));
-    ++seed;
-    switch (spec.role) {
-      case Role::embedding: return fill_uniform(view.data, count, -1.0f, 1.0f, seed);
-      case Role::head:
-      case Role::matrix: return fill_uniform(view.data, count, -range, range, seed);
-      case Role::vector:
-        return fill_uniform(view.data, count, static_cast<float>(spec.least), static_cast<float>(spec.most), seed);
-    }
+    const auto [least, most] = rwkv::live_range(spec);
+    fill_uniform(view.data, spec.shape.count(), static_cast<float>(least), static_cast<float>(most), ++seed);
   }
 };
 

@@ -8,6 +8,7 @@
 
 #include "rwkv/backend/cuda.cuh"
 #include "rwkv/backend/scratch.hpp"
+#include "rwkv/check/live_weights.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/random.hpp"
 
@@ -65,19 +66,10 @@ template <class Net>
 void fill_parameters(Net& net) {
   std::uint64_t seed = 1;
   for (auto& parameter : net.parameters()) {
-    const auto fill = [&](float low, float high) {
-      const auto numbers = parameter.numbers();
-      fill_uniform(net.device(), numbers.data(), std::ssize(numbers), low, high, ++seed);
-    };
-    const Index inputs = parameter.shape.sizes[parameter.shape.rank - 1];
-    const float range = std::sqrt(3.0f / static_cast<float>(inputs));
-    using rwkv::Role;
-    switch (parameter.role) {
-      case Role::embedding: fill(-1, 1); break;
-      case Role::head:
-      case Role::matrix: fill(-range, range); break;
-      case Role::vector: fill(static_cast<float>(parameter.least), static_cast<float>(parameter.most)); break;
-    }
+    const auto [least, most] = rwkv::live_range(parameter);
+    const auto numbers = parameter.numbers();
+    fill_uniform(net.device(), numbers.data(), std::ssize(numbers), static_cast<float>(least), static_cast<float>(most),
+                 ++seed);
   }
   net.device().sync();
 }

@@ -72,6 +72,14 @@ foreach(header IN LISTS headers)
     endif()
   endforeach()
 
+  # A backend knows verbs, cells and operands, but no blocks, models or versions. The fused step is an exception, and goes
+  # when blocks describe it in operands.
+  string(REGEX REPLACE "//[^\n]*" "" code "${text}")
+  if(header MATCHES "^backend/" AND NOT header STREQUAL "backend/cuda/step/decode.cuh" AND
+     code MATCHES "[^A-Za-z0-9_](Layer|TimeMix|ChannelMix|CellMix|Embedding|Head|LanguageModel|Context|V[4-7])[^A-Za-z0-9_]")
+    string(APPEND faults "${header} names ${CMAKE_MATCH_1}: a backend knows no blocks, models and versions\n")
+  endif()
+
   # What must not be in a header of this library: names that leak, and a copy of its own in every translation unit.
   foreach(rule "using namespace" "namespace {" "static ")
     if(text MATCHES "\n${rule}")

@@ -11,12 +11,22 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Number i of a parameter: matrices uniform with unit gain, vectors uniform over the range of their row.
+/// Where live numbers of a parameter lie: matrices have unit gain, vectors the range of their row.
+struct LiveRange {
+  double least, most;
+};
+inline LiveRange live_range(const TensorSpec& parameter) {
+  if (parameter.role == Role::vector) return {parameter.least, parameter.most};
+  if (parameter.role == Role::embedding) return {-1, 1};
+  const double most = std::sqrt(3 / static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]));
+  return {-most, most};
+}
+
+/// Number i of a parameter, uniform over its range.
 inline double live_value(const TensorSpec& parameter, const Philox& numbers, Index i) {
-  const double u = numbers.block(static_cast<std::uint64_t>(i / 2)).uniform_double(static_cast<int>(i % 2));
-  if (parameter.role == Role::vector) return parameter.least + (parameter.most - parameter.least) * u;
-  if (parameter.role == Role::embedding) return 2 * u - 1;
-  return (2 * u - 1) * std::sqrt(3 / static_cast<double>(parameter.shape.sizes[parameter.shape.rank - 1]));
+  const auto [least, most] = live_range(parameter);
+  return least +
+         (most - least) * numbers.block(static_cast<std::uint64_t>(i / 2)).uniform_double(static_cast<int>(i % 2));
 }
 
 /// Fills every parameter of a model with live values. A seed gives the same numbers for every scalar type.

@@ -2,7 +2,7 @@
 /// Reads the pickle of a PyTorch state dict without executing anything.
 ///
 /// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2), and a few more that
-/// lead to a better sentence, and refuses all others; a global is a role in a list here, never something that is looked
+/// lead to a better sentence, and refuses all others; a global is a kind in a list here, never something that is looked
 /// up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop an opcode
 /// from being applied to the wrong object.
 #include <array>
@@ -82,7 +82,7 @@ class StateDictPickle {
   };
   /// What a name in the pickle stands for. The foreign ones belong to tensors that cannot be read, and to plain objects
   /// that stand beside tensors.
-  enum class Role : std::uint8_t {
+  enum class Kind : std::uint8_t {
     ordered_dict,
     rebuild_tensor,
     rebuild_parameter,
@@ -93,7 +93,7 @@ class StateDictPickle {
     object
   };
   struct Global {
-    Role role;
+    Kind kind;
     DType dtype;  // of a storage
     Text name;
   };
@@ -231,37 +231,37 @@ class StateDictPickle {
     struct Known {
       std::string_view module;
       std::string_view name;
-      Role role;
+      Kind kind;
       DType dtype = DType::f32;
     };
-    static constexpr std::array<Known, 16> known{{{"collections", "OrderedDict", Role::ordered_dict},
-                                                  {"torch._utils", "_rebuild_tensor_v2", Role::rebuild_tensor},
-                                                  {"torch._utils", "_rebuild_parameter", Role::rebuild_parameter},
-                                                  {"torch", "DoubleStorage", Role::storage, DType::f64},
-                                                  {"torch", "FloatStorage", Role::storage, DType::f32},
-                                                  {"torch", "HalfStorage", Role::storage, DType::f16},
-                                                  {"torch", "BFloat16Storage", Role::storage, DType::bf16},
-                                                  {"torch", "LongStorage", Role::storage, DType::i64},
-                                                  {"torch", "IntStorage", Role::storage, DType::i32},
-                                                  {"torch", "ShortStorage", Role::storage, DType::i16},
-                                                  {"torch", "CharStorage", Role::storage, DType::i8},
-                                                  {"torch", "ByteStorage", Role::storage, DType::u8},
-                                                  {"torch", "BoolStorage", Role::storage, DType::boolean},
-                                                  {"torch", "Size", Role::object},
-                                                  {"torch", "device", Role::object},
-                                                  {"torch.serialization", "_get_layout", Role::object}}};
+    static constexpr std::array<Known, 16> known{{{"collections", "OrderedDict", Kind::ordered_dict},
+                                                  {"torch._utils", "_rebuild_tensor_v2", Kind::rebuild_tensor},
+                                                  {"torch._utils", "_rebuild_parameter", Kind::rebuild_parameter},
+                                                  {"torch", "DoubleStorage", Kind::storage, DType::f64},
+                                                  {"torch", "FloatStorage", Kind::storage, DType::f32},
+                                                  {"torch", "HalfStorage", Kind::storage, DType::f16},
+                                                  {"torch", "BFloat16Storage", Kind::storage, DType::bf16},
+                                                  {"torch", "LongStorage", Kind::storage, DType::i64},
+                                                  {"torch", "IntStorage", Kind::storage, DType::i32},
+                                                  {"torch", "ShortStorage", Kind::storage, DType::i16},
+                                                  {"torch", "CharStorage", Kind::storage, DType::i8},
+                                                  {"torch", "ByteStorage", Kind::storage, DType::u8},
+                                                  {"torch", "BoolStorage", Kind::storage, DType::boolean},
+                                                  {"torch", "Size", Kind::object},
+                                                  {"torch", "device", Kind::object},
+                                                  {"torch.serialization", "_get_layout", Kind::object}}};
     const std::string_view module = read_line();
     const auto begin = static_cast<std::uint32_t>(reader_.position());
     const std::string_view name = read_line();
     const Text place{begin, static_cast<std::uint32_t>(name.size())};
     for (const Known& k : known) {
-      if (k.module == module && k.name == name) return {k.role, k.dtype, place};
+      if (k.module == module && k.name == name) return {k.kind, k.dtype, place};
     }
-    const auto foreign = [&](Role role) { return Global{role, DType::f32, place}; };
+    const auto foreign = [&](Kind kind) { return Global{kind, DType::f32, place}; };
     const bool is_torch = module == "torch" || module == "torch.storage";
-    if (is_torch && name.ends_with("Storage")) return foreign(Role::foreign_storage);
-    if (module == "torch._utils" && name.starts_with("_rebuild_")) return foreign(Role::foreign_tensor);
-    if (module == "torch" && is_number_type(name)) return foreign(Role::number_type);
+    if (is_torch && name.ends_with("Storage")) return foreign(Kind::foreign_storage);
+    if (module == "torch._utils" && name.starts_with("_rebuild_")) return foreign(Kind::foreign_tensor);
+    if (module == "torch" && is_number_type(name)) return foreign(Kind::number_type);
     refuse("asks for ", in_quotes(module), " ", in_quotes(name), not_needed);
   }
 
@@ -392,7 +392,7 @@ class StateDictPickle {
     require(id.size == 5 && text(item<Text>(id, 0, "the word storage")) == "storage",
             "loads something that is no storage");
     const Global type = item<Global>(id, 1, "a storage type");
-    require(type.role == Role::storage || type.role == Role::foreign_storage,
+    require(type.kind == Kind::storage || type.kind == Kind::foreign_storage,
             "has a function in place of a storage type");
     const Text key = item<Text>(id, 2, "the name of a storage");
     item<Text>(id, 3, "a device");
@@ -404,22 +404,22 @@ class StateDictPickle {
   bool reduce() {
     const Tuple arguments = pop<Tuple>("a tuple of arguments");
     const Global function = pop<Global>("a function");
-    switch (function.role) {
-      case Role::ordered_dict:
+    switch (function.kind) {
+      case Kind::ordered_dict:
         require(arguments.size == 0, "makes a dictionary from ", arguments.size, " arguments");
         return push(new_dict());
-      case Role::rebuild_tensor: return push(rebuild_tensor(arguments));
-      case Role::rebuild_parameter:
+      case Kind::rebuild_tensor: return push(rebuild_tensor(arguments));
+      case Kind::rebuild_parameter:
         require(arguments.size == 3, "makes a parameter from ", arguments.size, " arguments instead of 3");
         check_hooks(arguments, 1);
         return push(item<TensorRef>(arguments, 0, "a tensor"));
-      case Role::foreign_tensor: return push(foreign_tensor(arguments, function));
-      case Role::object: return push(Object{});
-      case Role::storage:
-      case Role::foreign_storage:
-      case Role::number_type: break;
+      case Kind::foreign_tensor: return push(foreign_tensor(arguments, function));
+      case Kind::object: return push(Object{});
+      case Kind::storage:
+      case Kind::foreign_storage:
+      case Kind::number_type: break;
     }
-    refuse("calls a ", function.role == Role::number_type ? "number" : "storage", " type");
+    refuse("calls a ", function.kind == Kind::number_type ? "number" : "storage", " type");
   }
 
   /// (storage, offset, shape, strides, requires_grad, hooks)
@@ -455,7 +455,7 @@ class StateDictPickle {
     // Version 3 is that of number types without a storage type of their own, and names the number type.
     if (text(function.name) == "_rebuild_tensor_v3" && holds(6, Global{})) {
       const Global type = item<Global>(arguments, 6, "a number type");
-      require(type.role == Role::number_type, "has ", in_quotes(text(type.name)), " in place of a number type");
+      require(type.kind == Kind::number_type, "has ", in_quotes(text(type.name)), " in place of a number type");
       tensor.foreign = type;
     }
     return add_tensor(tensor);
@@ -470,8 +470,8 @@ class StateDictPickle {
   /// Why a tensor cannot be read; empty when it can.
   std::string why_unreadable(const Tensor& tensor) const {
     const auto name = in_quotes(text(tensor.foreign.name));
-    if (tensor.foreign.role == Role::storage) return {};
-    if (tensor.foreign.role == Role::foreign_tensor) {
+    if (tensor.foreign.kind == Kind::storage) return {};
+    if (tensor.foreign.kind == Kind::foreign_tensor) {
       return join("it is no plain tensor, PyTorch makes it by ", name, "; save it as a dense, contiguous one");
     }
     return join("its numbers are of the type ", name, "; convert it to float32 before saving");
