@@ -31,24 +31,26 @@ struct Scanning : rwkv::V4 {
   EXTERN template class rwkv::Trainer<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Keep>;  \
   EXTERN template void rwkv::initialize(rwkv::LanguageModel<__VA_ARGS__>&, rwkv::Seed);
 
+/// All of it.
+#define RWKV_TEST_VERSION(EXTERN, ...)    \
+  RWKV_TEST_MODEL(EXTERN, __VA_ARGS__)    \
+  RWKV_TEST_TRAINING(EXTERN, __VA_ARGS__) \
+  RWKV_TEST_RECOMPUTING(EXTERN, __VA_ARGS__)
+
 #if defined(RWKV_TEST_ALONE) || defined(__CUDACC__)
 // A program of its own has its own code; nvcc has every file of the device suite instantiate what it launches.
 #elif defined(RWKV_TEST_CUDA)
-RWKV_TEST_MODEL(extern, rwkv::V4, float, rwkv::Cuda)
-RWKV_TEST_TRAINING(extern, rwkv::V4, float, rwkv::Cuda)
-RWKV_TEST_RECOMPUTING(extern, rwkv::V4, float, rwkv::Cuda)
+RWKV_TEST_VERSION(extern, rwkv::V4, float, rwkv::Cuda)
+RWKV_TEST_VERSION(extern, rwkv::V5, float, rwkv::Cuda)
 #elif !defined(RWKV_SIMT)
-RWKV_TEST_MODEL(extern, rwkv::V4, float, rwkv::Cpu)
-RWKV_TEST_MODEL(extern, rwkv::V4, double, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V4, float, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V4, double, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V4, double, rwkv::Reference)
+RWKV_TEST_VERSION(extern, rwkv::V5, float, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Reference)
 RWKV_TEST_MODEL(extern, rwkv::V4, rwkv::bf16, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, rwkv::V4, rwkv::f16, rwkv::Cpu)
-RWKV_TEST_MODEL(extern, rwkv::V4, double, rwkv::Reference)
 RWKV_TEST_MODEL(extern, config::Scanning, float, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, config::Scanning, double, rwkv::Cpu)
-RWKV_TEST_TRAINING(extern, rwkv::V4, float, rwkv::Cpu)
-RWKV_TEST_RECOMPUTING(extern, rwkv::V4, float, rwkv::Cpu)
-RWKV_TEST_TRAINING(extern, rwkv::V4, double, rwkv::Cpu)
-RWKV_TEST_RECOMPUTING(extern, rwkv::V4, double, rwkv::Cpu)
-RWKV_TEST_TRAINING(extern, rwkv::V4, double, rwkv::Reference)
-RWKV_TEST_RECOMPUTING(extern, rwkv::V4, double, rwkv::Reference)
 #endif

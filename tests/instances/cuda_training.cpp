@@ -1,3 +1,4 @@
 #include "../instances.hpp"
 
 RWKV_TEST_TRAINING(, rwkv::V4, float, rwkv::Cuda)
+RWKV_TEST_TRAINING(, rwkv::V5, float, rwkv::Cuda)

@@ -1,5 +1,3 @@
 #include "../instances.hpp"
 
-RWKV_TEST_MODEL(, rwkv::V4, double, rwkv::Reference)
-RWKV_TEST_TRAINING(, rwkv::V4, double, rwkv::Reference)
-RWKV_TEST_RECOMPUTING(, rwkv::V4, double, rwkv::Reference)
+RWKV_TEST_VERSION(, rwkv::V4, double, rwkv::Reference)
