@@ -188,6 +188,19 @@ endif()
       message(FATAL_ERROR "with Eigen ${version} alone find_package(rwkv) says ${text}")
     endif()
   endforeach()
+  # One that the host has declared, and one that is not to be looked for.
+  file(CONFIGURE OUTPUT "${WORK}/source/CMakeLists.txt" @ONLY CONTENT [[
+add_library(eigen INTERFACE)
+add_library(Eigen3::Eigen ALIAS eigen)
+target_include_directories(eigen INTERFACE "@eigen@")
+]])
+  configure(blocks "${WORK}/declared" "-DLIBRARY=${SOURCE}" -DRWKV_BLOCKS_ONLY=ON "-DHOST_EIGEN_SOURCE=${WORK}/source")
+  execute_process(COMMAND "${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${here}/blocks" -B "${WORK}/never"
+    "-DCMAKE_CXX_COMPILER=${COMPILER}" "-DLIBRARY=${SOURCE}" -DRWKV_BLOCKS_ONLY=ON -DFETCHCONTENT_FULLY_DISCONNECTED=ON
+    -DFETCHCONTENT_TRY_FIND_PACKAGE_MODE=NEVER RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  if(status EQUAL 0 OR NOT text MATCHES "has no[ \n]+Eigen/Core")
+    message(FATAL_ERROR "where no package is to be looked for, CMake says ${text}")
+  endif()
   # Headers that are too old, as where a host sets its own include folders.
   file(WRITE "${WORK}/old/Eigen/Core" "#define EIGEN_VERSION_AT_LEAST(x, y, z) 0\n")
   execute_process(COMMAND "${COMPILER}" -std=c++20 "-I${WORK}/old" "-I${SOURCE}/include" -fsyntax-only -x c++
