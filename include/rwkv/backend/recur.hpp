@@ -69,7 +69,7 @@ RWKV_HD constexpr Index lane_state_size(Index length) {
 template <class C, class... Op, std::size_t... Nth>
 consteval bool operands_in_order(std::index_sequence<Nth...>) {
   constexpr std::size_t own = input_count<C>;
-  constexpr std::size_t inputs = own + shared_count<C>();
+  constexpr std::size_t inputs = own + shared_count<C>;
   return ((Nth < own ? !is_shared<Op> && !is_output<Op> : Nth < inputs ? is_shared<Op> : is_output<Op>)&&...);
 }
 template <class Schedule, class C, class... Op>
@@ -77,7 +77,7 @@ consteval bool explain_recur() {
   static_assert(explain_recurrence<C>());
   static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
                 "rwkv: Scan needs a recurrence with lift, compose and enter");
-  static_assert(sizeof...(Op) == input_count<C> + shared_count<C>() + 1,
+  static_assert(sizeof...(Op) == input_count<C> + shared_count<C> + 1,
                 "rwkv: recur takes one operand for each input of the recurrence, then one shared(...) for each shared "
                 "vector, then out(...)");
   static_assert(

@@ -17,7 +17,7 @@ namespace detail {
 /// The order of operands: per-lane inputs, shared vectors, the cotangent, an output for each input and each vector.
 template <class C, class... Op, std::size_t... Nth>
 consteval bool back_operands_in_order(std::index_sequence<Nth...>) {
-  constexpr std::size_t own = input_count<C>, inputs = own + shared_count<C>();
+  constexpr std::size_t own = input_count<C>, inputs = own + shared_count<C>;
   return ((Nth < own       ? !is_shared<Op> && !is_output<Op> && !is_cot<Op>
            : Nth < inputs  ? is_shared<Op>
            : Nth == inputs ? is_cot<Op>
@@ -28,7 +28,7 @@ consteval bool explain_recur_back() {
   static_assert(explain_recurrence<C>());
   static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
                 "rwkv: Scan needs a recurrence with lift, compose and enter");
-  constexpr bool complete = sizeof...(Op) == 2 * (input_count<C> + shared_count<C>()) + 1;
+  constexpr bool complete = sizeof...(Op) == 2 * (input_count<C> + shared_count<C>)+1;
   static_assert(complete,
                 "rwkv: recur_back takes one operand for each input of the recurrence, one shared(...) for each shared "
                 "vector, then cot(...) of its output, then one output for each input and each shared vector");
@@ -104,7 +104,7 @@ RWKV_HD R load_cotangent(Index b, Index t, Index lane, Used used, const Op&... o
 template <class C, std::size_t First, class Used, std::size_t... Nth, class F, class... Op>
 RWKV_HD void write_gradients(std::index_sequence<Nth...>, Index b, Index t, Index channel, Used used, const F& gradient,
                              const Op&... ops) {
-  constexpr std::size_t own = input_count<C>, inputs = own + shared_count<C>();
+  constexpr std::size_t own = input_count<C>, inputs = own + shared_count<C>;
   const auto write = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, const auto& op) {
     using Operand = std::remove_cvref_t<decltype(op)>;
     if constexpr (N > inputs && (N - inputs - 1 < own) == (First == 0)) {

@@ -141,7 +141,7 @@ class Reference {
     using R = One<T>;
     constexpr auto order = std::index_sequence_for<Op...>();
     constexpr auto all = detail::AllLanes{};
-    constexpr std::size_t own = input_count<C>, vectors = detail::shared_count<C>();
+    constexpr std::size_t own = input_count<C>, vectors = detail::shared_count<C>;
     const auto y = detail::written(ops...);
     const Index size = length, numbers = size * size;
     R* states = scratch.take<R>((y.time + 1) * numbers);  // [time, lane, component]

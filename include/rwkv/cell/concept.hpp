@@ -42,11 +42,11 @@ concept RowCell = requires {
 
 namespace detail {
 
+/// The number of vectors that the lanes of a head share; none in a channel cell.
 template <class C>
-constexpr std::size_t shared_count() {
-  if constexpr (RowCell<C>) return C::shared.size();
-  else return 0;
-}
+inline constexpr std::size_t shared_count = 0;
+template <RowCell C>
+inline constexpr std::size_t shared_count<C> = C::shared.size();
 
 /// A stand-in for the shared vectors of a head in concept checks.
 template <class R>

@@ -44,6 +44,14 @@ RWKV_HD void step_back(const R (&before)[States], const R (&x)[Inputs], R dy, R 
   else derived_step_back<C>(before, x, dy, dstate, dx);
 }
 
+namespace detail {
+/// A stand-in for what adds to the cotangents of shared vectors in concept checks.
+template <class R>
+struct AddArchetype {
+  void operator()(int vector, Index n, R number) const;
+};
+}  // namespace detail
+
 /// A row cell with a hand-written adjoint of its step:
 ///
 ///     template <class R, class Before, class Head, class State, class Add>
@@ -56,7 +64,7 @@ template <class C, class R = One<double>>
 concept HasRowAdjoint = RowCell<C> &&
     requires(LaneState<const R> before, const R (&x)[input_count<C>], detail::HeadArchetype<R> head, R dy,
              LaneState<R> dstate, R (&dx)[input_count<C>]) {
-  C::step_back(before, x, head, dy, dstate, dx, [](int, Index, R) {});
+  C::step_back(before, x, head, dy, dstate, dx, detail::AddArchetype<R>{});
 };
 
 namespace detail {
@@ -91,7 +99,7 @@ RWKV_HD void derived_step_back(Before before, const R (&x)[Inputs], const Head& 
   };
   for (Index n = 0; n < size; ++n) front[n] = along(n, -1, -1, 0);
   for (int i = 0; i < static_cast<int>(Inputs); ++i) dx[i] = along(-1, i, -1, 0);
-  for (int vector = 0; vector < static_cast<int>(C::shared.size()); ++vector) {
+  for (int vector = 0; vector < static_cast<int>(detail::shared_count<C>); ++vector) {
     for (Index n = 0; n < size; ++n) dhead(vector, n, along(-1, -1, vector, n));
   }
   for (Index n = 0; n < size; ++n) dstate[n] = front[n];

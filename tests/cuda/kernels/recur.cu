@@ -4,6 +4,7 @@
 #include "rwkv/backend/cuda/recur/recur.cuh"
 #include "rwkv/backend/cuda/recur/recur_back.cuh"
 #include "rwkv/cell/wkv4.hpp"
+#include "rwkv/cell/wkv5.hpp"
 #include "rwkv/cell/wkv7.hpp"
 
 namespace simt {
@@ -27,6 +28,12 @@ void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumula
   gpu::recur_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, state, starts, chan, chan, in, in, out);
   gpu::recur(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, state, in, in, out);
   gpu::recur(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, state, in, head, head, head, head, head, out);
+  const auto same = arg::shared(chan);
+  gpu::recur(stream, false, scratch, Auto{}, WKV5{}, Extent<>{64}, state, in, head, same, same, head, out);
+  gpu::recur_back(stream, false, scratch, Auto{}, WKV5{}, Extent<>{64}, first, first, state, in, head, same, same, head,
+                  cot, out, out, sum, sum, out);
+  gpu::recur_back(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, first, first, state, in, head, head, head, head,
+                  head, cot, out, out, out, out, out, out);
   gpu::recur_back(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, chan, chan, in, in, cot,
                   sum, sum, out, out);
   gpu::recur_back_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, starts, chan, chan,

@@ -1,4 +1,4 @@
-// The kernels of row programs, of the loss and of memory, for nvcc: every program of RWKV-4 and of training, for each
+// The kernels of row programs, of the loss and of memory, for nvcc: every program of RWKV-4, RWKV-5 and of training, for each
 // type of activations and parameters.
 #include "rwkv/backend/cuda/rows/flat_rows.cuh"
 #include "rwkv/backend/cuda/rows/loss.cuh"
@@ -31,6 +31,14 @@ void instantiate(const CudaStream& stream, Arena ws, Seq<T> x, Mat<T> shift, Vec
       arg::back(x, shift, shift), arg::sum(p), arg::sum(p));
   run(RowsBack<Mix<MixCurrent>>{}, in, arg::prev(x, shift), c, c, c, arg::cot(x), arg::cot(x), arg::cot(x), out,
       arg::back(x, shift, shift), arg::sum(p), arg::sum(p), arg::sum(p));
+  run(Mix<MixCurrent>{}, in, arg::prev(x, shift), c, c, c, c, out, out, out, out);
+  run(RowsBack<Mix<MixCurrent>>{}, in, arg::prev(x, shift), c, c, c, c, arg::cot(x), arg::cot(x), arg::cot(x),
+      arg::cot(x), out, arg::back(x, shift, shift), arg::sum(p), arg::sum(p), arg::sum(p), arg::sum(p));
+  run(SiluGate{}, in, in, out);
+  run(RowsBack<SiluGate>{}, in, in, arg::cot(x), out, out);
+  run(NormaliseBack{}, in, c, in, out, arg::sum(p), arg::sum(p));
+  run(ExpNegativeExp{}, c, out);
+  run(RowsBack<ExpNegativeExp>{}, c, arg::cot(x), arg::sum(p));
   run(SigmoidGate{}, in, in, out);
   run(RowsBack<SigmoidGate>{}, in, in, arg::cot(x), out, out);
   run(EpilogueBack<SquaredRelu>{}, in, in, out);

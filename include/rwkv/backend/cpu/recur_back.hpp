@@ -204,7 +204,7 @@ void recur_back_heads(const Run& run, Arena scratch, bool dry, C, Extent<N> leng
   using R = Widest<T>;
   constexpr auto order = std::index_sequence_for<Op...>();
   constexpr std::size_t own = input_count<C>;
-  constexpr Index vectors = detail::shared_count<C>();
+  constexpr Index vectors = detail::shared_count<C>;
   const auto y = detail::written(ops...);
   const Index batch = y.batch, time = y.time, width = y.width, size = length;
   const Index heads = size > 0 ? width / size : 0, tiles = batch * heads, together = std::min(tiles, heads_together);

@@ -33,15 +33,15 @@ struct StridedState {
 };
 
 /// starts: the states in front of runs, [slot, head, component, lane]; inside: those inside a run, [sequence, head,
-/// token, component, lane]. dfirst holds the cotangent of the state all the way.
+/// token, component, lane]; cotangents: of the state, [sequence, head, component, thread].
 /// Dynamic shared memory: a number for every shared vector, component and warp.
 template <class C, class T, class Sequences, class... Op>
-RWKV_KERNEL void __launch_bounds__(static_cast<int>(max_head_size))
-    head_back_kernel(Sequences sequences, Index length, T* starts, T* inside, Mat<const T> first, Mat<const T> dlast,
-                     Mat<T> dfirst, Partial<T> partial, Op... ops) {
+RWKV_KERNEL void __launch_bounds__(static_cast<int>(max_head_size), 1)
+    head_back_kernel(Sequences sequences, Index length, T* starts, T* inside, T* cotangents, Mat<const T> first,
+                     Mat<const T> dlast, Mat<T> dfirst, Partial<T> partial, Op... ops) {
   using R = Several<T, 1>;
   constexpr std::size_t own = input_count<C>;
-  constexpr auto vectors = static_cast<Index>(detail::shared_count<C>());
+  constexpr auto vectors = static_cast<Index>(detail::shared_count<C>);
   constexpr auto order = std::index_sequence_for<Op...>();
   constexpr auto all = detail::AllLanes{};
   const Index width = detail::written(ops...).width, numbers = length * length;
@@ -70,8 +70,11 @@ RWKV_KERNEL void __launch_bounds__(static_cast<int>(max_head_size))
     C::step(state, static_cast<const R(&)[own]>(x), detail::vectors_of_head<R>(begin, span.b, t, ops...));
   };
 
-  const auto dstate = state_of(dfirst.row(s) + head * numbers);
-  copy(state_of(dlast.row(s) + head * numbers), dstate);
+  const auto threads = static_cast<Index>(blockDim.x);
+  const StridedState<R> dstate{reinterpret_cast<R*>(cotangents + (s * heads + head) * length * threads) + thread,
+                               threads, length};
+  const auto last = state_of(dlast.row(s) + head * numbers);
+  for (Index n = 0; n < length; ++n) dstate[n] = last[n];
   copy(state_of(first.row(s) + head * numbers), state_of(start_of(0)));
   for (Index n = 0; n + 1 < runs; ++n) {
     copy(state_of(start_of(n)), state_of(start_of(n + 1)));
@@ -95,12 +98,9 @@ RWKV_KERNEL void __launch_bounds__(static_cast<int>(max_head_size))
       R x[own], dx[own];
       detail::load_inputs<C>(x, order, span.b, t, begin + lane, all, ops...);
       const R dy = detail::load_cotangent<R>(span.b, t, begin + lane, all, ops...);
-      // Idle threads run along on lane 0, so that whole warps meet in every sum, and add nothing.
-      StridedState<R> own_dstate = dstate;
-      R idle[1] = {R(0)};
-      if (!is_lane) own_dstate = {idle, 0, length};
+      // Threads behind the last lane run along on lane 0, so that whole warps meet in every sum, and add nothing.
       step_back<C>(state_of(const_cast<const T*>(inside_of(i))), static_cast<const R(&)[own]>(x),
-                   detail::vectors_of_head<R>(begin, span.b, t, ops...), dy, own_dstate, dx,
+                   detail::vectors_of_head<R>(begin, span.b, t, ops...), dy, dstate, dx,
                    [&](int vector, Index component, R number) {
                      const T sum = sum_warp(is_lane ? number.v[0] : T(0));
                      if (threadIdx.x % warp_size == 0) sums[(vector * length + component) * warps + warp] = sum;
@@ -130,6 +130,7 @@ RWKV_KERNEL void __launch_bounds__(static_cast<int>(max_head_size))
       }
     }
   }
+  copy(dstate, state_of(dfirst.row(s) + head * numbers));
   if (is_lane) partial.store(s, begin + lane, totals);
 }
 
@@ -140,16 +141,17 @@ void recur_back_heads(const CudaStream& stream, bool dry, Arena scratch, Sequenc
   const Index width = detail::written(ops...).width, numbers = width * length;
   T* starts = scratch.take<T>((sequences.slots(head_run) + sequences.count()) * numbers);
   T* inside = scratch.take<T>(sequences.count() * head_run * numbers);
+  const Index warps = (length + warp_size - 1) / warp_size;
+  T* cotangents = scratch.take<T>(sequences.count() * width * warps * warp_size);
   const Partial<T> partial{scratch.take<T>(sequences.count() * Index{detail::sum_count<Op...>} * width), width};
   if (dry) return;
-  const Index warps = (length + warp_size - 1) / warp_size;
-  const Index shared = static_cast<Index>(detail::shared_count<C>()) * length * warps;
+  const Index shared = static_cast<Index>(detail::shared_count<C>) * length * warps;
   if (width > 0 && sequences.count() > 0) {
     stream.launch({.grid = {static_cast<unsigned>(width / length * sequences.count())},
                    .block = {static_cast<unsigned>(warps * warp_size)},
                    .shared_bytes = static_cast<std::size_t>(shared) * sizeof(detail::SharedElement<T>)},
-                  head_back_kernel<C, T, Sequences, Op...>, sequences, length, starts, inside, first, dlast, dfirst,
-                  partial, ops...);
+                  head_back_kernel<C, T, Sequences, Op...>, sequences, length, starts, inside, cotangents, first, dlast,
+                  dfirst, partial, ops...);
   }
   add_partial(stream, partial, sequences.count(), ops...);
 }

@@ -75,9 +75,6 @@ struct StagedHead {
   }
 };
 
-template <class C>
-inline constexpr std::size_t shared_vectors = detail::shared_count<C>();
-
 template <Index N>
 inline constexpr int head_threads = N == dyn ? static_cast<int>(max_head_size) : static_cast<int>(N);
 
@@ -87,7 +84,7 @@ template <Index N, class C, class T, class Sequences, class... Op>
 RWKV_KERNEL void __launch_bounds__(head_threads<N>)
     head_kernel(Sequences sequences, Extent<N> length, Mat<T> state, Op... ops) {
   using R = Several<T, 1>;
-  constexpr std::size_t own = input_count<C>, shared = shared_vectors<C>;
+  constexpr std::size_t own = input_count<C>, shared = detail::shared_count<C>;
   const auto y = detail::written(ops...);
   const auto heads = static_cast<unsigned>(y.width / length);
   const Index head = blockIdx.x % heads, s = blockIdx.x / heads, row = threadIdx.x, lane = head * length + row;
@@ -166,7 +163,7 @@ void recur_heads(const CudaStream& stream, Sequences sequences, Extent<N> length
     if (length == 64) return recur_heads<C>(stream, sequences, Extent<64>{}, state, ops...);
   }
   constexpr Index held = N != dyn && N * static_cast<Index>(sizeof(T)) <= head_state_bytes ? N : dyn;
-  const Index staged = 2 * head_tokens * static_cast<Index>(shared_vectors<C>) * length;
+  const Index staged = 2 * head_tokens * static_cast<Index>(detail::shared_count<C>) * length;
   stream.launch({.grid = {static_cast<unsigned>(detail::written(ops...).width / length * sequences.count())},
                  .block = {static_cast<unsigned>(Index(length))},
                  .shared_bytes = static_cast<std::size_t>(staged) * sizeof(detail::SharedElement<T>)},
