@@ -288,64 +288,122 @@ void wkv4_back_library(benchmark::State& state, Index width, Index time, int thr
   compare(state, scalar, time);
 }
 
-/// One sequence of WKV7 with heads of 64.
-struct Case7 {
+/// One sequence of a row cell with heads of 64, forwards and backwards.
+template <class Cell>
+struct RowCase {
   static constexpr Index head = 64;
+  static constexpr std::size_t vectors = Cell::shared.size();
   Index width, time;
-  std::vector<float> r, w, k, v, a, b, y, state;
+  std::vector<float> v, y, dy, dv, state, dstate;
+  std::vector<std::vector<float>> shared, dshared;
 
-  Case7(Index channels, Index tokens)
-      : width(channels), time(tokens), r(numbers(-1, 1, 1)), w(numbers(0.5f, 0.99f, 2)), k(numbers(-1, 1, 3)),
-        v(numbers(-1, 1, 4)), a(numbers(-0.1f, 0.1f, 5)), b(numbers(-0.1f, 0.1f, 6)),
-        y(static_cast<std::size_t>(width * time)), state(static_cast<std::size_t>(width * head)) {}
+  RowCase(Index channels, Index tokens)
+      : width(channels), time(tokens), v(numbers(-1, 1, 1)), y(v), dy(numbers(-1, 1, 2)), dv(v),
+        state(static_cast<std::size_t>(width * head)), dstate(state) {
+    for (std::size_t i = 0; i < vectors; ++i) {
+      const bool decay = i == Cell::decay;
+      shared.push_back(numbers(decay ? 0.5f : -0.1f, decay ? 0.99f : 0.1f, 3 + i));
+    }
+    dshared = shared;
+  }
 
   std::vector<float> numbers(float low, float high, std::uint64_t seed) const {
     return bench::uniform<float>(width * time, low, high, seed);
   }
-  bench::Work work(int threads) const {
+  /// A lane does `operations` for each number of its state at each token.
+  bench::Work work(int threads, double operations) const {
     const double tokens = static_cast<double>(width * time);
-    return {.bytes = 7 * tokens * sizeof(float) + 2 * sizeof(float) * static_cast<double>(width * head),
-            .flops = 10 * tokens * static_cast<double>(head),
+    return {.bytes = static_cast<double>(vectors + 2) * tokens * sizeof(float) +
+                     2 * sizeof(float) * static_cast<double>(width * head),
+            .flops = operations * tokens * static_cast<double>(head),
             .tokens = static_cast<double>(time),
             .threads = threads};
   }
+  static constexpr double forward_operations = std::is_same_v<Cell, rwkv::WKV5> ? 8 : 10;
+  static constexpr double backward_operations = std::is_same_v<Cell, rwkv::WKV5> ? 28 : 40;
+
   arg::In<float, rwkv::dyn> in(const std::vector<float>& from) const {
     return arg::in(Seq<const float>{from.data(), 1, time, width});
   }
-  arg::Out<float, rwkv::dyn> out() { return arg::out(Seq<float>{y.data(), 1, time, width}); }
+  arg::Out<float, rwkv::dyn> out(std::vector<float>& to) { return arg::out(Seq<float>{to.data(), 1, time, width}); }
 
   void library(Cpu& cpu) {
     Index none = 0;
-    cpu.recur(rwkv::Arena(none), rwkv::Sequential{}, rwkv::WKV7{}, Extent<head>{},
-              rwkv::matrix(state.data(), 1, width * head), in(v), arg::shared(in(r)), arg::shared(in(w)),
-              arg::shared(in(k)), arg::shared(in(a)), arg::shared(in(b)), out());
+    each_vector([&](auto... nth) {
+      cpu.recur(rwkv::Arena(none), rwkv::Sequential{}, Cell{}, Extent<head>{},
+                rwkv::matrix(state.data(), 1, width * head), in(v), arg::shared(in(shared[nth]))..., out(y));
+    });
+  }
+  void library_back(Cpu& cpu, rwkv::Arena scratch) {
+    const rwkv::Mat<const float> first = rwkv::matrix(state.data(), 1, width * head);
+    each_vector([&](auto... nth) {
+      cpu.recur_back(scratch, rwkv::Sequential{}, Cell{}, Extent<head>{}, first, first,
+                     rwkv::matrix(dstate.data(), 1, width * head), in(v), arg::shared(in(shared[nth]))...,
+                     arg::cot(Seq<const float>{dy.data(), 1, time, width}), out(dv), out(dshared[nth])...);
+    });
   }
   void scalar() {
-    for (Index lane = 0; lane < width; ++lane) {
-      rwkv::advance_lanes<rwkv::One<float>, 1>(rwkv::WKV7{}, Extent<head>{}, state.data() + lane / head * head * head,
-                                               {0, lane / head, head, lane % head}, rwkv::detail::AllLanes{}, 0, time,
-                                               in(v), arg::shared(in(r)), arg::shared(in(w)), arg::shared(in(k)),
-                                               arg::shared(in(a)), arg::shared(in(b)), out());
-    }
+    each_vector([&](auto... nth) {
+      for (Index lane = 0; lane < width; ++lane) {
+        rwkv::advance_lanes<rwkv::One<float>, 1>(Cell{}, Extent<head>{}, state.data() + lane / head * head * head,
+                                                 {0, lane / head, head, lane % head}, rwkv::detail::AllLanes{}, 0, time,
+                                                 in(v), arg::shared(in(shared[nth]))..., out(y));
+      }
+    });
+  }
+
+ private:
+  template <class F>
+  static void each_vector(const F& f) {
+    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) { f(Nth...); }
+    (std::make_index_sequence<vectors>());
   }
 };
 
-double scalar_time(Case7& data) {
-  return scalar_time(rwkv::join("wkv7/", data.width, "/", data.time), [&] { data.scalar(); });
+template <class Cell>
+double scalar_time(const std::string& name, RowCase<Cell>& data) {
+  return scalar_time(rwkv::join(name, "/", data.width, "/", data.time), [&] { data.scalar(); });
 }
 
-void wkv7_scalar(benchmark::State& state, Index width, Index time) {
-  Case7 data(width, time);
-  bench::measure(state, data.work(1), [&] { data.scalar(); });
-  compare(state, scalar_time(data), time);
+template <class Cell>
+void row_scalar(benchmark::State& state, const std::string& name, Index width, Index time) {
+  RowCase<Cell> data(width, time);
+  bench::measure(state, data.work(1, data.forward_operations), [&] { data.scalar(); });
+  compare(state, scalar_time(name, data), time);
 }
 
-void wkv7_library(benchmark::State& state, Index width, Index time, int threads) {
+template <class Cell>
+void row_library(benchmark::State& state, const std::string& name, Index width, Index time, int threads) {
   Cpu cpu(threads);
-  Case7 data(width, time);
-  const double scalar = scalar_time(data);
-  bench::measure(state, data.work(threads), [&] { data.library(cpu); });
+  RowCase<Cell> data(width, time);
+  const double scalar = scalar_time(name, data);
+  bench::measure(state, data.work(threads, data.forward_operations), [&] { data.library(cpu); });
   compare(state, scalar, time);
+}
+
+template <class Cell>
+void row_library_back(benchmark::State& state, Index width, Index time, int threads) {
+  Cpu cpu(threads);
+  RowCase<Cell> data(width, time);
+  const auto call = [&](rwkv::Arena ws) { data.library_back(cpu, ws); };
+  const auto scratch = rwkv::scratch_for(cpu, call);
+  bench::measure(state, data.work(threads, data.forward_operations + data.backward_operations),
+                 [&] { call(scratch.arena()); });
+}
+
+template <class Cell>
+void add_row_cell(const std::string& name) {
+  for (const Index time : {1, 64, 512}) {
+    const std::string suffix = rwkv::join("/768/T", time);
+    bench::add(name + "_scalar" + suffix, [=](auto& state) { row_scalar<Cell>(state, name, 768, time); });
+    for (const int threads : {1, 2}) {
+      const std::string on = rwkv::join(suffix, "/", threads, "threads");
+      bench::add(name + "_pack" + on, [=](auto& state) { row_library<Cell>(state, name, 768, time, threads); });
+      if (time > 1) {
+        bench::add(name + "_back_pack" + on, [=](auto& state) { row_library_back<Cell>(state, 768, time, threads); });
+      }
+    }
+  }
 }
 
 const bool registered = [] {
@@ -386,13 +444,8 @@ const bool registered = [] {
                  [=](auto& state) { wkv4_library<rwkv::Scan>(state, width, 4096, threads); });
     }
   }
-  for (const Index time : {1, 64, 512}) {
-    bench::add(rwkv::join("wkv7_scalar/768/T", time), [=](auto& state) { wkv7_scalar(state, 768, time); });
-    for (const int threads : {1, 2}) {
-      bench::add(rwkv::join("wkv7_pack/768/T", time, "/", threads, "threads"),
-                 [=](auto& state) { wkv7_library(state, 768, time, threads); });
-    }
-  }
+  add_row_cell<rwkv::WKV5>("wkv5");
+  add_row_cell<rwkv::WKV7>("wkv7");
   return true;
 }();
 

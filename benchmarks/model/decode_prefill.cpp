@@ -1,4 +1,4 @@
-/// Decode and prefill of RWKV-4 in the official sizes, with random weights. Only one model is in memory at a time; it
+/// Decode and prefill of RWKV-4 in the official sizes, and of RWKV-5.2 in those of 169M, with random weights. Only one model is in memory at a time; it
 /// is made when its first benchmark starts, so run the benchmarks in order.
 #include "../report.hpp"
 #include "../synthetic.hpp"
@@ -68,9 +68,9 @@ struct PerToken {
   }
 };
 
-template <class S>
+template <class V, class S>
 void decode(benchmark::State& state, const Official& size, const std::string& key, int threads) {
-  using Net = rwkv::LanguageModel<rwkv::V4, S, Cpu>;
+  using Net = rwkv::LanguageModel<V, S, Cpu>;
   const Net net = on_threads(model_of<Net>(key, size.sizes), threads);
   const PerToken cost(net);
   auto context = net.context();
@@ -88,9 +88,9 @@ void decode(benchmark::State& state, const Official& size, const std::string& ke
   });
 }
 
-template <class S>
+template <class V, class S>
 void prefill(benchmark::State& state, const Official& size, const std::string& key, int threads, Index time) {
-  using Net = rwkv::LanguageModel<rwkv::V4, S, Cpu>;
+  using Net = rwkv::LanguageModel<V, S, Cpu>;
   const Net net = on_threads(model_of<Net>(key, size.sizes), threads);
   const PerToken cost(net);
   auto context = net.context();
@@ -110,26 +110,28 @@ void prefill(benchmark::State& state, const Official& size, const std::string& k
   });
 }
 
-template <class S>
+template <class V, class S>
 void add_model(const Official& size, const char* scalar) {
   const std::string key = rwkv::join(size.name, "/", scalar);
   for (const int threads : {1, 2}) {
     bench::add(rwkv::join("decode/", key, "/", threads, "threads"),
-               [=](benchmark::State& state) { decode<S>(state, size, key, threads); });
+               [=](benchmark::State& state) { decode<V, S>(state, size, key, threads); });
   }
   for (const Index time : {64, 512}) {
     for (const int threads : {1, 2}) {
       bench::add(rwkv::join("prefill/", key, "/T", time, "/", threads, "threads"),
-                 [=](benchmark::State& state) { prefill<S>(state, size, key, threads, time); });
+                 [=](benchmark::State& state) { prefill<V, S>(state, size, key, threads, time); });
     }
   }
 }
 
 const bool registered = [] {
   for (const Official& size : official) {
-    add_model<float>(size, "fp32");
-    add_model<rwkv::bf16>(size, "bf16");
+    add_model<rwkv::V4, float>(size, "fp32");
+    add_model<rwkv::V4, rwkv::bf16>(size, "bf16");
   }
+  const Official eagle{"5.2-169M", {.vocab = 65536, .width = 768, .depth = 12, .head_size = 64}};
+  add_model<rwkv::V5, float>(eagle, "fp32");
   return true;
 }();
 
