@@ -17,6 +17,8 @@ struct Scanning : V4 {
 template <class S>
 using TimeMixingOnCpu = TimeMix<V4, S, Cpu>;
 template <class S>
+using TimeMixingV5OnCpu = TimeMix<V5, S, Cpu>;
+template <class S>
 using ScanMixingOnCpu = TimeMix<Scanning, S, Cpu>;
 template <class S>
 using ChannelMixingOnCpu = ChannelMix<V4, S, Cpu>;
@@ -32,7 +34,7 @@ void check_adjoint() {
         CAPTURE(threads);
         CAPTURE(width);
         CAPTURE(time);
-        CHECK(adjoint_defect<BlockOf>({.width = width, .ffn = 2 * width + 1},
+        CHECK(adjoint_defect<BlockOf>({.width = width, .head_size = 7, .ffn = 2 * width + 1},
                                       {.batch = 2, .time = time, .seed = seed++}, Cpu(threads)) < 1e-12);
       }
     }
@@ -43,6 +45,7 @@ void check_adjoint() {
 
 TEST_CASE("on one thread of the CPU and on three, backward is the adjoint of forward") {
   check_adjoint<TimeMixingOnCpu>();
+  check_adjoint<TimeMixingV5OnCpu>();
   check_adjoint<ScanMixingOnCpu>();
   check_adjoint<ChannelMixingOnCpu>();
   check_adjoint<GatedOnCpu>();

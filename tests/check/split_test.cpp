@@ -16,8 +16,8 @@ void check_halves() {
         CAPTURE(width);
         CAPTURE(time);
         CAPTURE(split);
-        CHECK(split_defect<K, P>({.width = width, .depth = 2, .ffn = 2 * width + 1}, {.batch = 3, .time = time},
-                                 split) < 1e-10);
+        CHECK(split_defect<K, P>({.width = width, .depth = 2, .head_size = width, .ffn = 2 * width + 1},
+                                 {.batch = 3, .time = time}, split) < 1e-10);
       }
     }
   }
@@ -27,6 +27,7 @@ void check_halves() {
 
 TEST_CASE_TEMPLATE("a sequence is passed back in halves as it is as a whole", B, Reference, Cpu) {
   check_halves<TimeMix<V4, double, B>>();
+  check_halves<TimeMix<V5, double, B>>();
   check_halves<ChannelMix<V4, double, B>>();
   check_halves<Stack<Layer<TimeMix<V4, double, B>, ChannelMix<V4, double, B>>>, Recompute>();
 }

@@ -244,6 +244,31 @@ TEST_CASE("initialize: the table of RWKV-4 says what the official trainer does")
   CHECK(matrices == 14);
 }
 
+TEST_CASE("initialize: the table of RWKV-5.2 says what the official trainer does") {
+  LanguageModel<V5, double, Reference> net({.vocab = 40, .width = 16, .depth = 2, .head_size = 4});
+  initialize(net, Seed{1});
+  int checked = 0;
+  for (const auto& parameter : net.parameters()) {
+    CAPTURE(parameter.name);
+    const auto numbers = parameter.numbers();
+    const auto is = [&](const char* name) { return parameter.name.ends_with(name) && ++checked > 0; };
+    // Channel 9 of 16, layer l of 2: rho0 = 1 - l/2, rho1 = l.
+    const double rho0 = parameter.layer == 0 ? 1 : 0.5, rho1 = static_cast<double>(parameter.layer);
+    if (is("att.time_mix_k")) CHECK(numbers[9] == near(std::pow(9.0 / 16, rho0)));
+    if (is("att.time_mix_v")) CHECK(numbers[9] == near(std::pow(9.0 / 16, rho0) + 0.3 * rho1));
+    if (is("att.time_mix_r") || is("att.time_mix_g")) CHECK(numbers[9] == near(std::pow(9.0 / 16, 0.5 * rho0)));
+    if (is("time_decay")) CHECK(numbers[9] == near(-6 + 5 * std::pow(9.0 / 15, 0.7 + 1.3 * rho1)));
+    if (is("time_faaaa")) CHECK(numbers[9] == near(rho1 * (1 - 9.0 / 15)));  // 10 mod 3 = 1
+    if (is("ln_x.weight")) CHECK(numbers[9] == near(std::pow((1 + rho1) / 2, 0.7)));
+    if (is("ln_x.bias") || is("att.output.weight")) CHECK(numbers[9] == 0);
+    if (is("att.gate.weight") || is("att.key.weight")) {
+      CHECK(defect({numbers.begin(), numbers.end()}, 16, 16, 0.1) < 1e-12);
+    }
+    if (is("time_decay")) CHECK(parameter.rate == 2);
+  }
+  CHECK(checked == 2 * 12);
+}
+
 // The initial logits have a standard deviation of about one half, so the loss starts a little above ln(vocab).
 TEST_CASE("initialize: a fresh model guesses almost uniformly") {
   const ModelSizes sizes{.vocab = 256, .width = 48, .depth = 2};

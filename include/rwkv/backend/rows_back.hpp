@@ -131,6 +131,9 @@ RWKV_HD void apply_row(const RowsBack<P>& back, Index b, Index t, const Op&... o
 /// Runs the adjoint of the row program P; see RowsBack for the operands.
 template <class B, class P, class... Op>
 void rows_back(B& backend, Arena scratch, const P& program, const Op&... ops) {
+  static_assert(detail::stages_of<P>::type::count == 0,
+                "rwkv: rows_back derives the adjoint of a row program without stages; one with stages needs an adjoint "
+                "of its own, a row program such as NormaliseBack");
   backend.rows(scratch, RowsBack<P>{program}, ops...);
 }
 
