@@ -1,4 +1,5 @@
-// error: rwkv: the operands of recur_back are the recurrence's inputs, then cot(...), then the outputs
+// error: rwkv: the operands of recur_back are the recurrence's own inputs, its shared(...) vectors, cot(...), then the outputs
+// in the order of the inputs
 #include <rwkv/blocks.hpp>
 
 using namespace rwkv;

@@ -149,11 +149,11 @@ consteval bool explain_backend() {
 ///                                       as rows, also with outputs `sum`; the adjoint of a row program is a row
 ///                                       program
 ///     recur_back(scratch, schedule, cell, length, first, dlast, dfirst, operands...)
-///                                       the adjoint of recur from the state `first`. Operands: the inputs, `cot` of
-///                                       the output, then one output for each input. dlast is the cotangent of the
-///                                       final state; dfirst [batch, component * lane] receives the cotangent of
-///                                       `first`. dfirst must not be dlast, and no output may overlap an input or the
-///                                       cot
+///                                       the adjoint of recur from the state `first`. Operands: those of recur, with
+///                                       `cot` in the place of the output, then one output for each input and each
+///                                       shared vector. dlast is the cotangent of the final state; dfirst, of the shape
+///                                       of the state, receives the cotangent of `first`. dfirst must not be dlast, and
+///                                       no output may overlap an input or the cot
 ///     scatter_add_rows(scratch, from, tokens, table)
 ///                                       table[tokens[i]] += from[i] in the order of i; from [tokens, width], table
 ///                                       [vocab, width]
