@@ -99,6 +99,12 @@ unchanged() {
   "$train" $common --out m.safetensors > output || { echo 'BAD: the run fails'; bad=$((bad + 1)); }
   for file in m.safetensors m.run.safetensors; do cp $file $file.kept; done
   refuses 'other settings: rate is' "$train" $common --out m.safetensors --resume --rate 0.1
+  refuses "rate is '.*, decay cosine' there and '.*, decay linear' here" \
+    "$train" $common --out m.safetensors --resume --decay linear
+  refuses "trained is 'the parameters, average 0.99' there and 'the parameters' here" \
+    "$train" $common --out m.safetensors --resume --average 0
+  refuses "trained is 'the parameters, average 0.99' there and 'the parameters, without 'emb.\*', average 0.99' here" \
+    "$train" $common --out m.safetensors --resume --freeze 'emb.*'
   refuses '--resume: --evaluate trains nothing' "$train" --text text --evaluate m.safetensors --resume
   refuses 'goes on with the settings it began with' "$train" $common --out m.safetensors --resume --steps 100
   refuses 'other settings: batches is' "$train" $common --out m.safetensors --resume --seed 3
