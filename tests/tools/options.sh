@@ -44,9 +44,9 @@ for size in depth:1:1024 width:1:65536 ffn:0:262144 batch:1:4096 length:1:65536 
   least=${size#*:}
   least=${least%:*}
   for wrong in $((most + 1)) 9223372036854775807; do
-    refuses "--$name: '$wrong' is no whole number from $least to $most" "$train" --$name $wrong
+    refuses "--$name: '$wrong' is no whole number from $least to $most" "$train" "--$name" "$wrong"
   done
-  takes "$train" --$name $most
+  takes "$train" "--$name" "$most"
 done
 for program in "$generate" "$logits" "$train"; do
   for wrong in 0 1025; do
@@ -107,8 +107,8 @@ ln -s m link
 ln m twin
 mkdir inside
 for out in m ./m inside/../m "$folder/m" link twin; do
-  refuses "$out: $over" "$logits" m --ids 1,2 --out $out
-  refuses "$out: $over" "$logits" other --prompt a --vocab m --out $out
+  refuses "$out: $over" "$logits" m --ids 1,2 --out "$out"
+  refuses "$out: $over" "$logits" other --prompt a --vocab m --out "$out"
 done
 refuses 'inside: this is a folder, so no file can be written there' "$logits" m --ids 1 --out inside
 refuses "none/l: there is no folder 'none'" "$logits" m --ids 1 --out none/l
