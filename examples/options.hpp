@@ -2,14 +2,17 @@
 // The options of an example, read with the C library's getopt_long.
 #include <getopt.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdio>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -47,8 +50,17 @@ class Options {
     });
   }
 
-  /// A text.
+  /// A path, a name or a pattern. Where it is missing, a program may do something else, so an empty one is refused: it
+  /// is most often a variable of a shell that was never set.
   void add(const std::string& name, std::string& value, const std::string& help) {
+    add_reader(name, value, help, [=, &value](const std::string& text) {
+      if (text.empty()) fail(name + ": the value is empty");
+      value = text;
+    });
+  }
+
+  /// A text, which may be empty.
+  void add_text(const std::string& name, std::string& value, const std::string& help) {
     add_reader(name, value, help, [&value](const std::string& text) { value = text; });
   }
 
@@ -126,6 +138,14 @@ class Options {
       if (option.name == name) return option.given;
     }
     throw std::logic_error("no option " + name);
+  }
+
+  /// The first option of the command line that is none of these, or "".
+  std::string given_beside(std::initializer_list<std::string_view> names) const {
+    for (const Option& option : options_) {
+      if (option.given && std::find(names.begin(), names.end(), option.name) == names.end()) return option.name;
+    }
+    return "";
   }
 
   /// Throws unless the command line had the option.

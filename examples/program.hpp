@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <new>
 #include <stdexcept>
 
 namespace example {
@@ -18,6 +19,9 @@ int run_program(const char* name, const Body& body) {
       throw std::runtime_error("the output could not be written");
     }
     return status;
+  } catch (const std::bad_alloc&) {
+    std::cerr << name << ": there is not enough memory\n";
+    return 1;
   } catch (const std::exception& error) {
     std::cerr << name << ": " << error.what() << '\n';
     return 1;

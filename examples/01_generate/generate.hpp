@@ -71,7 +71,7 @@ int generate(int argc, char** argv) {
   Settings settings;
   Options options("generate", "Continues a prompt with an RWKV-4 or RWKV-5.2 checkpoint (.pth or .safetensors).");
   options.add_argument("MODEL", settings.model, "checkpoint");
-  options.add("--prompt", settings.prompt, "text to continue");
+  options.add_text("--prompt", settings.prompt, "text to continue");
   options.add("--tokens", settings.tokens, "how many tokens to add", 0);
   options.add("--temperature", settings.temperature, "0 takes the most likely token");
   options.add("--top-p", settings.top_p, "draw from the most likely tokens that together have this probability");
@@ -79,7 +79,7 @@ int generate(int argc, char** argv) {
   options.add("--presence", settings.presence, "penalty for tokens that occurred");
   options.add("--frequency", settings.frequency, "penalty for each time a token occurred");
   options.add("--seed", settings.seed, "equal seeds give equal text");
-  if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads");
+  if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads", 1, 1024);
   options.add("--ignore", settings.ignore, "pattern for names of tensors in the file that the model has no place for");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
 

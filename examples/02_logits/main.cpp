@@ -8,6 +8,7 @@
 
 #include "../backend_for.hpp"
 #include "../options.hpp"
+#include "../paths.hpp"
 #include "../program.hpp"
 
 namespace {
@@ -25,6 +26,15 @@ std::vector<rwkv::Token> tokens_of(const Settings& settings, rwkv::Index vocab) 
   rwkv::expects(vocab == 256, settings.model, ": the model has a vocabulary of ", vocab,
                 " tokens; pass its vocabulary file with --vocab, or token ids with --ids");
   return rwkv::Tokenizer::bytes().encode(settings.prompt);
+}
+
+/// What is written must be nothing that is read.
+void check_paths(const Settings& settings) {
+  for (const std::string& read : {settings.model, settings.vocabulary}) {
+    rwkv::expects(read.empty() || !example::is_same_file(read, settings.out), settings.out,
+                  ": the logits would be written over this file; pass another --out");
+  }
+  example::check_target(settings.out);
 }
 
 template <class V, class S>
@@ -52,12 +62,12 @@ int main(int argc, char** argv) {
       "float32.");
   options.add_argument("MODEL", settings.model, "checkpoint");
   options.add("--ids", settings.ids, "token ids, as 1,2,3");
-  options.add("--prompt", settings.prompt, "text");
+  options.add_text("--prompt", settings.prompt, "text");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
   options.add("--mode", settings.mode, "time in parallel, or token by token", {"step", "sequence"});
   options.add("--scalar", settings.scalar, "number type; bf16 and f16 store weights and compute in float",
               {"float", "double", "bf16", "f16"});
-  options.add("--threads", settings.threads, "threads");
+  options.add("--threads", settings.threads, "threads", 1, 1024);
   options.add("--out", settings.out, "file to write");
 
   return example::run_program("logits", [&] {
@@ -65,6 +75,7 @@ int main(int argc, char** argv) {
     options.require("MODEL");
     options.require("--out");
     rwkv::expects(options.given("--ids") != options.given("--prompt"), "give one of --ids and --prompt");
+    check_paths(settings);
     example::with_version_for(settings.model, [&]<class V>(V) {
       if (settings.scalar == "double") run<V, double>(settings);
       else if (settings.scalar == "bf16") run<V, rwkv::bf16>(settings);

@@ -16,6 +16,7 @@
 
 #include "../backend_for.hpp"
 #include "../options.hpp"
+#include "../paths.hpp"
 #include "../program.hpp"
 #include "curve.hpp"
 #include "progress.hpp"
@@ -321,27 +322,21 @@ class Run {
   Index first_ = 0;  ///< the step at which this process took over
 };
 
-/// What the run writes must be no file that it reads, and no two of them the same.
+/// What the run writes must be no file that it reads, no two of them the same, and each in a place where a file can be.
 inline void check_paths(const Settings& settings) {
   const auto ending = std::filesystem::path(settings.out).extension();
   for (const char* other : {".pth", ".pt", ".bin", ".gguf", ".ckpt"}) {
     expects(ending != other, settings.out, ": the model is written as .safetensors; pass an --out with that ending");
   }
-  expects(!settings.out.empty(), "--out: the model needs a name");
   std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
-  // One file may have two names: by a link, or once with its folder.
-  const auto same = [](const std::filesystem::path& a, const std::filesystem::path& b) {
-    std::error_code none;
-    return std::filesystem::equivalent(a, b, none) ||
-           std::filesystem::weakly_canonical(a, none) == std::filesystem::weakly_canonical(b, none);
-  };
   for (const std::filesystem::path& written :
        {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file(),
         std::filesystem::path(settings.curve_file()).replace_extension(".svg")}) {
     for (const auto& other : others) {
-      expects(other.empty() || !same(other, written), written.string(),
+      expects(other.empty() || !is_same_file(other, written), written.string(),
               ": the run would write over this file; pass another --out or --curve");
     }
+    check_target(written);
     others.push_back(written);
   }
 }
@@ -396,6 +391,7 @@ int evaluate(const Settings& settings) {
 
 template <class Backend>
 void describe(Options& options, Settings& settings) {
+  // The limits of sizes are far above what trains today; the products that count memory stay within their type.
   auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk] = settings.trainer;
   options.add("--text", settings.text, "text to train on");
   options.show_default("tinyshakespeare.txt");
@@ -403,13 +399,13 @@ void describe(Options& options, Settings& settings) {
   options.add("--vocab", settings.vocabulary, "World vocabulary; without it a token is a byte");
   options.add("--from", settings.from, "checkpoint to start from");
   options.add("--version", settings.version, "RWKV version of a new model", {"4", "5.2"});
-  options.add("--depth", settings.sizes.depth, "layers", 1);
-  options.add("--width", settings.sizes.width, "channels", 1);
-  options.add("--head-size", settings.sizes.head_size, "channels of a head, from RWKV-5 on; 0: 64", 0);
-  options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width", 0);
-  options.add("--batch", shape.batch, "sequences of a batch", 1);
-  options.add("--length", shape.length, "tokens of a sequence", 1);
-  options.add("--accumulate", settings.accumulate, "batches of a step", 1);
+  options.add("--depth", settings.sizes.depth, "layers", 1, 1024);
+  options.add("--width", settings.sizes.width, "channels", 1, 65536);
+  options.add("--head-size", settings.sizes.head_size, "channels of a head, from RWKV-5 on; 0: 64", 0, 256);
+  options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width", 0, 262144);
+  options.add("--batch", shape.batch, "sequences of a batch", 1, 4096);
+  options.add("--length", shape.length, "tokens of a sequence", 1, 65536);
+  options.add("--accumulate", settings.accumulate, "batches of a step", 1, 65536);
   options.add("--steps", rate.steps, "length of the run", 1);
   options.add("--rate", rate.peak, "peak learning rate");
   options.add("--final-rate", rate.final, "learning rate at the end");
@@ -423,7 +419,7 @@ void describe(Options& options, Settings& settings) {
   options.add("--recompute", settings.recompute, "less memory, one more forward pass");
   options.add("--freeze", frozen, "parameters to leave alone, as {emb,head}.*");
   options.add("--lora", lora.matrices, "matrices to train by low-rank factors, as **.key.weight");
-  options.add("--rank", lora.rank, "of the factors");
+  options.add("--rank", lora.rank, "of the factors", 1, 65536);
   options.add("--alpha", lora.alpha, "scale of the factors, divided by the rank");
   options.add("--held-out", settings.held_out, "part of the text kept for validation, at its end", 0, 1);
   options.add("--evaluate-every", settings.evaluate_every, "steps", 1);
@@ -435,7 +431,7 @@ void describe(Options& options, Settings& settings) {
   options.add("--curve", settings.curve, "losses as CSV; default: beside the model");
   options.add("--seed", seed.value, "equal seeds give equal models");
   if constexpr (Threaded<Backend>) {
-    options.add("--threads", settings.threads, "any number gives the same bits", 1);
+    options.add("--threads", settings.threads, "any number gives the same bits", 1, 1024);
   }
   options.add("--evaluate", settings.evaluate, "train nothing: print the loss of this model on the text");
 }
@@ -451,8 +447,9 @@ int train(int argc, char** argv) {
     for (const char* size : {"--version", "--depth", "--width", "--head-size", "--ffn"}) {
       expects(!options.given("--from") || !options.given(size), size, ": the checkpoint of --from has its own");
     }
-    for (const char* option : {"--from", "--out", "--resume", "--curve"}) {
-      expects(!options.given("--evaluate") || !options.given(option), option, ": --evaluate trains and writes nothing");
+    if (options.given("--evaluate")) {
+      const std::string unused = options.given_beside({"--evaluate", "--text", "--vocab", "--threads"});
+      expects(unused.empty(), unused, ": --evaluate trains nothing, so it does not use this option");
     }
     const std::map<std::string, LearningRate::Decay> decays{{"cosine", LearningRate::cosine},
                                                             {"linear", LearningRate::linear},

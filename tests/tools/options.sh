@@ -36,7 +36,23 @@ done
 refuses "--tokens: '-1' is no whole number $indices" "$generate" --tokens -1
 refuses "--tokens: '9223372036854775808' is no whole number $indices" "$generate" --tokens 9223372036854775808
 refuses "--top-k: '2147483648' is no whole number from -2147483648 to 2147483647" "$generate" --top-k 2147483648
-refuses "--depth: '0' is no whole number from 1 to 9223372036854775807" "$train" --depth 0
+refuses "--depth: '0' is no whole number from 1 to 1024" "$train" --depth 0
+# Sizes that no memory holds.
+for size in depth:1:1024 width:1:65536 ffn:0:262144 batch:1:4096 length:1:65536 accumulate:1:65536 rank:1:65536; do
+  name=${size%%:*}
+  most=${size##*:}
+  least=${size#*:}
+  least=${least%:*}
+  for wrong in $((most + 1)) 9223372036854775807; do
+    refuses "--$name: '$wrong' is no whole number from $least to $most" "$train" "--$name" "$wrong"
+  done
+  takes "$train" "--$name" "$most"
+done
+for program in "$generate" "$logits" "$train"; do
+  for wrong in 0 1025; do
+    refuses "--threads: '$wrong' is no whole number from 1 to 1024" "$program" --threads $wrong
+  done
+done
 for wrong in inf nan 1e999 0x1p3 ' 1' 1,5 1x '' +1; do
   refuses "--temperature: '$wrong' is no finite decimal number" "$generate" --temperature "$wrong"
 done
@@ -62,6 +78,46 @@ refuses 'MODEL is missing' "$logits" --out none --ids 1
 refuses '--out is missing' "$logits" none --ids 1
 refuses 'give one of --ids and --prompt' "$logits" none --out none
 refuses 'give one of --ids and --prompt' "$logits" none --out none --ids 1 --prompt a
+# An empty value is none: without it the program would do something else.
+for name in text out vocab from freeze lora curve evaluate; do
+  refuses "--$name: the value is empty" "$train" --$name=
+  refuses "--$name: the value is empty" "$train" --$name ''
+done
+for name in vocab ignore; do refuses "--$name: the value is empty" "$generate" --$name=; done
+for name in vocab out; do refuses "--$name: the value is empty" "$logits" --$name=; done
+for program in "$generate" "$logits"; do refuses 'MODEL: the value is empty' "$program" ''; done
+takes "$logits" --prompt=
+
+# Training options beside --evaluate.
+for unused in '--held-out 0.5' '--steps 3' '--from a' '--out a' '--curve a' --resume --streams --recompute; do
+  # shellcheck disable=SC2086
+  refuses "${unused%% *}: --evaluate trains nothing, so it does not use this option" "$train" $unused --evaluate none
+done
+refuses 'none: cannot open the file: No such file or directory' "$train" --evaluate none --threads 1 --text none
+
+# What logits writes is nothing that it reads, under whatever name, and goes where a file can be.
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+over='the logits would be written over this file; pass another --out'
+place=$(pwd)
+case $logits in /*) ;; *) logits=$place/$logits ;; esac
+cd "$folder" || exit 1
+echo model > m
+ln -s m link
+ln m twin
+mkdir inside
+for out in m ./m inside/../m "$folder/m" link twin; do
+  refuses "$out: $over" "$logits" m --ids 1,2 --out "$out"
+  refuses "$out: $over" "$logits" other --prompt a --vocab m --out "$out"
+done
+refuses 'inside: this is a folder, so no file can be written there' "$logits" m --ids 1 --out inside
+refuses "none/l: there is no folder 'none'" "$logits" m --ids 1 --out none/l
+[ ! -c /dev/full ] ||
+  refuses '/dev/full: this is not a regular file, so it cannot be replaced' "$logits" m --ids 1 --out /dev/full
+[ "$(cat m)" = model ] || complain 'the model has changed'
+[ "$(ls | tr '\n' ' ')" = 'inside link m twin ' ] || complain "files are left: $(ls)"
+cd "$place" || exit 1
+
 refuses '--depth: the checkpoint of --from has its own' "$train" --from none --depth 2
 
 takes "$generate" model --ignore 'a.{b,**}' --prompt=--text --prompt '' --tokens 0 --seed 18446744073709551615 --top-k=-2147483648

@@ -52,7 +52,24 @@ unchanged() {
   refuses 'none.safetensors: cannot open the file' "$train" --text text --evaluate none.safetensors
   refuses "no parameter is named like 'nonsense'" "$train" $common --freeze nonsense
   refuses 'rate must be between zero and the peak' "$train" $common --final-rate 1
-  refuses 'none/m.run.safetensors: cannot create' "$train" $common --out none/m.safetensors
+  # Where no file can be written is told before the run, which writes nothing.
+  mkdir taken
+  before=$(ls)
+  for option in '--out' '--out m.safetensors --curve'; do
+    refuses "none/m.safetensors: there is no folder 'none'" "$train" $common $option none/m.safetensors
+    refuses "text/m.safetensors: there is no folder 'text'" "$train" $common $option text/m.safetensors
+    for place in taken taken/ . ..; do
+      refuses "$place: this is a folder, so no file can be written there" "$train" $common $option $place
+    done
+    [ ! -c /dev/full ] ||
+      refuses '/dev/full: this is not a regular file, so it cannot be replaced' "$train" $common $option /dev/full
+  done
+  [ "$(ls)" = "$before" ] || { echo "BAD: files are left: $(ls)"; bad=$((bad + 1)); }
+  # No machine has the memory, but one may promise it; under sanitizers a program cannot run within a limit.
+  limited='ulimit -v 4000000; exec "$@"'
+  if sh -c "$limited" sh "$train" --help > output 2>&1; then
+    refuses 'there is not enough memory' sh -c "$limited" sh "$train" $common --width 65536 --depth 1024
+  fi
   refuses 'm.run.safetensors: there is no such file, so no run to go on with' \
     "$train" $common --out m.safetensors --resume
 
@@ -66,7 +83,6 @@ unchanged() {
   cp text picture.svg
   refuses 'picture.svg: the run would write over this file' "$train" $common --text picture.svg --out picture.safetensors
   refuses 'h.svg: the run would write over this file' "$train" $common --out h.safetensors --curve h.svg
-  refuses '--out: the model needs a name' "$train" $common --out ''
 
   # One run for each model, whatever its name.
   for out in a-0.1 a-0.2 b.v1 b.v2 .c; do
@@ -83,7 +99,13 @@ unchanged() {
   "$train" $common --out m.safetensors > output || { echo 'BAD: the run fails'; bad=$((bad + 1)); }
   for file in m.safetensors m.run.safetensors; do cp $file $file.kept; done
   refuses 'other settings: rate is' "$train" $common --out m.safetensors --resume --rate 0.1
-  refuses '--resume: --evaluate trains' "$train" $common --evaluate m.safetensors --resume
+  refuses "rate is '.*, decay cosine' there and '.*, decay linear' here" \
+    "$train" $common --out m.safetensors --resume --decay linear
+  refuses "trained is 'the parameters, average 0.99' there and 'the parameters' here" \
+    "$train" $common --out m.safetensors --resume --average 0
+  refuses "trained is 'the parameters, average 0.99' there and 'the parameters, without 'emb.\*', average 0.99' here" \
+    "$train" $common --out m.safetensors --resume --freeze 'emb.*'
+  refuses '--resume: --evaluate trains nothing' "$train" --text text --evaluate m.safetensors --resume
   refuses 'goes on with the settings it began with' "$train" $common --out m.safetensors --resume --steps 100
   refuses 'other settings: batches is' "$train" $common --out m.safetensors --resume --seed 3
   refuses 'other settings: text is' "$train" $common --out m.safetensors --resume --text "$text"

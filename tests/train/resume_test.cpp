@@ -153,11 +153,25 @@ TEST_CASE("a damaged or foreign file of a run is refused and changes nothing") {
         differing.resume(path),
         (name +
          ": the run in the file has other settings: rate is '0.003 to 3e-04 in 20 steps, warm-up 3 from "
-         "0.01, decay 2' there and '0.001 to 3e-04 in 20 steps, warm-up 3 from 0.01, decay 2' here; a run goes on "
-         "with the settings it began with. To train further, or otherwise, begin a new run from its model")
+         "0.01, decay cosine' there and '0.001 to 3e-04 in 20 steps, warm-up 3 from 0.01, decay cosine' here; a run "
+         "goes on with the settings it began with. To train further, or otherwise, begin a new run from its model")
             .c_str(),
         Error);
     CHECK(config::all_weights(own) == now);
+  }
+  SUBCASE("other things that are trained") {
+    auto whole = initialized<Net>(small_sizes), others = initialized<Net>(small_sizes);
+    auto factors = options;
+    factors.lora = {.matrices = "blocks.*.att.key.weight", .rank = 3};
+    Trainer<Net> all(whole, options), low_rank(others, factors);
+    low_rank.save(path);
+    CHECK_THROWS_WITH_AS(
+        all.resume(path),
+        (name + ": the run in the file has other settings: trained is 'factors of rank 3 and alpha 16 of "
+                "'blocks.*.att.key.weight'' there and 'the parameters' here; a run goes on with the settings "
+                "it began with. To train further, or otherwise, begin a new run from its model")
+            .c_str(),
+        Error);
   }
   SUBCASE("another model") {
     auto wide = initialized<Net>({.vocab = 29, .width = 24, .depth = 2, .ffn = 33});

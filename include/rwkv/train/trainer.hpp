@@ -376,18 +376,33 @@ class Trainer {
     return all;
   }
 
+  static std::string_view name_of(LearningRate::Decay decay) {
+    switch (decay) {
+      case LearningRate::constant: return "constant";
+      case LearningRate::linear: return "linear";
+      case LearningRate::cosine: return "cosine";
+      case LearningRate::exponential: return "exponential";
+    }
+    return "of no kind";
+  }
+
   /// Everything that decides what a step does, in words.
   std::map<std::string, std::string> settings() const {
     const TrainerOptions& o = options_;
+    std::string trained = o.tune_state ? "the initial state" : "the parameters";
+    if (!o.lora.matrices.empty()) {
+      trained = join("factors of rank ", o.lora.rank, " and alpha ", o.lora.alpha, " of '", o.lora.matrices, "'");
+    }
+    if (!o.frozen.empty()) trained += join(", without '", o.frozen, "'");
+    if (o.average > 0) trained += join(", average ", o.average);
     return {{"batch", join(o.shape.batch, " x ", o.shape.length)},
             {"rate", join(o.rate.peak, " to ", o.rate.final, " in ", o.rate.steps, " steps, warm-up ", o.rate.warmup,
-                          " from ", o.rate.start, ", decay ", static_cast<int>(o.rate.decay))},
+                          " from ", o.rate.start, ", decay ", name_of(o.rate.decay))},
             {"optimizer", join("betas ", o.optimizer.beta1, " ", o.optimizer.beta2, ", epsilon ", o.optimizer.epsilon,
                                ", weight decay ", o.optimizer.weight_decay, o.optimizer.decay_vectors ? " of all" : "",
                                o.optimizer.table_rates ? ", rates of the tables" : "")},
             {"gradient", join("clip ", o.clip, o.l2_wrap ? ", l2 wrap" : "", ", head chunk ", o.head_chunk)},
-            {"trained", join(o.tune_state ? "the initial state" : "", "frozen '", o.frozen, "', low rank '",
-                             o.lora.matrices, "' ", o.lora.rank, " ", o.lora.alpha, ", average ", o.average)}};
+            {"trained", trained}};
   }
 
   TrainerOptions options_;

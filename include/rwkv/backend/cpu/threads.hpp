@@ -2,9 +2,19 @@
 /// A few threads that share the tiles of one operation.
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <functional>
+#include <iterator>
 #include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <unsupported/Eigen/CXX11/ThreadPool>
+#include <utility>
+#include <vector>
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
@@ -27,12 +37,90 @@ class TileBody {
   void (*call_)(const void*, Index);
 };
 
+namespace detail {
+
+/// What Eigen's pool needs to know of threads, with threads that run before the pool exists. The system may refuse a
+/// thread. A pool that starts its own never comes back from that: it joins the others, which nobody tells to end.
+class StartedThreads : public Eigen::StlThreadEnvironment {
+ public:
+  /// A thread that waits for its work. The destructor joins it, also where no work came.
+  class EnvThread {
+   public:
+    EnvThread() : thread_([this] { wait(); }) {}
+    EnvThread(const EnvThread&) = delete;
+    EnvThread& operator=(const EnvThread&) = delete;
+    ~EnvThread() {
+      begin({});
+      thread_.join();
+    }
+
+    /// Does the work, or ends when that is none. Later calls do nothing. Allocates nothing.
+    void begin(std::function<void()>&& work) {
+      {
+        const std::lock_guard lock(mutex_);
+        if (!std::exchange(begun_, true)) work_ = std::move(work);
+      }
+      changed_.notify_one();
+    }
+    void OnCancel() {}
+
+   private:
+    void wait() {
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return begun_; });
+      }
+      if (work_) work_();
+    }
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::function<void()> work_;
+    bool begun_ = false;
+    std::thread thread_;  // the last member: it uses the others
+  };
+
+  explicit StartedThreads(int count) : idle_(std::make_shared<Idle>()) {
+    idle_->reserve(static_cast<std::size_t>(count));
+    while (std::ssize(*idle_) < count) idle_->push_back(std::make_unique<EnvThread>());
+  }
+
+  /// Called `count` times, by the constructor of the pool. Throws nothing.
+  EnvThread* CreateThread(std::function<void()> work) {
+    EnvThread* thread = idle_->back().release();
+    idle_->pop_back();
+    thread->begin(std::move(work));
+    return thread;
+  }
+
+ private:
+  using Idle = std::vector<std::unique_ptr<EnvThread>>;
+  std::shared_ptr<Idle> idle_;  // copies of an environment are one
+};
+
+}  // namespace detail
+
 /// Runs tiles on the calling thread and `count - 1` pool threads, which live as long as any copy of this object.
 class Threads {
  public:
+  /// Errors    a number of threads outside [1, 1024], or more than the system grants; then none is left
   explicit Threads(int count) : count_(count) {
     expects(count >= 1 && count <= 1024, "rwkv: the number of threads must be in [1, 1024], not ", count);
-    if (count > 1) pool_ = std::make_shared<Eigen::ThreadPool>(count - 1);
+    if (count == 1) return;
+#if defined(__cpp_exceptions)
+    std::string reason;
+    try {
+      pool_ = started(count - 1);
+      return;
+    } catch (const std::system_error& error) {
+      reason = error.code().message();
+    } catch (const std::bad_alloc&) {
+      reason = "not enough memory";
+    }
+    fail("rwkv: ", count, " threads could not be started: ", reason);
+#else  // the standard library ends the program instead
+    pool_ = started(count - 1);
+#endif
   }
 
   int count() const { return count_; }
@@ -100,8 +188,14 @@ class Threads {
     std::atomic<int> helping_;
   };
 
+  using Pool = Eigen::ThreadPoolTempl<detail::StartedThreads>;
+
+  static std::shared_ptr<Pool> started(int count) {
+    return std::make_shared<Pool>(count, detail::StartedThreads(count));
+  }
+
   int count_;
-  std::shared_ptr<Eigen::ThreadPool> pool_;
+  std::shared_ptr<Pool> pool_;
 };
 
 }  // namespace RWKV_ABI
