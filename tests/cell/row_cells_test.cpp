@@ -222,9 +222,9 @@ TEST_CASE_TEMPLATE("row cells: awkward sizes agree with the reference", C, RWKV_
   struct Case {
     Index batch, time, heads, size;
   };
-  for (const auto& [batch, time, heads, size] :
-       {Case{1, 1, 1, 1}, Case{3, 2, 23, 3}, Case{1, 33, 2, 5}, Case{2, 65, 1, 4}, Case{1, 32, 1, 19},
-        Case{1, 3, 1, 33}, Case{2, 0, 2, 4}, Case{0, 3, 2, 4}}) {
+  for (const Case& c : {Case{1, 1, 1, 1}, Case{3, 2, 23, 3}, Case{1, 33, 2, 5}, Case{2, 65, 1, 4}, Case{1, 32, 1, 19},
+                        Case{1, 3, 1, 33}, Case{2, 0, 2, 4}, Case{0, 3, 2, 4}}) {
+    const Index batch = c.batch, time = c.time, heads = c.heads, size = c.size;
     CAPTURE(time);
     CAPTURE(size);
     auto want5 = random_heads<double>(batch, time, heads, size, 4),

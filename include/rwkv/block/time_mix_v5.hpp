@@ -109,7 +109,7 @@ class TimeMix<V, S, B, D> {
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
     const auto& [x, xk, xv, xr, xg, k, v, r, g, wkv, normed, gated, w] = tape;
-    const auto like_x = [&] { return ws.like<compute>(x, dims.width); };
+    const auto like_x = [&] { return ws.like<compute>(tape.x, dims.width); };
     auto dgated = like_x(), dg = like_x(), dnormed = like_x(), dwkv = like_x(), dk = like_x(), dv = like_x(),
          dr = like_x(), dxk = like_x(), dxv = like_x(), dxr = like_x(), dxg = like_x();
     const Seq<compute, Width> dw{ws.take<compute>(dims.width), 1, 1, dims.width};

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -258,11 +259,13 @@ RWKV_INLINE Pack<T, N> exp_lanes(Pack<T, N> x) {
   Pack<T, N> power;
   std::memcpy(&power.v, lanes.data(), sizeof power.v);
   using Bits = decltype(x.v == x.v);
-  constexpr bool single = sizeof(T) == sizeof(float);
+  using Integer = std::conditional_t<sizeof(T) == sizeof(float), std::int32_t, std::int64_t>;
+  constexpr Integer most = std::numeric_limits<Integer>::max();
+  // The bits of an exponent that is all ones.
+  constexpr Integer infinity = most & ~(most >> (std::numeric_limits<T>::max_exponent == 128 ? 8 : 11));
   Bits bits;
   std::memcpy(&bits, &x.v, sizeof bits);
-  const Bits magnitude = bits & (single ? 0x7fffffff : 0x7fff'ffff'ffff'ffff);
-  return select(magnitude <= (single ? 0x7f800000 : 0x7ff0'0000'0000'0000), power * factor, x);  // a NaN stays one
+  return select((bits & most) <= infinity, power * factor, x);  // a NaN stays one
 }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
