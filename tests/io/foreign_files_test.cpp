@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -254,7 +255,8 @@ TEST_CASE("names of another program are told, with what to do") {
                                Names{"rwkv.blocks.0.pre_ln.weight"}, Names{"rwkv.blocks.1.feed_forward.key.weight"},
                                Names{"model.embed_tokens.weight", "model.layers.0.linear_attn.r_proj.weight"},
                                Names{"lm_head.weight"}, Names{"model.layers.0.input_layernorm.weight"}}) {
-      check_says(said_of(pth_with(names)), {start + "the names are those of Hugging Face; use the original .pth"});
+      check_says(said_of(pth_with(names)),
+                 {start + "the names are those of a Hugging Face model; if it is an RWKV, use the original .pth"});
     }
   }
   SUBCASE("flash-linear-attention") {
@@ -288,6 +290,28 @@ TEST_CASE("names of another program are told, with what to do") {
                                Names{"blocks.7.att.key.weight"}}) {
       check_says(said_of(pth_with(names)), {"this is a part of a model; if it is one shard of several, join them"});
     }
+  }
+  SUBCASE("the last shard of a sorted model") {
+    Names names{"emb.weight", "head.weight", "ln_out.weight"};
+    for (int i = 0; i < 19; ++i) names.push_back("blocks.9.part" + std::to_string(i) + ".weight");
+    check_says(said_of(pth_with(names), "model-00005-of-00005.pth"),
+               {"'blocks.9.part0.weight' cannot be right in a file of 22 tensors; this is one shard of several; join"});
+    check_says(said_of(pth_with(names)), {"in a file of 22 tensors; this is a part of a model; if it is one shard"});
+  }
+  SUBCASE("the run file of a training") {
+    check_says(said_of(pth_with({"blocks.0.att.key.weight.adamw_m", "blocks.0.att.key.lora_A"})),
+               {start + "this is the run file of a training; use the model beside it"});
+    const auto opened = [](const Names& names) {
+      static std::string file;
+      file = pth_with(names);
+      return rwkv::detail::kind_by_names(rwkv::open_tensors(bytes(file), "m.pth"));
+    };
+    CHECK(
+        opened({"emb.weight", "emb.weight.adamw_v"}).starts_with("this is the run file of a training; use the model"));
+    CHECK(!opened({"emb.weight", "emb.weight.average"}).starts_with("this is the run file"));
+    const std::string checked = safetensors(
+        R"({"__metadata__":{"crc32.texts":"1"},"w":{"dtype":"U8","shape":[1,1],"data_offsets":[0,1]}})", "x");
+    check_says(said_of(checked), {start + "this is the run file of a training"});
   }
   SUBCASE("a shared embedding") {
     const std::string file = safetensors(
@@ -419,6 +443,43 @@ TEST_CASE("a model's sizes come from unreadable tensors too, and its version") {
   const std::string sparse =
       pth(dict(word("emb.weight") + build::global("torch._utils", "_rebuild_sparse_tensor") + ")R")).file();
   check_says(said_of(sparse), {"tensor 'emb.weight' cannot be read: it is no plain tensor"});
+}
+
+TEST_CASE("sizes that no model has are refused, whatever an unreadable tensor claims") {
+  const std::string huge = "9223372036854775807";
+  const auto f8 = [](const std::string& shape) { return R"("dtype":"F8_E4M3","data_offsets":[0,0],"shape":)" + shape; };
+  const auto with = [&](const std::string& emb, const std::string& key, const std::string& r_k) {
+    std::string json = "{" + entry("emb.weight", f8(emb));
+    for (const std::string name : {"ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias"})
+      json += "," + entry("blocks.0." + name, f8("[4]"));
+    json += "," + entry("blocks.0.ffn.key.weight", f8(key)) + "," + entry("blocks.0.att.r_k", f8(r_k));
+    return said_of(safetensors(json + "}", ""), "m.safetensors");
+  };
+  CHECK(with("[5,4]", "[16,4]", "[2,2]") == "");
+  CHECK(with("[" + huge + "," + huge + "]", "[16,4]", "[2,2]") ==
+        "m.safetensors: tensor 'emb.weight': the shape [" + huge + ", " + huge + "] is too large");
+  CHECK(with("[0," + huge + ",2]", "[16,4]", "[2,2]") ==
+        "m.safetensors: tensor 'emb.weight': the shape [0, " + huge + ", 2] is too large");
+  CHECK(with("[" + huge + ",1]", "[16,4]", "[2,2]") ==
+        "m.safetensors: a vocabulary of " + huge + " is not between 1 and 1048576");
+  CHECK(with("[1," + huge + "]", "[16,4]", "[2,2]") ==
+        "m.safetensors: a width of " + huge + " is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[1048577,4]", "[2,2]") == "m.safetensors: an ffn of 1048577 is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[0,4]", "[2,2]") == "m.safetensors: an ffn of 0 is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[16,4]", "[1," + huge + "]") ==
+        "m.safetensors: a head size of " + huge + " is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[16,4]", "[2,0]") == "m.safetensors: a head size of 0 is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[16,4]", "[2,3]") == "m.safetensors: a width of 4 does not divide into heads of 3");
+
+  // The same in a .pth.
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  for (const std::vector<std::int64_t>& shape : {std::vector{most, most}, std::vector{most, std::int64_t{2}}}) {
+    check_refused("pth",
+                  pth(dict(word("x") + build::tensor_of(build::storage("QInt8Storage"), 0, build::tuple(shape),
+                                                        build::tuple({1, 1}))))
+                      .file(),
+                  {"tensor 'x': the shape [9223372036854775807", "is too large"});
+  }
 }
 
 TEST_CASE("a file that is no vocabulary is told by name") {

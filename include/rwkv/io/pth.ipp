@@ -132,7 +132,11 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
   for (const PickledTensor& tensor : tensors) names.push_back(tensor.name);
   check_names_differ(std::move(names), file);
   for (PickledTensor& tensor : tensors) {
+    const auto too_large = [&] {
+      fail(file, ": tensor ", in_quotes(tensor.name), ": the shape ", std::span(tensor.shape), " is too large");
+    };
     if (!tensor.unreadable.empty()) {
+      if (!is_possible(tensor.shape)) too_large();
       auto& listed = table.unreadable.emplace_back(
           UnreadableTensor{std::string(tensor.name), std::nullopt, std::move(tensor.unreadable)});
       if (tensor.has_shape) listed.shape = std::move(tensor.shape);
@@ -142,7 +146,7 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
     const std::span<const Index> strides = tensor.strides;
     const Checked size = count_bytes(shape, tensor.dtype);
     const std::span<const std::byte> storage = storages.find(tensor);
-    if (!size.valid()) fail(file, ": tensor ", in_quotes(tensor.name), ": the shape ", shape, " is too large");
+    if (!size.valid()) too_large();
     if (!is_row_major(shape, strides)) {
       std::string reason = join("its strides ", strides, " are not row-major; call contiguous() on it before saving");
       table.unreadable.push_back({std::string(tensor.name), std::move(tensor.shape), std::move(reason)});

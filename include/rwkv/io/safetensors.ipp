@@ -215,8 +215,9 @@ class SafetensorsHeader {
     entry.begin = offsets_[0];
     entry.end = offsets_[1];
     require(entry.begin <= entry.end, ": data_offsets [", entry.begin, ", ", entry.end, "] run backwards");
-    if (!entry.unreadable.empty()) return;
     const std::span<const Index> shape = entry.tensor.shape;
+    require(is_possible(shape), ": the shape ", shape, " is too large");
+    if (!entry.unreadable.empty()) return;
     const Checked size = count_bytes(shape, entry.tensor.dtype);
     require(size.valid(), ": the shape ", shape, " is too large");
     require(size.equals(entry.end - entry.begin), ": ", name_of(entry.tensor.dtype), " ", shape, " takes ",

@@ -55,6 +55,9 @@ inline constexpr std::size_t max_rank = 8;
 /// stride computed from the shape in range.
 Checked count_elements(std::span<const Index> shape);
 
+/// Whether the elements of that shape can be counted in an Index. One that fails is a lie, readable or not.
+bool is_possible(std::span<const Index> shape);
+
 /// Bytes of a tensor of that shape; invalid when they do not fit into an Index.
 Checked count_bytes(std::span<const Index> shape, DType dtype);
 

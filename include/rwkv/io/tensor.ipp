@@ -26,6 +26,10 @@ RWKV_BODY Checked count_elements(std::span<const Index> shape) {
   return empty && fits ? Checked(0) : product;
 }
 
+RWKV_BODY bool is_possible(std::span<const Index> shape) {
+  return count_elements(shape).at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
+}
+
 RWKV_BODY Checked count_bytes(std::span<const Index> shape, DType dtype) {
   const Checked bytes = count_elements(shape) * size_of(dtype);
   return bytes.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) ? bytes : Checked(-1);
