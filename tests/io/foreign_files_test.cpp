@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -380,7 +381,6 @@ TEST_CASE("pth: a tensor that cannot be read is listed, and refused only when it
                         {build::quantised, std::vector<Index>{2}, "PyTorch makes it by '_rebuild_qtensor'; save it as"},
                         {build::sparse, std::nullopt, "PyTorch makes it by '_rebuild_sparse_tensor'"},
                         {build::meta, std::nullopt, "PyTorch makes it by '_rebuild_meta_tensor_no_storage'"},
-                        {build::parameter_with_state, std::nullopt, "by '_rebuild_parameter_with_state'"},
                         {build::transposed, std::vector<Index>{3, 2},
                          "its strides [1, 3] are not row-major; call contiguous() on it before saving"}};
   for (const Case& c : cases) {
@@ -422,6 +422,151 @@ TEST_CASE("pth: a tensor that cannot be read is listed, and refused only when it
       pth(dict(word("w") + tensor() + word("w") + build::tensor_of(build::storage("QInt8Storage"), 0, shape, strides)))
           .file(),
       {"the tensor name 'w' occurs twice"});
+}
+
+TEST_CASE("pth: tensors with attributes are read, those of other classes and marked views are not") {
+  const std::string plain = build::storage("FloatStorage", "0") + build::number(0) + build::tuple({2, 3}) +
+                            build::tuple({3, 1}) + "\x89" + build::ordered_dict();
+  const std::string v2 = build::global("torch._utils", "_rebuild_tensor_v2");
+  const std::string state = "}" + word("tensor_model_parallel") + "\x88s";
+  const auto typed = [&](const std::string& type, const std::string& attributes, const std::string& function,
+                         const std::string& arguments) {
+    return build::global("torch._tensor", "_rebuild_from_type_v2") + "(" + function + type + "(" + arguments + "t" +
+           attributes + "tR";
+  };
+  const std::string tensor_type = build::global("torch", "Tensor"), sub = build::global("__main__", "Sub");
+  const std::string parameter =
+      build::global("torch._utils", "_rebuild_parameter_with_state") + "(" + tensor() + "\x88" + build::ordered_dict();
+
+  // A buffer, a tensor with attributes, a parameter with attributes, also with slots.
+  for (const std::string& value :
+       {typed(tensor_type, state, v2, plain), typed(tensor_type, "N", v2, plain), parameter + state + "tR",
+        parameter + "N" + state + "\x86tR", typed(tensor_type, "(" + state + state + "t", v2, plain)}) {
+    const std::string file = pth(dict(word("x") + value)).file();
+    const auto opened = rwkv::open_tensors(bytes(file), "f");
+    REQUIRE(opened.find("x") != nullptr);
+    CHECK(opened.find("x")->shape == std::vector<Index>{2, 3});
+    CHECK(build::text(opened.find("x")->bytes) == build::floats());
+  }
+  {
+    const std::string file = pth(std::string(build::parameter_with_state)).file();  // has no storage 1
+    check_refused("its storage", file, {"tensor 'x': its storage '1' is not in the archive"});
+    Zip zip = pth(std::string(build::parameter_with_state));
+    zip.entries.push_back(Entry{"m/data/1", build::floats().substr(4, 8)});
+    const std::string whole = zip.file();
+    const auto opened = rwkv::open_tensors(bytes(whole), "f");
+    CHECK(opened.unreadable().empty());
+    CHECK(build::text(opened.find("x")->bytes) == build::floats().substr(4, 8));
+  }
+
+  struct Case {
+    std::string value;
+    std::optional<std::vector<Index>> shape;
+    std::string reason;
+  };
+  const std::vector<Index> shape{2, 3};
+  const std::string nine = build::tuple({1, 1, 1, 1, 1, 1, 1, 2, 3});
+  const std::string too_many = "it has 9 dimensions, more than 8; reshape it before saving";
+  const std::string view =
+      "it is a view of negated or conjugate numbers; save what resolve_neg() and resolve_conj() "
+      "make of it";
+  const std::string of_class = "it is of the class 'Sub'; save it as a plain tensor, by as_subclass(torch.Tensor)";
+  const std::string marked = v2 + "(" + plain + "}" + word("neg") + "\x88stR";
+  const Case cases[] = {
+      {typed(sub, "N", v2, plain), shape, of_class},
+      {typed(sub, state, v2, plain), shape, of_class},
+      {typed(sub, state, v2, plain + "}" + word("neg") + "\x88s"), shape, of_class},
+      {typed(tensor_type, "N", v2, plain + "}" + word("neg") + "\x88s"), shape, view},
+      {typed(tensor_type, "N", build::global("torch._utils", "_rebuild_qtensor"), plain), shape,
+       "it is no plain tensor, PyTorch makes it by '_rebuild_qtensor'; save it as a dense, contiguous one"},
+      {marked, shape, view},
+      {parameter.substr(0, parameter.find(tensor())) + marked + "\x88" + build::ordered_dict() + state + "tR", shape,
+       view},
+      {build::tensor_of(build::storage(), 0, nine, nine), std::nullopt, too_many},
+      {typed(sub, "N", v2, build::storage() + build::number(0) + nine + nine + "\x89" + build::ordered_dict()),
+       std::nullopt, of_class},
+      {build::global("torch._utils", "_rebuild_qtensor") + "(" + build::storage() + build::number(0) + nine + "tR",
+       std::nullopt, "it is no plain tensor, PyTorch makes it by '_rebuild_qtensor'"}};
+  for (const Case& c : cases) {
+    CAPTURE(c.reason);
+    const std::string file = pth(dict(word("w") + tensor() + word("x") + c.value)).file();
+    const auto opened = rwkv::open_tensors(bytes(file), "f");
+    CHECK(build::text(opened.find("w")->bytes) == build::floats());
+    REQUIRE(opened.unreadable().size() == 1);
+    CHECK(opened.unreadable()[0].name == "x");
+    CHECK(opened.unreadable()[0].shape == c.shape);
+    CHECK(opened.unreadable()[0].reason.starts_with(c.reason));
+  }
+}
+
+TEST_CASE("pth: of many names on one storage, those are read that fit into twice the file") {
+  const std::string numbers(4000, 'x');
+  const auto of = [](const Names& names) {
+    std::string items;
+    for (const std::string& name : names)
+      items += word(name) +
+               build::tensor_of(build::storage("FloatStorage", "0", 1000), 0, build::tuple({1000}), build::tuple({1}));
+    return dict(items);
+  };
+  Zip zip = pth(of({"emb.weight", "head.weight", "alias.weight", "again.weight"}));
+  zip.entry("data/0").data = numbers;
+  const std::string file = zip.file();
+  const auto opened = rwkv::open_tensors(bytes(file), "f");
+  REQUIRE(opened.tensors().size() == 2);
+  CHECK(opened.tensors()[0].name == "emb.weight");
+  CHECK(opened.tensors()[1].name == "head.weight");
+  REQUIRE(opened.unreadable().size() == 2);
+  for (const auto& tensor : opened.unreadable()) {
+    CHECK(tensor.shape == std::vector<Index>{1000});
+    CHECK(tensor.reason ==
+          "with the tensors before it, which share their storages, it describes more than twice the "
+          "file; save it as a clone(), or remove it");
+  }
+}
+
+TEST_CASE("pth: what stands beside a state dict does not hide it") {
+  const std::string inner = word("model") + build::ordered_dict() + "(" + word("w") + tensor() + "u";
+  for (const std::string& beside :
+       {"\x8a\x09" + std::string(9, '\xff'), "\x8a\xff" + std::string(255, '\1'), word(std::string(70'000, 'x'))}) {
+    for (const std::string& items : {word("seed") + beside + inner, inner + word("seed") + beside}) {
+      check_refused("beside", pth(dict(items)).file(),
+                    {"'model' is a dictionary, not a tensor; if it is the state dict, save it alone"});
+    }
+  }
+  check_refused("no tensor", pth(dict(word("args") + build::global("argparse", "Namespace") + ")R" + inner)).file(),
+                {"bad.file, entry 'args': the pickle asks for 'argparse' 'Namespace'"});
+}
+
+TEST_CASE(
+    "safetensors: odd and surplus metadata are left out, and too many dimensions are no reason to refuse a file") {
+  std::string metadata;
+  for (int i = 1000; i < 2500; ++i) metadata += (i == 1000 ? "\"k" : ",\"k") + std::to_string(i) + "\":\"v\"";
+  const auto opened_with = [](const std::string& texts) {
+    static std::string file;
+    file = safetensors(
+        "{\"__metadata__\":{" + texts + "}," + entry("w", R"("dtype":"U8","shape":[1],"data_offsets":[0,1])") + "}",
+        "x");
+    return rwkv::open_tensors(bytes(file), "f");
+  };
+  const auto many = opened_with(metadata);
+  CHECK(many.metadata().size() == 1000);
+  CHECK(many.metadata().contains("k1999"));
+  CHECK(build::text(many.find("w")->bytes) == "x");
+  const auto odd = opened_with(R"("a\nb":"1","":"2","good":"c\nd","nul":"e\u0000f","\u007f":"3")");
+  CHECK(odd.metadata() == std::map<std::string, std::string>{{"good", "c\nd"}});
+
+  for (const std::string type : {"U8", "F8_E4M3"}) {
+    const std::string file =
+        safetensors("{" + entry("x", R"("dtype":")" + type + R"(","data_offsets":[0,2],"shape":[1,1,1,1,1,1,1,1,2])") +
+                        "," + entry("w", R"("dtype":"U8","shape":[1,1,1,1,1,1,1,1],"data_offsets":[2,3])") + "}",
+                    "xxw");
+    const auto opened = rwkv::open_tensors(bytes(file), "f");
+    CHECK(build::text(opened.find("w")->bytes) == "w");
+    REQUIRE(opened.unreadable().size() == 1);
+    CHECK(!opened.unreadable()[0].shape);
+    CHECK(opened.unreadable()[0].reason.starts_with(type == "U8" ? "it has 9 dimensions, more than 8; reshape it"
+                                                                 : "its numbers are of the unknown type 'F8_E4M3'"));
+  }
 }
 
 TEST_CASE("a model's sizes come from unreadable tensors too, and its version") {

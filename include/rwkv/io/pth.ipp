@@ -158,10 +158,13 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
            " reaches past its storage of ", tensor.storage_size, " elements");
     }
     // Tensors may overlap, as tied weights do, but not without end: what they hold is copied and converted one by one.
-    total = total + size;
-    if (!total.at_most(2 * std::uint64_t{bytes.size()})) {
-      fail(file, ": tensor ", in_quotes(tensor.name), ": the tensors up to this one describe more than twice the file");
+    if (!(total + size).at_most(2 * std::uint64_t{bytes.size()})) {
+      table.unreadable.push_back({std::string(tensor.name), std::move(tensor.shape),
+                                  "with the tensors before it, which share their storages, it describes more than "
+                                  "twice the file; save it as a clone(), or remove it"});
+      continue;
     }
+    total = total + size;
     table.tensors.push_back(
         {std::string(tensor.name), tensor.dtype, std::move(tensor.shape), slice(storage, begin, size, file)});
   }

@@ -51,6 +51,9 @@ namespace detail {
 inline constexpr std::size_t max_tensors = 100'000;
 inline constexpr std::size_t max_rank = 8;
 
+/// Why a tensor of more than max_rank dimensions cannot be read.
+std::string too_many_dimensions(std::size_t rank);
+
 /// Elements of a shape. Sizes of 0 do not excuse the others: the product without them must fit too, which keeps every
 /// stride computed from the shape in range.
 Checked count_elements(std::span<const Index> shape);

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,6 +15,10 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 namespace detail {
+
+RWKV_BODY std::string too_many_dimensions(std::size_t rank) {
+  return join("it has ", rank, " dimensions, more than ", max_rank, "; reshape it before saving");
+}
 
 RWKV_BODY Checked count_elements(std::span<const Index> shape) {
   Checked product = 1;
