@@ -1,5 +1,5 @@
-// Files that are no checkpoint of ours, or not quite: each is told by name, with what to do, and a tensor that cannot be
-// read stands in nobody's way.
+// Files that are no checkpoint of ours, or not quite: each is told by name, with what to do, and a tensor that cannot
+// be read stands in nobody's way.
 #include <doctest/doctest.h>
 
 #include <cstdint>
@@ -96,8 +96,24 @@ TEST_CASE("a file of another kind is told by name, with what to do") {
       {"<HEAD><TITLE>302</TITLE>", {"web page"}},
       {"<notes>", {"a text"}},
       {"[section]\nkey = 1\n", {"a text"}},
-      {"Entry not found", {"a text", "download the file again"}},
-      {"404", {"a text", "download the file again"}},
+      {"Entry not found", {"this is a text, not a model (it begins with 'Entry not found')"}},
+      {"404", {"this is a text, not a model (it begins with '404')"}},
+      {"import torch\n", {"this is a text, not a model (it begins with 'import torch')"}},
+      {"a: 1\r\nb: 2\r\n", {"this is a text, not a model (it begins with 'a: 1')"}},
+      {"a,b\n1,2\n", {"this is a text, not a model"}},
+      {"(dp0\nVa\np1\nI1\ns.", {"this is a text, not a model"}},
+      {std::string(39, 'a') + "\xe4\xb8\xad" + "bcd",
+       {"a text, not a model (it begins with '" + std::string(39, 'a') + "')"}},
+      {"1 '\\x00' 1\n2 '\\x01' 1\n", {"this is a World vocabulary, not a model; are model and vocabulary exchanged?"}},
+      {"1 b'\\x00' 1\r\n", {"this is a World vocabulary"}},
+      {"\xef\xbb\xbf"
+       "1 \"a\" 1\n",
+       {"this is a World vocabulary"}},
+      {"1 'ab' 2\n", {"this is a text, not a model"}},
+      {"1 '1\n", {"this is a text, not a model"}},
+      {"1 b 1\n", {"this is a text, not a model"}},
+      {" \r\n<!-- saved -->\n<!DOCTYPE html><html>", {"a web page", "download the file again"}},
+      {"<script>window.location</script>", {"a web page", "download the file again"}},
       {std::string(253, 'a') + "bc\xe4\xb8\xad\xe4\xb8\xad", {"a text"}},
       {with_nul("\x1f\x8b\x08"), {"gzip archive", "unpack it"}},
       {with_nul("BZh9"), {"bzip2 archive", "unpack it"}},
@@ -113,6 +129,10 @@ TEST_CASE("a file of another kind is told by name, with what to do") {
       {with_nul("\x1c" + std::string(3, '\0') + "TFL3"), {"TensorFlow Lite"}},
       {with_nul("\x08\x07\x12\x07pytorch"), {"ONNX model", "use the .pth"}},
       {with_nul("\x80\x02\x8a\x0a"), {"before PyTorch 1.6"}},
+      {with_nul("\x80\x03\x8a\x0a"), {"before PyTorch 1.6", "load and save it"}},
+      {with_nul("\x80\x04\x95\x0d" + std::string(7, '\0') + "\x8a\x0al\xfc\x9c\x46"), {"before PyTorch 1.6"}},
+      {with_nul("\x80\x05\x95\x0d" + std::string(7, '\0') + "\x8a\x0al\xfc\x9c\x46"), {"before PyTorch 1.6"}},
+      {with_nul("\x80\x04\x95\x0d" + std::string(7, '\0') + "\x8a\x0al\xfc\x9c\x47"), {"bare pickle"}},
       {with_nul("\x80\x04\x95"), {"bare pickle", "torch.save"}},
       {build::pickle("}"), {"bare pickle", "torch.save"}},
       {with_nul("%PDF-1.7"), {"PDF document"}},
@@ -150,6 +170,12 @@ TEST_CASE("a zip archive of another program is told by name") {
       {zip({"AndroidManifest.xml", "META-INF/MANIFEST.MF"}, 8), {"Android package"}},
       {zip({"weights/rwkv.pth"}), {"model inside", "unpack it", "'weights/rwkv.pth'"}},
       {zip({"rwkv.safetensors", "README.md"}, 8), {"model inside", "unpack it"}},
+      {zip({"pytorch_model.bin"}, 8), {"model inside", "unpack it", "'pytorch_model.bin'"}},
+      {zip({"a/model.pt"}, 8), {"model inside", "unpack it", "'a/model.pt'"}},
+      {zip({"last.ckpt"}), {"model inside", "unpack it", "'last.ckpt'"}},
+      {zip({"data.pkl", "version"}),
+       {"lacks the folder that torch.save puts around all entries (it holds 'data.pkl' outside of any)"}},
+      {zip({"version", "data.pkl"}), {"lacks the folder", "'version'"}},
       {zip({"m/version", "m/data/0"}), {"no data.pkl", "it holds 'm/version'"}},
       {zip({"report.txt"}, 8), {"no data.pkl", "it holds 'report.txt'"}},
       {zip({"metadata.json", "model.weights.h5"}), {"no data.pkl", "it holds 'metadata.json'"}},
@@ -315,9 +341,9 @@ TEST_CASE("names of another program are told, with what to do") {
     check_says(said_of(checked), {start + "this is the run file of a training"});
   }
   SUBCASE("a shared embedding") {
-    const std::string file = safetensors(
-        R"({"__metadata__":{"emb.weight":"head.weight"},"head.weight":{"dtype":"U8","shape":[1,1],"data_offsets":[0,1]}})",
-        "x");
+    const std::string file = safetensors(R"({"__metadata__":{"emb.weight":"head.weight"},)"
+                                         R"("head.weight":{"dtype":"U8","shape":[1,1],"data_offsets":[0,1]}})",
+                                         "x");
     check_says(said_of(file), {"no tensor emb.weight", "metadata say that it is the same as 'head.weight'", "clone()"});
   }
   SUBCASE("nothing known") {

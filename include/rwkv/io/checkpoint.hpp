@@ -97,8 +97,8 @@ Net unbound_for(const TensorFile& file, const typename Net::backend& backend) {
 /// model's storage type and aligned are used where they lie, the others are converted; an AsStored model takes every
 /// matrix as it is stored. Memory that the caller keeps is always copied, and so is everything for a backend with
 /// memory of its own. Models loaded from one open file share the weights they did not convert; nothing is ever written
-/// back to the file. How the file is opened is settled, so only `check_values` and `ignore` of the options count. All or
-/// nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor.
+/// back to the file. How the file is opened is settled, so only `check_values` and `ignore` of the options count. All
+/// or nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   file.check_unchanged();

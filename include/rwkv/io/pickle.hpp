@@ -1,10 +1,10 @@
 #pragma once
 /// Reads the pickle of a PyTorch state dict without executing anything.
 ///
-/// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2), and a few more that
-/// lead to a better sentence, and refuses all others; a global is a role in a list here, never something that is looked
-/// up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop an opcode
-/// from being applied to the wrong object.
+/// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2), and a few more
+/// that lead to a better sentence, and refuses all others; a global is a role in a list here, never something that is
+/// looked up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop
+/// an opcode from being applied to the wrong object.
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -451,8 +451,8 @@ class StateDictPickle {
     return item<TensorRef>(arguments, 0, "a tensor");
   }
 
-  /// (function, class, its arguments, state): a tensor with attributes, whose numbers are those that the function makes,
-  /// or one of another class, whose numbers may mean anything.
+  /// (function, class, its arguments, state): a tensor with attributes, whose numbers are those that the function
+  /// makes, or one of another class, whose numbers may mean anything.
   TensorRef rebuild_from_type(Tuple arguments) {
     require(arguments.size == 4, "makes a tensor from ", arguments.size, " arguments instead of 4");
     const auto function = item<Global>(arguments, 0, "a function");

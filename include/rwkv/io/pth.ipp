@@ -41,7 +41,8 @@ inline void check_archive_kind(std::span<const std::string_view> names, std::str
     std::string_view name;  // what one of the entries ends with
     std::string_view sentence;
   };
-  static constexpr std::array<Kind, 9> kinds{
+  static constexpr std::string_view packed = "an archive with a model inside; unpack it";
+  static constexpr std::array<Kind, 12> kinds{
       {{"/constants.pkl",
         "a TorchScript archive of torch.jit.save; save the state dict: torch.save(m.state_dict(), path)"},
        {"/archive_format", "a program of torch.export; save the state dict: torch.save(m.state_dict(), path)"},
@@ -50,8 +51,11 @@ inline void check_archive_kind(std::span<const std::string_view> names, std::str
        {"[Content_Types].xml", "an office document"},
        {"AndroidManifest.xml", "an Android package"},
        {"META-INF/MANIFEST.MF", "a Java archive"},
-       {".safetensors", "an archive with a model inside; unpack it"},
-       {".pth", "an archive with a model inside; unpack it"}}};
+       {".safetensors", packed},
+       {".pth", packed},
+       {".bin", packed},
+       {".pt", packed},
+       {".ckpt", packed}}};
   for (const Kind& kind : kinds) {
     const auto found = std::ranges::find_if(names, [&](std::string_view name) { return name.ends_with(kind.name); });
     if (found == names.end()) continue;
@@ -72,6 +76,10 @@ class PthArchive {
     const std::vector<ZipEntry> entries = ZipReader(bytes, file, verify_checksums).read();
     expects(!entries.empty(), file, ": the zip archive is empty");
     const std::string_view root = entries[0].name.substr(0, entries[0].name.find('/'));
+    if (root == entries[0].name) {
+      fail(file, ": the zip archive lacks the folder that torch.save puts around all entries (it holds ",
+           in_quotes(root), " outside of any)");
+    }
     for (const ZipEntry& entry : entries) {
       const bool inside = entry.name.starts_with(root) && entry.name.substr(root.size()).starts_with('/');
       if (!inside)
