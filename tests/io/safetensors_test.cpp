@@ -47,7 +47,7 @@ TEST_CASE("safetensors: malformed files are refused by name") {
   const std::vector<Case> cases{
       {"nothing", "", {"the file is empty"}},
       {"seven bytes", std::string(7, '\0'), {"7 bytes are too few"}},
-      {"a text", "once upon a time", {"neither"}},
+      {"a text", "once upon a time", {"a text, not a model"}},
       {"a GGUF", "GGUF" + std::string(60, '\0'), {"GGUF"}},
       {"an old .pth", "\x80\x02\x8a\x0a" + std::string(60, '\0'), {"before PyTorch 1.6"}},
       {"header of 2^63 bytes", build::u64(std::uint64_t{1} << 63) + "{}", {"9223372036854775808", "exceeds the limit"}},
