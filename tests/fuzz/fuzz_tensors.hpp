@@ -28,10 +28,13 @@ inline void open_and_check(std::span<const std::byte> bytes, bool verify_checksu
     }
     for (const rwkv::UnreadableTensor& tensor : file.unreadable()) {
       demand(rwkv::detail::is_clean_name(tensor.name) && !tensor.reason.empty());
+      demand(!tensor.shape || rwkv::detail::is_possible(*tensor.shape));
       demand(file.find_unreadable(tensor.name) == &tensor);
     }
     demand(sum <= 510 * file.tensors().size());
-    static_cast<void>(rwkv::sizes_of_model(file));
+    const rwkv::ModelSizes sizes = rwkv::sizes_of_model(file);
+    static_cast<void>(rwkv::Dims<rwkv::dyn, rwkv::dyn, rwkv::dyn, rwkv::dyn>::from(sizes));
+    demand(sizes.vocab * sizes.width > 0 && sizes.ffn * sizes.width >= 0);
   } catch (const rwkv::Error& error) {
     demand(std::string_view(error.what()).starts_with("fuzzed"));
   }

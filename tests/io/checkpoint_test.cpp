@@ -98,6 +98,18 @@ TEST_CASE("a file that is no RWKV checkpoint says what is missing") {
   CHECK(mentions(draft.error(), "emb.weight is empty, with shape [0, 4]"));
 }
 
+TEST_CASE("sizes that the model cannot have name the file") {
+  using Fixed = LanguageModel<V4, float, Cpu, Dims<8, dyn, dyn, dyn>>;
+  const Draft draft;
+  const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_sizes.safetensors";
+  std::vector<TensorView> list;
+  for (const auto& [name, tensor] : draft.tensors) list.push_back(tensor);
+  save_safetensors(path, list);
+  CHECK_THROWS_WITH_AS(load_checkpoint<Fixed>(path),
+                       (detail::path_text(path) + ": the width is fixed to 8 by the type, the model has 4").c_str(),
+                       Error);
+}
+
 TEST_CASE("unexpected tensors are left out where their names fit a pattern") {
   Draft draft;
   draft.zeros("blocks.0.att.surprise", DType::f32, {3});

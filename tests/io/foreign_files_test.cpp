@@ -1,9 +1,11 @@
-// Files that are no checkpoint of ours, or not quite: each is told by name, with what to do, and a tensor that cannot be
-// read stands in nobody's way.
+// Files that are no checkpoint of ours, or not quite: each is told by name, with what to do, and a tensor that cannot
+// be read stands in nobody's way.
 #include <doctest/doctest.h>
 
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -94,8 +96,24 @@ TEST_CASE("a file of another kind is told by name, with what to do") {
       {"<HEAD><TITLE>302</TITLE>", {"web page"}},
       {"<notes>", {"a text"}},
       {"[section]\nkey = 1\n", {"a text"}},
-      {"Entry not found", {"a text", "download the file again"}},
-      {"404", {"a text", "download the file again"}},
+      {"Entry not found", {"this is a text, not a model (it begins with 'Entry not found')"}},
+      {"404", {"this is a text, not a model (it begins with '404')"}},
+      {"import torch\n", {"this is a text, not a model (it begins with 'import torch')"}},
+      {"a: 1\r\nb: 2\r\n", {"this is a text, not a model (it begins with 'a: 1')"}},
+      {"a,b\n1,2\n", {"this is a text, not a model"}},
+      {"(dp0\nVa\np1\nI1\ns.", {"this is a text, not a model"}},
+      {std::string(39, 'a') + "\xe4\xb8\xad" + "bcd",
+       {"a text, not a model (it begins with '" + std::string(39, 'a') + "')"}},
+      {"1 '\\x00' 1\n2 '\\x01' 1\n", {"this is a World vocabulary, not a model; are model and vocabulary exchanged?"}},
+      {"1 b'\\x00' 1\r\n", {"this is a World vocabulary"}},
+      {"\xef\xbb\xbf"
+       "1 \"a\" 1\n",
+       {"this is a World vocabulary"}},
+      {"1 'ab' 2\n", {"this is a text, not a model"}},
+      {"1 '1\n", {"this is a text, not a model"}},
+      {"1 b 1\n", {"this is a text, not a model"}},
+      {" \r\n<!-- saved -->\n<!DOCTYPE html><html>", {"a web page", "download the file again"}},
+      {"<script>window.location</script>", {"a web page", "download the file again"}},
       {std::string(253, 'a') + "bc\xe4\xb8\xad\xe4\xb8\xad", {"a text"}},
       {with_nul("\x1f\x8b\x08"), {"gzip archive", "unpack it"}},
       {with_nul("BZh9"), {"bzip2 archive", "unpack it"}},
@@ -111,6 +129,10 @@ TEST_CASE("a file of another kind is told by name, with what to do") {
       {with_nul("\x1c" + std::string(3, '\0') + "TFL3"), {"TensorFlow Lite"}},
       {with_nul("\x08\x07\x12\x07pytorch"), {"ONNX model", "use the .pth"}},
       {with_nul("\x80\x02\x8a\x0a"), {"before PyTorch 1.6"}},
+      {with_nul("\x80\x03\x8a\x0a"), {"before PyTorch 1.6", "load and save it"}},
+      {with_nul("\x80\x04\x95\x0d" + std::string(7, '\0') + "\x8a\x0al\xfc\x9c\x46"), {"before PyTorch 1.6"}},
+      {with_nul("\x80\x05\x95\x0d" + std::string(7, '\0') + "\x8a\x0al\xfc\x9c\x46"), {"before PyTorch 1.6"}},
+      {with_nul("\x80\x04\x95\x0d" + std::string(7, '\0') + "\x8a\x0al\xfc\x9c\x47"), {"bare pickle"}},
       {with_nul("\x80\x04\x95"), {"bare pickle", "torch.save"}},
       {build::pickle("}"), {"bare pickle", "torch.save"}},
       {with_nul("%PDF-1.7"), {"PDF document"}},
@@ -148,6 +170,12 @@ TEST_CASE("a zip archive of another program is told by name") {
       {zip({"AndroidManifest.xml", "META-INF/MANIFEST.MF"}, 8), {"Android package"}},
       {zip({"weights/rwkv.pth"}), {"model inside", "unpack it", "'weights/rwkv.pth'"}},
       {zip({"rwkv.safetensors", "README.md"}, 8), {"model inside", "unpack it"}},
+      {zip({"pytorch_model.bin"}, 8), {"model inside", "unpack it", "'pytorch_model.bin'"}},
+      {zip({"a/model.pt"}, 8), {"model inside", "unpack it", "'a/model.pt'"}},
+      {zip({"last.ckpt"}), {"model inside", "unpack it", "'last.ckpt'"}},
+      {zip({"data.pkl", "version"}),
+       {"lacks the folder that torch.save puts around all entries (it holds 'data.pkl' outside of any)"}},
+      {zip({"version", "data.pkl"}), {"lacks the folder", "'version'"}},
       {zip({"m/version", "m/data/0"}), {"no data.pkl", "it holds 'm/version'"}},
       {zip({"report.txt"}, 8), {"no data.pkl", "it holds 'report.txt'"}},
       {zip({"metadata.json", "model.weights.h5"}), {"no data.pkl", "it holds 'metadata.json'"}},
@@ -254,7 +282,8 @@ TEST_CASE("names of another program are told, with what to do") {
                                Names{"rwkv.blocks.0.pre_ln.weight"}, Names{"rwkv.blocks.1.feed_forward.key.weight"},
                                Names{"model.embed_tokens.weight", "model.layers.0.linear_attn.r_proj.weight"},
                                Names{"lm_head.weight"}, Names{"model.layers.0.input_layernorm.weight"}}) {
-      check_says(said_of(pth_with(names)), {start + "the names are those of Hugging Face; use the original .pth"});
+      check_says(said_of(pth_with(names)),
+                 {start + "the names are those of a Hugging Face model; if it is an RWKV, use the original .pth"});
     }
   }
   SUBCASE("flash-linear-attention") {
@@ -289,10 +318,32 @@ TEST_CASE("names of another program are told, with what to do") {
       check_says(said_of(pth_with(names)), {"this is a part of a model; if it is one shard of several, join them"});
     }
   }
+  SUBCASE("the last shard of a sorted model") {
+    Names names{"emb.weight", "head.weight", "ln_out.weight"};
+    for (int i = 0; i < 19; ++i) names.push_back("blocks.9.part" + std::to_string(i) + ".weight");
+    check_says(said_of(pth_with(names), "model-00005-of-00005.pth"),
+               {"'blocks.9.part0.weight' cannot be right in a file of 22 tensors; this is one shard of several; join"});
+    check_says(said_of(pth_with(names)), {"in a file of 22 tensors; this is a part of a model; if it is one shard"});
+  }
+  SUBCASE("the run file of a training") {
+    check_says(said_of(pth_with({"blocks.0.att.key.weight.adamw_m", "blocks.0.att.key.lora_A"})),
+               {start + "this is the run file of a training; use the model beside it"});
+    const auto opened = [](const Names& names) {
+      static std::string file;
+      file = pth_with(names);
+      return rwkv::detail::kind_by_names(rwkv::open_tensors(bytes(file), "m.pth"));
+    };
+    CHECK(
+        opened({"emb.weight", "emb.weight.adamw_v"}).starts_with("this is the run file of a training; use the model"));
+    CHECK(!opened({"emb.weight", "emb.weight.average"}).starts_with("this is the run file"));
+    const std::string checked = safetensors(
+        R"({"__metadata__":{"crc32.texts":"1"},"w":{"dtype":"U8","shape":[1,1],"data_offsets":[0,1]}})", "x");
+    check_says(said_of(checked), {start + "this is the run file of a training"});
+  }
   SUBCASE("a shared embedding") {
-    const std::string file = safetensors(
-        R"({"__metadata__":{"emb.weight":"head.weight"},"head.weight":{"dtype":"U8","shape":[1,1],"data_offsets":[0,1]}})",
-        "x");
+    const std::string file = safetensors(R"({"__metadata__":{"emb.weight":"head.weight"},)"
+                                         R"("head.weight":{"dtype":"U8","shape":[1,1],"data_offsets":[0,1]}})",
+                                         "x");
     check_says(said_of(file), {"no tensor emb.weight", "metadata say that it is the same as 'head.weight'", "clone()"});
   }
   SUBCASE("nothing known") {
@@ -356,7 +407,6 @@ TEST_CASE("pth: a tensor that cannot be read is listed, and refused only when it
                         {build::quantised, std::vector<Index>{2}, "PyTorch makes it by '_rebuild_qtensor'; save it as"},
                         {build::sparse, std::nullopt, "PyTorch makes it by '_rebuild_sparse_tensor'"},
                         {build::meta, std::nullopt, "PyTorch makes it by '_rebuild_meta_tensor_no_storage'"},
-                        {build::parameter_with_state, std::nullopt, "by '_rebuild_parameter_with_state'"},
                         {build::transposed, std::vector<Index>{3, 2},
                          "its strides [1, 3] are not row-major; call contiguous() on it before saving"}};
   for (const Case& c : cases) {
@@ -400,6 +450,151 @@ TEST_CASE("pth: a tensor that cannot be read is listed, and refused only when it
       {"the tensor name 'w' occurs twice"});
 }
 
+TEST_CASE("pth: tensors with attributes are read, those of other classes and marked views are not") {
+  const std::string plain = build::storage("FloatStorage", "0") + build::number(0) + build::tuple({2, 3}) +
+                            build::tuple({3, 1}) + "\x89" + build::ordered_dict();
+  const std::string v2 = build::global("torch._utils", "_rebuild_tensor_v2");
+  const std::string state = "}" + word("tensor_model_parallel") + "\x88s";
+  const auto typed = [&](const std::string& type, const std::string& attributes, const std::string& function,
+                         const std::string& arguments) {
+    return build::global("torch._tensor", "_rebuild_from_type_v2") + "(" + function + type + "(" + arguments + "t" +
+           attributes + "tR";
+  };
+  const std::string tensor_type = build::global("torch", "Tensor"), sub = build::global("__main__", "Sub");
+  const std::string parameter =
+      build::global("torch._utils", "_rebuild_parameter_with_state") + "(" + tensor() + "\x88" + build::ordered_dict();
+
+  // A buffer, a tensor with attributes, a parameter with attributes, also with slots.
+  for (const std::string& value :
+       {typed(tensor_type, state, v2, plain), typed(tensor_type, "N", v2, plain), parameter + state + "tR",
+        parameter + "N" + state + "\x86tR", typed(tensor_type, "(" + state + state + "t", v2, plain)}) {
+    const std::string file = pth(dict(word("x") + value)).file();
+    const auto opened = rwkv::open_tensors(bytes(file), "f");
+    REQUIRE(opened.find("x") != nullptr);
+    CHECK(opened.find("x")->shape == std::vector<Index>{2, 3});
+    CHECK(build::text(opened.find("x")->bytes) == build::floats());
+  }
+  {
+    const std::string file = pth(std::string(build::parameter_with_state)).file();  // has no storage 1
+    check_refused("its storage", file, {"tensor 'x': its storage '1' is not in the archive"});
+    Zip zip = pth(std::string(build::parameter_with_state));
+    zip.entries.push_back(Entry{"m/data/1", build::floats().substr(4, 8)});
+    const std::string whole = zip.file();
+    const auto opened = rwkv::open_tensors(bytes(whole), "f");
+    CHECK(opened.unreadable().empty());
+    CHECK(build::text(opened.find("x")->bytes) == build::floats().substr(4, 8));
+  }
+
+  struct Case {
+    std::string value;
+    std::optional<std::vector<Index>> shape;
+    std::string reason;
+  };
+  const std::vector<Index> shape{2, 3};
+  const std::string nine = build::tuple({1, 1, 1, 1, 1, 1, 1, 2, 3});
+  const std::string too_many = "it has 9 dimensions, more than 8; reshape it before saving";
+  const std::string view =
+      "it is a view of negated or conjugate numbers; save what resolve_neg() and resolve_conj() "
+      "make of it";
+  const std::string of_class = "it is of the class 'Sub'; save it as a plain tensor, by as_subclass(torch.Tensor)";
+  const std::string marked = v2 + "(" + plain + "}" + word("neg") + "\x88stR";
+  const Case cases[] = {
+      {typed(sub, "N", v2, plain), shape, of_class},
+      {typed(sub, state, v2, plain), shape, of_class},
+      {typed(sub, state, v2, plain + "}" + word("neg") + "\x88s"), shape, of_class},
+      {typed(tensor_type, "N", v2, plain + "}" + word("neg") + "\x88s"), shape, view},
+      {typed(tensor_type, "N", build::global("torch._utils", "_rebuild_qtensor"), plain), shape,
+       "it is no plain tensor, PyTorch makes it by '_rebuild_qtensor'; save it as a dense, contiguous one"},
+      {marked, shape, view},
+      {parameter.substr(0, parameter.find(tensor())) + marked + "\x88" + build::ordered_dict() + state + "tR", shape,
+       view},
+      {build::tensor_of(build::storage(), 0, nine, nine), std::nullopt, too_many},
+      {typed(sub, "N", v2, build::storage() + build::number(0) + nine + nine + "\x89" + build::ordered_dict()),
+       std::nullopt, of_class},
+      {build::global("torch._utils", "_rebuild_qtensor") + "(" + build::storage() + build::number(0) + nine + "tR",
+       std::nullopt, "it is no plain tensor, PyTorch makes it by '_rebuild_qtensor'"}};
+  for (const Case& c : cases) {
+    CAPTURE(c.reason);
+    const std::string file = pth(dict(word("w") + tensor() + word("x") + c.value)).file();
+    const auto opened = rwkv::open_tensors(bytes(file), "f");
+    CHECK(build::text(opened.find("w")->bytes) == build::floats());
+    REQUIRE(opened.unreadable().size() == 1);
+    CHECK(opened.unreadable()[0].name == "x");
+    CHECK(opened.unreadable()[0].shape == c.shape);
+    CHECK(opened.unreadable()[0].reason.starts_with(c.reason));
+  }
+}
+
+TEST_CASE("pth: of many names on one storage, those are read that fit into twice the file") {
+  const std::string numbers(4000, 'x');
+  const auto of = [](const Names& names) {
+    std::string items;
+    for (const std::string& name : names)
+      items += word(name) +
+               build::tensor_of(build::storage("FloatStorage", "0", 1000), 0, build::tuple({1000}), build::tuple({1}));
+    return dict(items);
+  };
+  Zip zip = pth(of({"emb.weight", "head.weight", "alias.weight", "again.weight"}));
+  zip.entry("data/0").data = numbers;
+  const std::string file = zip.file();
+  const auto opened = rwkv::open_tensors(bytes(file), "f");
+  REQUIRE(opened.tensors().size() == 2);
+  CHECK(opened.tensors()[0].name == "emb.weight");
+  CHECK(opened.tensors()[1].name == "head.weight");
+  REQUIRE(opened.unreadable().size() == 2);
+  for (const auto& tensor : opened.unreadable()) {
+    CHECK(tensor.shape == std::vector<Index>{1000});
+    CHECK(tensor.reason ==
+          "with the tensors before it, which share their storages, it describes more than twice the "
+          "file; save it as a clone(), or remove it");
+  }
+}
+
+TEST_CASE("pth: what stands beside a state dict does not hide it") {
+  const std::string inner = word("model") + build::ordered_dict() + "(" + word("w") + tensor() + "u";
+  for (const std::string& beside :
+       {"\x8a\x09" + std::string(9, '\xff'), "\x8a\xff" + std::string(255, '\1'), word(std::string(70'000, 'x'))}) {
+    for (const std::string& items : {word("seed") + beside + inner, inner + word("seed") + beside}) {
+      check_refused("beside", pth(dict(items)).file(),
+                    {"'model' is a dictionary, not a tensor; if it is the state dict, save it alone"});
+    }
+  }
+  check_refused("no tensor", pth(dict(word("args") + build::global("argparse", "Namespace") + ")R" + inner)).file(),
+                {"bad.file, entry 'args': the pickle asks for 'argparse' 'Namespace'"});
+}
+
+TEST_CASE(
+    "safetensors: odd and surplus metadata are left out, and too many dimensions are no reason to refuse a file") {
+  std::string metadata;
+  for (int i = 1000; i < 2500; ++i) metadata += (i == 1000 ? "\"k" : ",\"k") + std::to_string(i) + "\":\"v\"";
+  const auto opened_with = [](const std::string& texts) {
+    static std::string file;
+    file = safetensors(
+        "{\"__metadata__\":{" + texts + "}," + entry("w", R"("dtype":"U8","shape":[1],"data_offsets":[0,1])") + "}",
+        "x");
+    return rwkv::open_tensors(bytes(file), "f");
+  };
+  const auto many = opened_with(metadata);
+  CHECK(many.metadata().size() == 1000);
+  CHECK(many.metadata().contains("k1999"));
+  CHECK(build::text(many.find("w")->bytes) == "x");
+  const auto odd = opened_with(R"("a\nb":"1","":"2","good":"c\nd","nul":"e\u0000f","\u007f":"3")");
+  CHECK(odd.metadata() == std::map<std::string, std::string>{{"good", "c\nd"}});
+
+  for (const std::string type : {"U8", "F8_E4M3"}) {
+    const std::string file =
+        safetensors("{" + entry("x", R"("dtype":")" + type + R"(","data_offsets":[0,2],"shape":[1,1,1,1,1,1,1,1,2])") +
+                        "," + entry("w", R"("dtype":"U8","shape":[1,1,1,1,1,1,1,1],"data_offsets":[2,3])") + "}",
+                    "xxw");
+    const auto opened = rwkv::open_tensors(bytes(file), "f");
+    CHECK(build::text(opened.find("w")->bytes) == "w");
+    REQUIRE(opened.unreadable().size() == 1);
+    CHECK(!opened.unreadable()[0].shape);
+    CHECK(opened.unreadable()[0].reason.starts_with(type == "U8" ? "it has 9 dimensions, more than 8; reshape it"
+                                                                 : "its numbers are of the unknown type 'F8_E4M3'"));
+  }
+}
+
 TEST_CASE("a model's sizes come from unreadable tensors too, and its version") {
   const std::string f8 = R"("dtype":"F8_E4M3","shape":[5,4],"data_offsets":[0,20])";
   std::string json = "{" + entry("emb.weight", f8);
@@ -419,6 +614,43 @@ TEST_CASE("a model's sizes come from unreadable tensors too, and its version") {
   const std::string sparse =
       pth(dict(word("emb.weight") + build::global("torch._utils", "_rebuild_sparse_tensor") + ")R")).file();
   check_says(said_of(sparse), {"tensor 'emb.weight' cannot be read: it is no plain tensor"});
+}
+
+TEST_CASE("sizes that no model has are refused, whatever an unreadable tensor claims") {
+  const std::string huge = "9223372036854775807";
+  const auto f8 = [](const std::string& shape) { return R"("dtype":"F8_E4M3","data_offsets":[0,0],"shape":)" + shape; };
+  const auto with = [&](const std::string& emb, const std::string& key, const std::string& r_k) {
+    std::string json = "{" + entry("emb.weight", f8(emb));
+    for (const std::string name : {"ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias"})
+      json += "," + entry("blocks.0." + name, f8("[4]"));
+    json += "," + entry("blocks.0.ffn.key.weight", f8(key)) + "," + entry("blocks.0.att.r_k", f8(r_k));
+    return said_of(safetensors(json + "}", ""), "m.safetensors");
+  };
+  CHECK(with("[5,4]", "[16,4]", "[2,2]") == "");
+  CHECK(with("[" + huge + "," + huge + "]", "[16,4]", "[2,2]") ==
+        "m.safetensors: tensor 'emb.weight': the shape [" + huge + ", " + huge + "] is too large");
+  CHECK(with("[0," + huge + ",2]", "[16,4]", "[2,2]") ==
+        "m.safetensors: tensor 'emb.weight': the shape [0, " + huge + ", 2] is too large");
+  CHECK(with("[" + huge + ",1]", "[16,4]", "[2,2]") ==
+        "m.safetensors: a vocabulary of " + huge + " is not between 1 and 1048576");
+  CHECK(with("[1," + huge + "]", "[16,4]", "[2,2]") ==
+        "m.safetensors: a width of " + huge + " is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[1048577,4]", "[2,2]") == "m.safetensors: an ffn of 1048577 is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[0,4]", "[2,2]") == "m.safetensors: an ffn of 0 is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[16,4]", "[1," + huge + "]") ==
+        "m.safetensors: a head size of " + huge + " is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[16,4]", "[2,0]") == "m.safetensors: a head size of 0 is not between 1 and 1048576");
+  CHECK(with("[5,4]", "[16,4]", "[2,3]") == "m.safetensors: a width of 4 does not divide into heads of 3");
+
+  // The same in a .pth.
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  for (const std::vector<std::int64_t>& shape : {std::vector{most, most}, std::vector{most, std::int64_t{2}}}) {
+    check_refused("pth",
+                  pth(dict(word("x") + build::tensor_of(build::storage("QInt8Storage"), 0, build::tuple(shape),
+                                                        build::tuple({1, 1}))))
+                      .file(),
+                  {"tensor 'x': the shape [9223372036854775807", "is too large"});
+  }
 }
 
 TEST_CASE("a file that is no vocabulary is told by name") {

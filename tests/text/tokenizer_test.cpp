@@ -333,7 +333,13 @@ TEST_CASE("errors of the whole file") {
         "hostile.txt, line 259: the literal is the same as that of token 257");
   CHECK(mentions(error_of(std::string((std::size_t{1} << 26) + 1, '\n')), "larger than 67108864 bytes"));
   // Two megabytes of token ids without tokens.
-  CHECK(mentions(error_of(std::string(std::size_t{1} << 21, '\n')), "line 1: "));
+  CHECK(mentions(error_of(std::string(std::size_t{1} << 21, '\n') + "x"), "line 1: "));
+  CHECK(mentions(error_of(std::string(std::size_t{1} << 21, '\n')), "line 0: the file ends, and no token"));
+  CHECK(error_of("\xef\xbb\xbf" + bytes) ==
+        "hostile.txt: the vocabulary begins with a byte-order mark; save it as UTF-8 without one");
+  for (const std::string blank : {"\n", "\n\n", "\r\n", "\r\n\r\n"}) CHECK(error_of(bytes + blank) == "no error");
+  CHECK(mentions(error_of(bytes + "\n257 'ab' 2\n"), "line 257: the token id is not a decimal number"));
+  CHECK(mentions(error_of(bytes + " \n"), "line 257: "));
 }
 
 TEST_CASE("a file cut anywhere is refused or means what its whole lines say") {

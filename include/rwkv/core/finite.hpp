@@ -1,6 +1,6 @@
 #pragma once
-/// Whether a number is finite, NaN or in a range, asked of its bits: flags that let a compiler assume that there is no NaN (clang's
-/// -fno-honor-nans) remove comparisons that look for one.
+/// Whether a number is finite, NaN or in a range, asked of its bits: flags that let a compiler assume that there is no
+/// NaN (clang's -fno-honor-nans) remove comparisons that look for one.
 #include <cstdint>
 
 #include "rwkv/core/number.hpp"

@@ -72,18 +72,37 @@ WeightMemory weight_memory(B& backend) {
 std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const TensorFile& file,
                                          const WeightMemory& memory);
 
+/// A model of the sizes of a file, without weights. An error about sizes that no such model has names the file.
+template <class Net>
+Net unbound_for(const TensorFile& file, const typename Net::backend& backend) {
+  const ModelSizes sizes = sizes_of_model(file);
+#if defined(__cpp_exceptions)
+  try {
+    return Net::unbound(sizes, backend);
+  } catch (const Error& error) {
+    std::string_view said = error.what();
+    constexpr std::string_view without_file = "rwkv: ";
+    if (!said.starts_with(without_file)) throw;
+    said.remove_prefix(without_file.size());
+    fail(path_text(file.path()), ": ", said);
+  }
+#else
+  return Net::unbound(sizes, backend);
+#endif
+}
+
 }  // namespace detail
 
 /// A model from an open checkpoint with official names. Its sizes come from the shapes. Tensors that already are of the
 /// model's storage type and aligned are used where they lie, the others are converted; an AsStored model takes every
 /// matrix as it is stored. Memory that the caller keeps is always copied, and so is everything for a backend with
 /// memory of its own. Models loaded from one open file share the weights they did not convert; nothing is ever written
-/// back to the file. How the file is opened is settled, so only `check_values` and `ignore` of the options count. All or
-/// nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor.
+/// back to the file. How the file is opened is settled, so only `check_values` and `ignore` of the options count. All
+/// or nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   file.check_unchanged();
-  Net net = Net::unbound(sizes_of_model(file), backend);
+  Net net = detail::unbound_for<Net>(file, backend);
   auto parameters = net.stored_parameters();
   detail::check_fit(parameters, file, options);
   std::vector<DType> file_types;

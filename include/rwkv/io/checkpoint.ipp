@@ -148,7 +148,8 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     const Index bytes = parameter.shape.count() * static_cast<Index>(size_of(type_for(parameter, tensor)));
     return (bytes + alignment - 1) / alignment * alignment;
   };
-  Index converted = 0, room = 0;
+  [[maybe_unused]] Index converted = 0;  // for an error that a build without exceptions cannot raise
+  Index room = 0;
   for (const StoredParameter& parameter : parameters) {
     const TensorView& tensor = *file.find(parameter.name);
     if (usable(parameter, tensor)) continue;

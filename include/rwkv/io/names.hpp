@@ -12,8 +12,9 @@ inline namespace RWKV_ABI {
 /// The version that the tensor names of an official checkpoint imply, such as "RWKV-4"; empty when they imply none.
 std::string_view version_named_by(const TensorFile& file);
 
-/// The sizes of the model in a checkpoint with official names, from the shapes of its tensors, unreadable ones included.
-/// Errors: no emb.weight of rank 2, no blocks, or a block number that the file cannot hold that many blocks for.
+/// The sizes of the model in a checkpoint with official names, from the shapes of its tensors, unreadable ones
+/// included. Errors: no emb.weight of rank 2, no blocks, a block number that the file cannot hold that many blocks for,
+/// or a size that is not between 1 and 2^20.
 ModelSizes sizes_of_model(const TensorFile& file);
 
 namespace detail {

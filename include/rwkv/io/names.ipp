@@ -91,13 +91,17 @@ RWKV_BODY std::string kind_by_names(const TensorFile& file) {
   static constexpr std::string_view fla =
       "the names are those of flash-linear-attention; use the original .pth, or convert it back to official names";
   static constexpr std::string_view hugging_face =
-      "the names are those of Hugging Face; use the original .pth, or convert it back to official names";
+      "the names are those of a Hugging Face model; if it is an RWKV, use the original .pth, or convert it back to "
+      "official names";
   static constexpr std::string_view state =
       "this holds an initial state, not a model; merge it into the model that it was made for, and save that whole";
+  static constexpr std::string_view run = "this is the run file of a training; use the model beside it";
   // A name may have parts of several, so the first rule that any name fits decides. Those behind the adapters are only
   // for files without official names.
-  static constexpr std::size_t adapters = 6;
-  static constexpr std::array<Rule, 18> rules{{{"base_model.model.", adapter},
+  static constexpr std::size_t adapters = 8;
+  static constexpr std::array<Rule, 20> rules{{{".adamw_m", run},
+                                               {".adamw_v", run},
+                                               {"base_model.model.", adapter},
                                                {"lora_A", adapter},
                                                {"lora_B", adapter},
                                                {".bone", adapter},
@@ -121,6 +125,7 @@ RWKV_BODY std::string kind_by_names(const TensorFile& file) {
     const std::string_view rest = name.substr(at + part.size());
     return rest.empty() || rest[0] == '.' || part.ends_with('.') || part.ends_with('_');
   };
+  if (file.metadata().contains("crc32.texts")) return std::string(run);  // which nothing but a run file has
   const bool official = lists(file, "emb.weight");
   const std::size_t used = official ? adapters : rules.size();
   std::size_t first = used;
@@ -181,6 +186,13 @@ RWKV_BODY ModelSizes sizes_of_model(const TensorFile& file) {
   expects(shape.size() == 2, name, ": emb.weight has shape ", shape, ", a checkpoint has [vocab, width]");
   ModelSizes sizes{.vocab = shape[0], .width = shape[1]};
   expects(sizes.vocab > 0 && sizes.width > 0, name, ": emb.weight is empty, with shape ", shape);
+  // Far above every model, and low enough that no product of sizes overflows, whatever an unreadable tensor claims.
+  constexpr Index largest = Index{1} << 20;
+  const auto check_size = [&](Index size, std::string_view what) {
+    expects(0 < size && size <= largest, name, ": ", what, " of ", size, " is not between 1 and ", largest);
+  };
+  check_size(sizes.vocab, "a vocabulary");
+  check_size(sizes.width, "a width");
 
   // The two norms of a layer alone have four tensors: a large number in a small file is no depth.
   constexpr Index fewest_per_layer = 4;
@@ -188,19 +200,24 @@ RWKV_BODY ModelSizes sizes_of_model(const TensorFile& file) {
   detail::for_each_name(file, [&](std::string_view tensor) {
     const auto number = detail::block_number(tensor);
     if (!number) return;
-    expects(*number < count / fewest_per_layer, name, ": ", detail::in_quotes(tensor), " cannot be right in a file of ",
-            count, " tensors");
+    if (*number >= count / fewest_per_layer) {
+      const std::string kind = detail::kind_by_names(file);
+      fail(name, ": ", detail::in_quotes(tensor), " cannot be right in a file of ", count, " tensors",
+           kind.empty() ? "" : "; ", kind);
+    }
     sizes.depth = std::max(sizes.depth, *number + 1);
   });
   expects_part(sizes.depth > 0, "blocks.0.…");
 
   const std::vector<Index>* key = detail::shape_of(file, "blocks.0.ffn.key.weight");
-  if (key != nullptr && key->size() == 2) sizes.ffn = (*key)[0];
+  if (key != nullptr && key->size() == 2) check_size(sizes.ffn = (*key)[0], "an ffn");
   // [heads, head size]: a bonus of the current token, in RWKV-7 or in 5 and 6; in RWKV-5.2 the decay as well.
   for (const char* tensor : {"r_k", "time_faaaa", "time_decay"}) {
     const std::vector<Index>* heads = detail::shape_of(file, join("blocks.0.att.", tensor));
     if (heads == nullptr || heads->size() != 2) continue;
-    sizes.head_size = (*heads)[1];
+    check_size(sizes.head_size = (*heads)[1], "a head size");
+    expects(sizes.width % sizes.head_size == 0, name, ": a width of ", sizes.width, " does not divide into heads of ",
+            sizes.head_size);
     break;
   }
   return sizes;

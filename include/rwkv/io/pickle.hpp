@@ -1,10 +1,10 @@
 #pragma once
 /// Reads the pickle of a PyTorch state dict without executing anything.
 ///
-/// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2), and a few more that
-/// lead to a better sentence, and refuses all others; a global is a kind in a list here, never something that is looked
-/// up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop an opcode
-/// from being applied to the wrong object.
+/// The machine knows the opcodes and globals that a dictionary of tensors needs (pickle protocol 2), and a few more
+/// that lead to a better sentence, and refuses all others; a global is a kind in a list here, never something that is
+/// looked up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop
+/// an opcode from being applied to the wrong object.
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -86,9 +86,12 @@ class StateDictPickle {
     ordered_dict,
     rebuild_tensor,
     rebuild_parameter,
+    rebuild_from_type,
+    tensor_type,
     storage,
     foreign_storage,
     foreign_tensor,
+    foreign_type,
     number_type,
     object
   };
@@ -129,6 +132,8 @@ class StateDictPickle {
     Tuple strides;
     Global foreign;  // what makes it unreadable, unless that is a plain storage
     bool has_shape;
+    bool is_marked = false;        // as a view whose numbers are not those of the storage
+    std::uint32_t dimensions = 0;  // if they are too many
   };
   struct Item {
     std::uint32_t dict;
@@ -149,7 +154,7 @@ class StateDictPickle {
       case 'J': return push(std::int64_t{static_cast<std::int32_t>(reader_.u32())});  // BININT
       case 'K': return push(std::int64_t{reader_.u8()});                              // BININT1
       case 'M': return push(std::int64_t{reader_.u16()});                             // BININT2
-      case 0x8a: return push(read_long());                                            // LONG1
+      case 0x8a: return push(read_long(reader_.u8()));                                // LONG1
       case 'G': return push(read_float());                                            // BINFLOAT
       case 'X': return push(read_text());                                             // BINUNICODE
       case 'c': return push(read_global());                                           // GLOBAL
@@ -198,12 +203,13 @@ class StateDictPickle {
     return value;
   }
 
-  std::int64_t read_long() {
-    const std::uint8_t size = reader_.u8();
-    require(size <= 8, "has an integer of ", size, " bytes");
+  /// An integer that 64 bits do not hold, such as a seed, belongs to no tensor: only that it is there is kept.
+  Value read_long(std::uint8_t size) {
+    const auto bytes = reader_.take(size);
+    if (size > 8) return Object{};
     std::uint64_t value = 0;
     unsigned shift = 0;
-    for (const std::byte b : reader_.take(size)) {
+    for (const std::byte b : bytes) {
       value |= std::to_integer<std::uint64_t>(b) << shift;
       shift += 8;
     }
@@ -219,12 +225,13 @@ class StateDictPickle {
     return std::bit_cast<double>(bits);
   }
 
-  Text read_text() {
+  /// A longer text, such as a configuration, is no name: only that it is there is kept.
+  Value read_text() {
     const std::uint32_t size = reader_.u32();
-    require(size <= max_text, "has a text of ", size, " bytes, more than ", max_text);
     const auto begin = static_cast<std::uint32_t>(reader_.position());
     require(is_utf8(reader_.text(size)), "has a text that is not UTF-8");
-    return {begin, size};
+    if (size > max_text) return Object{};
+    return Text{begin, size};
   }
 
   Global read_global() {
@@ -234,22 +241,26 @@ class StateDictPickle {
       Kind kind;
       DType dtype = DType::f32;
     };
-    static constexpr std::array<Known, 16> known{{{"collections", "OrderedDict", Kind::ordered_dict},
-                                                  {"torch._utils", "_rebuild_tensor_v2", Kind::rebuild_tensor},
-                                                  {"torch._utils", "_rebuild_parameter", Kind::rebuild_parameter},
-                                                  {"torch", "DoubleStorage", Kind::storage, DType::f64},
-                                                  {"torch", "FloatStorage", Kind::storage, DType::f32},
-                                                  {"torch", "HalfStorage", Kind::storage, DType::f16},
-                                                  {"torch", "BFloat16Storage", Kind::storage, DType::bf16},
-                                                  {"torch", "LongStorage", Kind::storage, DType::i64},
-                                                  {"torch", "IntStorage", Kind::storage, DType::i32},
-                                                  {"torch", "ShortStorage", Kind::storage, DType::i16},
-                                                  {"torch", "CharStorage", Kind::storage, DType::i8},
-                                                  {"torch", "ByteStorage", Kind::storage, DType::u8},
-                                                  {"torch", "BoolStorage", Kind::storage, DType::boolean},
-                                                  {"torch", "Size", Kind::object},
-                                                  {"torch", "device", Kind::object},
-                                                  {"torch.serialization", "_get_layout", Kind::object}}};
+    static constexpr std::array<Known, 19> known{
+        {{"collections", "OrderedDict", Kind::ordered_dict},
+         {"torch._tensor", "_rebuild_from_type_v2", Kind::rebuild_from_type},
+         {"torch", "Tensor", Kind::tensor_type},
+         {"torch._utils", "_rebuild_parameter_with_state", Kind::rebuild_parameter},
+         {"torch._utils", "_rebuild_tensor_v2", Kind::rebuild_tensor},
+         {"torch._utils", "_rebuild_parameter", Kind::rebuild_parameter},
+         {"torch", "DoubleStorage", Kind::storage, DType::f64},
+         {"torch", "FloatStorage", Kind::storage, DType::f32},
+         {"torch", "HalfStorage", Kind::storage, DType::f16},
+         {"torch", "BFloat16Storage", Kind::storage, DType::bf16},
+         {"torch", "LongStorage", Kind::storage, DType::i64},
+         {"torch", "IntStorage", Kind::storage, DType::i32},
+         {"torch", "ShortStorage", Kind::storage, DType::i16},
+         {"torch", "CharStorage", Kind::storage, DType::i8},
+         {"torch", "ByteStorage", Kind::storage, DType::u8},
+         {"torch", "BoolStorage", Kind::storage, DType::boolean},
+         {"torch", "Size", Kind::object},
+         {"torch", "device", Kind::object},
+         {"torch.serialization", "_get_layout", Kind::object}}};
     const std::string_view module = read_line();
     const auto begin = static_cast<std::uint32_t>(reader_.position());
     const std::string_view name = read_line();
@@ -262,7 +273,16 @@ class StateDictPickle {
     if (is_torch && name.ends_with("Storage")) return foreign(Kind::foreign_storage);
     if (module == "torch._utils" && name.starts_with("_rebuild_")) return foreign(Kind::foreign_tensor);
     if (module == "torch" && is_number_type(name)) return foreign(Kind::number_type);
+    if (expects_type()) return foreign(Kind::foreign_type);
     refuse("asks for ", in_quotes(module), " ", in_quotes(name), not_needed);
+  }
+
+  /// Whether the arguments of _rebuild_from_type_v2 have come to the class of a tensor: (function, class, ...).
+  bool expects_type() const {
+    if (stack_.size() < 3 || !std::holds_alternative<Mark>(stack_[stack_.size() - 2])) return false;
+    const Global* function = std::get_if<Global>(&stack_[stack_.size() - 3]);
+    return function != nullptr && function->kind == Kind::rebuild_from_type &&
+           std::holds_alternative<Global>(stack_.back());
   }
 
   /// Names such as uint16, float8_e5m2 and per_tensor_affine.
@@ -409,34 +429,82 @@ class StateDictPickle {
         require(arguments.size == 0, "makes a dictionary from ", arguments.size, " arguments");
         return push(new_dict());
       case Kind::rebuild_tensor: return push(rebuild_tensor(arguments));
-      case Kind::rebuild_parameter:
-        require(arguments.size == 3, "makes a parameter from ", arguments.size, " arguments instead of 3");
-        check_hooks(arguments, 1);
-        return push(item<TensorRef>(arguments, 0, "a tensor"));
+      case Kind::rebuild_parameter: return push(rebuild_parameter(arguments, function));
+      case Kind::rebuild_from_type: return push(rebuild_from_type(arguments));
       case Kind::foreign_tensor: return push(foreign_tensor(arguments, function));
       case Kind::object: return push(Object{});
       case Kind::storage:
-      case Kind::foreign_storage:
-      case Kind::number_type: break;
+      case Kind::foreign_storage: refuse("calls a storage type");
+      case Kind::number_type: refuse("calls a number type");
+      case Kind::tensor_type:
+      case Kind::foreign_type: break;
     }
-    refuse("calls a ", function.kind == Kind::number_type ? "number" : "storage", " type");
+    refuse("calls the type ", in_quotes(text(function.name)));
   }
 
-  /// (storage, offset, shape, strides, requires_grad, hooks)
+  /// (tensor, requires_grad, hooks), and the state of its attributes, which say nothing about its numbers.
+  TensorRef rebuild_parameter(Tuple arguments, Global function) {
+    const std::size_t count = text(function.name).ends_with("_with_state") ? 4 : 3;
+    require(arguments.size == count, "makes a parameter from ", arguments.size, " arguments instead of ", count);
+    check_hooks(arguments, 1);
+    if (count == 4) check_attributes(arguments, 3);
+    return item<TensorRef>(arguments, 0, "a tensor");
+  }
+
+  /// (function, class, its arguments, state): a tensor with attributes, whose numbers are those that the function
+  /// makes, or one of another class, whose numbers may mean anything.
+  TensorRef rebuild_from_type(Tuple arguments) {
+    require(arguments.size == 4, "makes a tensor from ", arguments.size, " arguments instead of 4");
+    const auto function = item<Global>(arguments, 0, "a function");
+    const auto type = item<Global>(arguments, 1, "the class of a tensor");
+    const auto inner = item<Tuple>(arguments, 2, "a tuple of arguments");
+    check_attributes(arguments, 3);
+    const bool known = function.kind == Kind::rebuild_tensor || function.kind == Kind::foreign_tensor;
+    require(known, "makes a tensor by ", in_quotes(text(function.name)));
+    const bool is_plain = type.kind == Kind::tensor_type;
+    require(is_plain || type.kind == Kind::foreign_type, "has ", in_quotes(text(type.name)),
+            " in place of the class of a tensor");
+    const TensorRef made =
+        function.kind == Kind::rebuild_tensor ? rebuild_tensor(inner) : foreign_tensor(inner, function);
+    if (!is_plain) tensors_[made.id].foreign = type;
+    return made;
+  }
+
+  /// The state of a tensor: None, its attributes, or a pair of attributes and slots.
+  void check_attributes(Tuple arguments, std::size_t i) const {
+    const Value& state = tuple_items_[arguments.begin + i];
+    const Tuple* pair = std::get_if<Tuple>(&state);
+    require(std::holds_alternative<None>(state) || std::holds_alternative<Dict>(state) ||
+                (pair != nullptr && pair->size == 2),
+            "has ", describe(state), " in place of the attributes of a tensor");
+  }
+
+  /// (storage, offset, shape, strides, requires_grad, hooks), and marks for a view of negated or conjugate numbers.
   TensorRef rebuild_tensor(Tuple arguments) {
-    require(arguments.size == 6, "makes a tensor from ", arguments.size, " arguments instead of 6");
+    require(arguments.size == 6 || arguments.size == 7, "makes a tensor from ", arguments.size,
+            " arguments instead of 6 or 7");
     const auto storage = item<StorageRef>(arguments, 0, "a storage");
     const std::uint64_t offset = count_item(arguments, 1, "an offset");
     const auto shape = item<Tuple>(arguments, 2, "a shape");
     const auto strides = item<Tuple>(arguments, 3, "strides");
     require(shape.size == strides.size, "has ", strides.size, " strides for ", shape.size, " dimensions");
-    require(shape.size <= max_rank, "has a tensor of ", shape.size, " dimensions, more than ", max_rank);
-    for (std::size_t i = 0; i < shape.size; ++i) {
-      count_item(shape, i, "a size");
-      count_item(strides, i, "a stride");
-    }
     check_hooks(arguments, 4);
-    return add_tensor({storage.id, offset, shape, strides, storages_[storage.id].type, true});
+    Tensor tensor{storage.id, offset, shape, strides, storages_[storage.id].type, false};
+    if (arguments.size == 7) {
+      item<Dict>(arguments, 6, "a dictionary of marks");
+      tensor.is_marked = true;
+    }
+    take_shape(tensor, shape);
+    for (std::size_t i = 0; i < tensor.shape.size; ++i) count_item(strides, i, "a stride");
+    return add_tensor(tensor);
+  }
+
+  /// Shapes of too many dimensions are not even looked at.
+  void take_shape(Tensor& tensor, Tuple shape) const {
+    tensor.has_shape = shape.size <= max_rank;
+    tensor.shape = tensor.has_shape ? shape : Tuple{};
+    tensor.dimensions = tensor.has_shape ? 0 : shape.size;
+    for (std::size_t i = 0; i < tensor.shape.size; ++i) count_item(shape, i, "a size");
   }
 
   /// A tensor in a form that is not read. Most forms begin as plain tensors do: (storage, offset, shape, ...).
@@ -446,11 +514,7 @@ class StateDictPickle {
       return i < arguments.size && std::holds_alternative<T>(tuple_items_[arguments.begin + i]);
     };
     if (holds(0, StorageRef{}) && holds(1, std::int64_t{}) && holds(2, Tuple{})) {
-      tensor.shape = item<Tuple>(arguments, 2, "a shape");
-      require(tensor.shape.size <= max_rank, "has a tensor of ", tensor.shape.size, " dimensions, more than ",
-              max_rank);
-      for (std::size_t i = 0; i < tensor.shape.size; ++i) count_item(tensor.shape, i, "a size");
-      tensor.has_shape = true;
+      take_shape(tensor, item<Tuple>(arguments, 2, "a shape"));
     }
     // Version 3 is that of number types without a storage type of their own, and names the number type.
     if (text(function.name) == "_rebuild_tensor_v3" && holds(6, Global{})) {
@@ -470,11 +534,20 @@ class StateDictPickle {
   /// Why a tensor cannot be read; empty when it can.
   std::string why_unreadable(const Tensor& tensor) const {
     const auto name = in_quotes(text(tensor.foreign.name));
-    if (tensor.foreign.kind == Kind::storage) return {};
+    if (tensor.foreign.kind == Kind::foreign_type) {
+      return join("it is of the class ", name, "; save it as a plain tensor, by as_subclass(torch.Tensor)");
+    }
     if (tensor.foreign.kind == Kind::foreign_tensor) {
       return join("it is no plain tensor, PyTorch makes it by ", name, "; save it as a dense, contiguous one");
     }
-    return join("its numbers are of the type ", name, "; convert it to float32 before saving");
+    if (tensor.foreign.kind != Kind::storage) {
+      return join("its numbers are of the type ", name, "; convert it to float32 before saving");
+    }
+    if (tensor.dimensions != 0) return too_many_dimensions(tensor.dimensions);
+    if (tensor.is_marked) {
+      return "it is a view of negated or conjugate numbers; save what resolve_neg() and resolve_conj() make of it";
+    }
+    return {};
   }
 
   /// requires_grad and an empty dictionary of backward hooks.
@@ -602,7 +675,7 @@ class StateDictPickle {
   template <class... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
     const auto key = current_key();
-    fail(where_, key ? join(", tensor ", in_quotes(*key)) : std::string(), ": the pickle ", parts..., " (at its byte ",
+    fail(where_, key ? join(", entry ", in_quotes(*key)) : std::string(), ": the pickle ", parts..., " (at its byte ",
          opcode_at_, ")");
   }
 

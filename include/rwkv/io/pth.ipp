@@ -41,7 +41,8 @@ inline void check_archive_kind(std::span<const std::string_view> names, std::str
     std::string_view name;  // what one of the entries ends with
     std::string_view sentence;
   };
-  static constexpr std::array<Kind, 9> kinds{
+  static constexpr std::string_view packed = "an archive with a model inside; unpack it";
+  static constexpr std::array<Kind, 12> kinds{
       {{"/constants.pkl",
         "a TorchScript archive of torch.jit.save; save the state dict: torch.save(m.state_dict(), path)"},
        {"/archive_format", "a program of torch.export; save the state dict: torch.save(m.state_dict(), path)"},
@@ -50,8 +51,11 @@ inline void check_archive_kind(std::span<const std::string_view> names, std::str
        {"[Content_Types].xml", "an office document"},
        {"AndroidManifest.xml", "an Android package"},
        {"META-INF/MANIFEST.MF", "a Java archive"},
-       {".safetensors", "an archive with a model inside; unpack it"},
-       {".pth", "an archive with a model inside; unpack it"}}};
+       {".safetensors", packed},
+       {".pth", packed},
+       {".bin", packed},
+       {".pt", packed},
+       {".ckpt", packed}}};
   for (const Kind& kind : kinds) {
     const auto found = std::ranges::find_if(names, [&](std::string_view name) { return name.ends_with(kind.name); });
     if (found == names.end()) continue;
@@ -72,6 +76,10 @@ class PthArchive {
     const std::vector<ZipEntry> entries = ZipReader(bytes, file, verify_checksums).read();
     expects(!entries.empty(), file, ": the zip archive is empty");
     const std::string_view root = entries[0].name.substr(0, entries[0].name.find('/'));
+    if (root == entries[0].name) {
+      fail(file, ": the zip archive lacks the folder that torch.save puts around all entries (it holds ",
+           in_quotes(root), " outside of any)");
+    }
     for (const ZipEntry& entry : entries) {
       const bool inside = entry.name.starts_with(root) && entry.name.substr(root.size()).starts_with('/');
       if (!inside)
@@ -132,7 +140,11 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
   for (const PickledTensor& tensor : tensors) names.push_back(tensor.name);
   check_names_differ(std::move(names), file);
   for (PickledTensor& tensor : tensors) {
+    const auto too_large = [&] {
+      fail(file, ": tensor ", in_quotes(tensor.name), ": the shape ", std::span(tensor.shape), " is too large");
+    };
     if (!tensor.unreadable.empty()) {
+      if (!is_possible(tensor.shape)) too_large();
       auto& listed = table.unreadable.emplace_back(
           UnreadableTensor{std::string(tensor.name), std::nullopt, std::move(tensor.unreadable)});
       if (tensor.has_shape) listed.shape = std::move(tensor.shape);
@@ -142,7 +154,7 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
     const std::span<const Index> strides = tensor.strides;
     const Checked size = count_bytes(shape, tensor.dtype);
     const std::span<const std::byte> storage = storages.find(tensor);
-    if (!size.valid()) fail(file, ": tensor ", in_quotes(tensor.name), ": the shape ", shape, " is too large");
+    if (!size.valid()) too_large();
     if (!is_row_major(shape, strides)) {
       std::string reason = join("its strides ", strides, " are not row-major; call contiguous() on it before saving");
       table.unreadable.push_back({std::string(tensor.name), std::move(tensor.shape), std::move(reason)});
@@ -154,10 +166,13 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
            " reaches past its storage of ", tensor.storage_size, " elements");
     }
     // Tensors may overlap, as tied weights do, but not without end: what they hold is copied and converted one by one.
-    total = total + size;
-    if (!total.at_most(2 * std::uint64_t{bytes.size()})) {
-      fail(file, ": tensor ", in_quotes(tensor.name), ": the tensors up to this one describe more than twice the file");
+    if (!(total + size).at_most(2 * std::uint64_t{bytes.size()})) {
+      table.unreadable.push_back({std::string(tensor.name), std::move(tensor.shape),
+                                  "with the tensors before it, which share their storages, it describes more than "
+                                  "twice the file; save it as a clone(), or remove it"});
+      continue;
     }
+    total = total + size;
     table.tensors.push_back(
         {std::string(tensor.name), tensor.dtype, std::move(tensor.shape), slice(storage, begin, size, file)});
   }

@@ -30,7 +30,7 @@ namespace detail {
 
 inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
 inline constexpr std::string_view metadata_key = "__metadata__";
-/// An entry costs far more memory than its bytes in the file.
+/// As an entry costs far more memory than its bytes in the file, the others are left out.
 inline constexpr std::size_t max_metadata = 1000;
 /// Of the values of fields that the format does not know.
 inline constexpr int max_skipped_depth = 64;
@@ -41,7 +41,8 @@ class SafetensorsHeader {
  public:
   struct Entry {
     TensorView tensor;
-    std::string unreadable;  // why, if the number type is unknown
+    std::string unreadable;  // why, if it is
+    bool has_shape = true;
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
   };
@@ -71,9 +72,6 @@ class SafetensorsHeader {
     if (skips()) return true;
     if (place_ == Place::top) return begin_value(name);
     if (place_ == Place::metadata) {
-      if (!is_clean_name(name)) fail(file_, ": the metadata key ", in_quotes(name), not_clean);
-      if (metadata.size() == max_metadata)
-        fail(file_, ": the header has more than ", max_metadata, " metadata entries");
       if (metadata.contains(name)) fail(file_, ": the metadata key ", in_quotes(name), " appears twice");
       metadata_key_ = name;
       return move_to(Place::metadata_text);
@@ -92,9 +90,9 @@ class SafetensorsHeader {
   bool string(std::string& text) {
     if (skips()) return skip_value();
     if (place_ == Place::metadata_text) {
-      const bool has_nul = text.find('\0') != std::string::npos;
-      if (has_nul) fail(file_, ": the metadata value of ", in_quotes(metadata_key_), " contains a NUL byte");
-      metadata.emplace(std::move(metadata_key_), text);
+      // What is odd or one too many is left out: no tensor depends on it.
+      const bool is_odd = !is_clean_name(metadata_key_) || text.find('\0') != std::string::npos;
+      if (!is_odd && metadata.size() < max_metadata) metadata.emplace(std::move(metadata_key_), text);
       return move_to(Place::metadata);
     }
     if (place_ != Place::dtype) unexpected("a string");
@@ -127,8 +125,8 @@ class SafetensorsHeader {
     require(std::in_range<Index>(number), ": the number ", number, " in the header is too large");
     if (place_ == Place::shape) {
       std::vector<Index>& shape = entries.back().tensor.shape;
-      require(shape.size() < max_rank, ": the shape has more than ", max_rank, " dimensions");
-      shape.push_back(static_cast<Index>(number));
+      ++rank_;
+      if (rank_ <= max_rank) shape.push_back(static_cast<Index>(number));
     } else {
       require(offsets_.size() < 2, ": data_offsets holds more than 2 numbers");
       offsets_.push_back(number);
@@ -202,6 +200,7 @@ class SafetensorsHeader {
     expects(entries.size() < max_tensors, file_, ": the file holds more than ", max_tensors, " tensors");
     entries.emplace_back().tensor.name = name;
     offsets_.clear();
+    rank_ = 0;
     has_dtype_ = has_shape_ = has_offsets_ = false;
     return move_to(Place::tensor_value);
   }
@@ -215,8 +214,15 @@ class SafetensorsHeader {
     entry.begin = offsets_[0];
     entry.end = offsets_[1];
     require(entry.begin <= entry.end, ": data_offsets [", entry.begin, ", ", entry.end, "] run backwards");
-    if (!entry.unreadable.empty()) return;
+    if (rank_ > max_rank) {
+      entry.tensor.shape.clear();
+      if (entry.unreadable.empty()) entry.unreadable = too_many_dimensions(rank_);
+      entry.has_shape = false;
+      return;
+    }
     const std::span<const Index> shape = entry.tensor.shape;
+    require(is_possible(shape), ": the shape ", shape, " is too large");
+    if (!entry.unreadable.empty()) return;
     const Checked size = count_bytes(shape, entry.tensor.dtype);
     require(size.valid(), ": the shape ", shape, " is too large");
     require(size.equals(entry.end - entry.begin), ": ", name_of(entry.tensor.dtype), " ", shape, " takes ",
@@ -250,6 +256,7 @@ class SafetensorsHeader {
   bool has_dtype_ = false;
   bool has_shape_ = false;
   bool has_offsets_ = false;
+  std::size_t rank_ = 0;
   std::string metadata_key_;
   std::vector<std::uint64_t> offsets_;
 };
@@ -285,7 +292,7 @@ inline void place_tensors(std::vector<SafetensorsHeader::Entry>& entries, std::s
   std::stable_sort(entries.begin(), entries.end(),
                    [](const auto& a, const auto& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
   std::uint64_t filled = 0;
-  for (auto& [tensor, unreadable, begin, end] : entries) {
+  for (auto& [tensor, unreadable, has_shape, begin, end] : entries) {
     if (begin != filled) {
       fail(file, ": tensor ", in_quotes(tensor.name), begin > filled ? " leaves a gap" : " overlaps another",
            ": it starts at ", begin, ", but the data before it ends at ", filled);
@@ -313,9 +320,13 @@ RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::st
   TensorTable table;
   table.metadata = std::move(header.metadata);
   table.tensors.reserve(header.entries.size());
-  for (auto& [tensor, unreadable, begin, end] : header.entries) {
-    if (unreadable.empty()) table.tensors.push_back(std::move(tensor));
-    else table.unreadable.push_back({std::move(tensor.name), std::move(tensor.shape), std::move(unreadable)});
+  for (auto& [tensor, unreadable, has_shape, begin, end] : header.entries) {
+    if (unreadable.empty()) {
+      table.tensors.push_back(std::move(tensor));
+      continue;
+    }
+    auto& listed = table.unreadable.emplace_back(UnreadableTensor{std::move(tensor.name), {}, std::move(unreadable)});
+    if (has_shape) listed.shape = std::move(tensor.shape);
   }
   return table;
 }
@@ -360,6 +371,7 @@ inline std::string safetensors_header(std::span<const TensorView* const> tensors
     append_json_string(json, key);
     json += ':';
   };
+  expects(metadata.size() <= max_metadata, file, ": more than ", max_metadata, " metadata entries");
   if (!metadata.empty()) {
     begin_pair(metadata_key);
     json += '{';

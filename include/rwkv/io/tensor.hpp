@@ -51,9 +51,15 @@ namespace detail {
 inline constexpr std::size_t max_tensors = 100'000;
 inline constexpr std::size_t max_rank = 8;
 
+/// Why a tensor of more than max_rank dimensions cannot be read.
+std::string too_many_dimensions(std::size_t rank);
+
 /// Elements of a shape. Sizes of 0 do not excuse the others: the product without them must fit too, which keeps every
 /// stride computed from the shape in range.
 Checked count_elements(std::span<const Index> shape);
+
+/// Whether the elements of that shape can be counted in an Index. One that fails is a lie, readable or not.
+bool is_possible(std::span<const Index> shape);
 
 /// Bytes of a tensor of that shape; invalid when they do not fit into an Index.
 Checked count_bytes(std::span<const Index> shape, DType dtype);

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -15,6 +16,10 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 namespace detail {
 
+RWKV_BODY std::string too_many_dimensions(std::size_t rank) {
+  return join("it has ", rank, " dimensions, more than ", max_rank, "; reshape it before saving");
+}
+
 RWKV_BODY Checked count_elements(std::span<const Index> shape) {
   Checked product = 1;
   bool empty = false;
@@ -24,6 +29,10 @@ RWKV_BODY Checked count_elements(std::span<const Index> shape) {
   }
   const bool fits = product.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
   return empty && fits ? Checked(0) : product;
+}
+
+RWKV_BODY bool is_possible(std::span<const Index> shape) {
+  return count_elements(shape).at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
 }
 
 RWKV_BODY Checked count_bytes(std::span<const Index> shape, DType dtype) {

@@ -35,7 +35,7 @@ class TensorFile {
   /// In the order of the data in a .safetensors, in the order of the dictionary in a .pth.
   std::span<const TensorView> tensors() const { return tensors_; }
 
-  /// What the file holds besides: tensors of foreign number types and layouts, by name.
+  /// What the file holds besides: tensors of foreign number types, classes and layouts, by name.
   std::span<const UnreadableTensor> unreadable() const { return unreadable_; }
 
   /// The tensor of that name, or null. Errors: the tensor is one of the unreadable.
@@ -49,7 +49,7 @@ class TensorFile {
     for (const TensorView& tensor : tensors_) f(tensor);
   }
 
-  /// The texts under __metadata__ of a .safetensors; none for a .pth.
+  /// The texts under __metadata__ of a .safetensors, but for odd keys and what is beyond 1000; none for a .pth.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// The path as given, or the name of the memory.
@@ -73,8 +73,8 @@ class TensorFile {
 };
 
 /// Opens a .safetensors or a .pth; the content decides which, not the name. Nothing in the file is executed. Throws an
-/// Error that names the file, and the tensor where one is to blame; for a file of another kind the Error says which, and
-/// what to do. `files` must outlive the result.
+/// Error that names the file, and the tensor where one is to blame; for a file of another kind the Error says which,
+/// and what to do. `files` must outlive the result.
 TensorFile open_tensors(const std::filesystem::path& path, OpenOptions options = {},
                         FileSystem& files = system_files());
 

@@ -56,6 +56,25 @@ inline bool is_plain_text(std::string_view start) {
   return false;
 }
 
+/// Whether a text begins as the World vocabulary does: `1 '..' 1`, with any quotes and a single token.
+inline bool is_world_vocabulary(std::string_view text) {
+  std::string_view line = text.substr(0, std::min(text.find('\n'), std::size_t{64}));
+  if (line.starts_with("\xef\xbb\xbf")) line.remove_prefix(3);
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  if (!line.starts_with("1 ") || !line.ends_with(" 1")) return false;
+  line.remove_prefix(line.substr(2).starts_with('b') ? 3 : 2);
+  return line.size() > 4 && (line[0] == '\'' || line[0] == '"') && line[line.size() - 3] == line[0];
+}
+
+/// What a text is that was given as a model, and how it begins.
+inline std::string kind_of_text(std::string_view text) {
+  if (is_world_vocabulary(text)) return "a World vocabulary, not a model; are model and vocabulary exchanged?";
+  constexpr std::size_t most = 40;
+  std::string_view line = text.substr(0, std::min(text.find_first_of("\r\n"), most));
+  while (!line.empty() && !is_utf8(line)) line.remove_suffix(1);
+  return join("a text, not a model (it begins with ", in_quotes(line), ")");
+}
+
 inline TensorTable read_tensors(const Bytes& bytes, bool verify_checksums) {
   static_assert(std::endian::native == std::endian::little,
                 "rwkv: tensor files are read on little-endian machines only");
@@ -68,8 +87,7 @@ inline TensorTable read_tensors(const Bytes& bytes, bool verify_checksums) {
   if (text.starts_with("PK\x03\x04")) return read_pth(bytes.view(), file, verify_checksums);
   const std::string_view kind = kind_of_file(text);
   if (!kind.empty()) fail(file, ": only .safetensors and .pth are read, and this is ", kind);
-  expects(!is_plain_text(text.substr(0, 256)), file,
-          ": this is a text, neither a zip archive (.pth) nor a safetensors file; download the file again");
+  if (is_plain_text(text.substr(0, 256))) fail(file, ": this is ", kind_of_text(text));
   return read_safetensors(bytes.view(), file);
 }
 

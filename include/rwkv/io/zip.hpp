@@ -97,8 +97,12 @@ class ZipReader {
     const Checked end_at = Checked(bytes_.size()) - end_size;
     expects(end_at.valid(), file_, ": ", bytes_.size(), " bytes are too few for a zip archive");
     ByteReader end(slice(bytes_, end_at, end_size, file_), file_);
-    expects(end.u32() == end_mark, file_,
-            ": the zip archive does not end with its end record (the file is cut short, or something was appended)");
+    if (end.u32() != end_mark) {
+      fail(file_, has_comment()
+                      ? ": the zip archive ends with a comment, which no PyTorch file does; pack it without one"
+                      : ": the zip archive does not end with its end record (the file is cut short, or something was "
+                        "appended)");
+    }
     const std::uint16_t disk = end.u16();
     const std::uint16_t directory_disk = end.u16();
     const std::uint16_t count_here = end.u16();
@@ -119,6 +123,19 @@ class ZipReader {
       return directory;
     }
     return checked_directory(count, begin, size);
+  }
+
+  /// Whether an end record stands further up whose comment is all that follows it.
+  bool has_comment() const {
+    const std::string_view all = as_text(bytes_);
+    const std::size_t first = all.size() - std::min(all.size(), end_size + 0xffff);
+    for (std::size_t at = all.find("PK\x05\x06", first); at < all.size(); at = all.find("PK\x05\x06", at + 1)) {
+      const std::size_t behind = all.size() - at;
+      if (behind < end_size) return false;
+      ByteReader size(bytes_.subspan(at + end_size - 2, 2), file_);
+      if (size.u16() == behind - end_size) return true;
+    }
+    return false;
   }
 
   Directory read_end64(Checked locator_at) {

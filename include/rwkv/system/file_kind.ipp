@@ -18,11 +18,13 @@ struct FileMark {
 
 inline constexpr std::string_view lfs_kind =
     "a Git LFS pointer, not the file itself; run `git lfs pull`, or download the file";
+inline constexpr std::string_view legacy_kind =
+    "a .pth in the format before PyTorch 1.6; load and save it with a newer PyTorch";
 inline constexpr std::string_view ggml_kind =
     "a file of rwkv.cpp or another ggml program; use the .pth that it was converted from";
 
 /// A file has a kind when these bytes stand at that place.
-inline constexpr std::array<FileMark, 28> file_marks{
+inline constexpr std::array<FileMark, 30> file_marks{
     {{0, "version https://git-lfs", lfs_kind},
      {0, "version https://hawser", lfs_kind},  // as it was called at first
      {0, "# xet version", "a Xet pointer, not the file itself; download the file"},
@@ -45,7 +47,9 @@ inline constexpr std::array<FileMark, 28> file_marks{
      {0, "\x93NUMPY", "a NumPy array; save tensors as .safetensors or .pth"},
      {0, "\x89HDF", "an HDF5 file; save tensors as .safetensors or .pth"},
      {4, "TFL3", "a TensorFlow Lite file; use the .pth or .safetensors that it was converted from"},
-     {0, "\x80\x02\x8a\x0a", "a .pth in the format before PyTorch 1.6; load and save it with a newer PyTorch"},
+     {0, "\x80\x02\x8a\x0a", legacy_kind},  // a pickle of protocol 2 to 5 that begins with an integer of ten bytes
+     {0, "\x80\x03\x8a\x0a", legacy_kind},
+     {11, "\x8a\x0a\x6c\xfc\x9c\x46", legacy_kind},  // the same behind the head of a frame, as of protocol 4
      {0, "%PDF", "a PDF document"},
      {0, "#version: ", "the merges.txt of a byte-pair tokenizer"},
      {0, "<unk>\t", "the vocabulary of a SentencePiece tokenizer"},
@@ -82,7 +86,7 @@ RWKV_BODY std::string_view kind_of_file(std::string_view content) {
   std::string_view text = start.starts_with("\xef\xbb\xbf") ? start.substr(3) : start;
   const auto skip_blanks = [&] { text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size())); };
   skip_blanks();
-  for (const std::string_view page : {"<!doctype", "<html", "<head", "<body", "<?xml"}) {
+  for (const std::string_view page : {"<!doctype", "<!--", "<html", "<head", "<body", "<script", "<?xml"}) {
     if (begins_with(text, page)) return "a web page or XML text, as failed downloads leave it; download the file again";
   }
   if (!text.starts_with('{') && !text.starts_with('[')) return {};

@@ -125,9 +125,12 @@ class WorldReader {
     const bool is_model =
         text_.starts_with("PK\x03\x04") || text_.substr(0, 9).ends_with(std::string_view("\0\0\0\0{", 5));
     expects(!is_model, name_, ": this is a model file, where a vocabulary was expected");
+    expects(!text_.starts_with("\xef\xbb\xbf"), name_,
+            ": the vocabulary begins with a byte-order mark; save it as UTF-8 without one");
     expects(text_.size() <= max_file, name_, ": the vocabulary is larger than ", max_file, " bytes");
     vocabulary_.pieces.resize(1);
     vocabulary_.end_of_text = 0;
+    text_ = text_.substr(0, text_.find_last_not_of("\r\n") + 1);  // blank lines at the end mean nothing
     while (!text_.empty()) {
       ++line_;
       const std::size_t end = text_.find('\n');
