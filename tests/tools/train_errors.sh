@@ -73,7 +73,7 @@ unchanged() {
   refuses 'm.run.safetensors: there is no such file, so no run to go on with' \
     "$train" $common --out m.safetensors --resume
 
-  for ending in pth pt bin; do
+  for ending in pth pt bin gguf ckpt; do
     refuses "m.$ending: the model is written as .safetensors" "$train" $common --out m.$ending
   done
 

@@ -37,13 +37,16 @@ struct GenerateStats {
   static double rate(Index count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; }
 };
 
-namespace detail {
-/// The logits that a token may be chosen by: rows behind the last token are cut off, and other rows without a token
-/// become -inf in a copy.
-template <class T>
+/// The logits that a token may be chosen by, since a model may have rows that stand for none: rows behind the last token
+/// are cut off, and others without a token become -inf in a copy. The result lives until the next call, and no longer
+/// than the logits.
+///
+///     TokenLogits known(tokenizer);
+///     Token token = pick(known(logits));
+template <class T = float>
 class TokenLogits {
  public:
-  explicit TokenLogits(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  explicit TokenLogits(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
 
   std::span<const T> operator()(std::span<const T> logits) {
     if (rows_ != logits.size()) {
@@ -63,12 +66,11 @@ class TokenLogits {
   }
 
  private:
-  const Tokenizer& tokenizer_;
+  Tokenizer tokenizer_;
   std::size_t rows_ = 0, kept_ = 0;
   std::vector<std::pair<Token, Token>> missing_;
   std::vector<T> copy_;
 };
-}  // namespace detail
 
 /// Continues `prompt` by up to `max_tokens` tokens and hands the text to `emit(std::string_view) -> bool` as soon as
 /// whole characters are there; an unfinished character at the end becomes U+FFFD. Stops early at the end of text, or
@@ -98,14 +100,14 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
   const auto decode_begin = Clock::now();
   // Where the choice is made where the logits are, they stay there.
   constexpr bool in_place = requires { context.draw(pick); };
-  [[maybe_unused]] detail::TokenLogits<typename decltype(logits)::value_type> of_tokens(tokenizer);
+  [[maybe_unused]] TokenLogits<typename decltype(logits)::value_type> known(tokenizer);
   if constexpr (in_place) {
     for (const auto& [first, last] : tokenizer.missing(context.vocab())) pick.bar(first, last);
   }
   Token token = 0;
   if (max_tokens > 0) {
     if constexpr (in_place) token = context.draw(pick).front();
-    else token = pick(of_tokens(logits));
+    else token = pick(known(logits));
   }
   Utf8Stream stream;
   while (stats.new_tokens < max_tokens && stats.finish == Finish::length) {
@@ -122,7 +124,7 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
       else context.step(token);
     } else {
       logits = context.step(token);
-      if (more) token = pick(of_tokens(logits));
+      if (more) token = pick(known(logits));
     }
   }
   const std::string rest = stream.flush();
