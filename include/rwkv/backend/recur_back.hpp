@@ -99,11 +99,20 @@ RWKV_HD R load_cotangent(Index b, Index t, Index lane, Used used, const Op&... o
   return dy;
 }
 
-/// Writes the gradients of a row cell at one token. First = 0: of its own inputs, at a lane; First = their number: of
+/// Adds what a lane gives to the cotangents of the shared vectors, [vector, component].
+template <class R, class Used>
+struct AddToVectors {
+  R* sums;
+  Index size;
+  Used used;
+  RWKV_HD void operator()(int vector, Index n, R number) const { sums[vector * size + n] += only(number, used); }
+};
+
+/// On the host: writes the gradients of a row cell at one token. First = 0: of its own inputs, at a lane; First = their number: of
 /// the shared vectors, at a component. gradient(i) is that of input i, shared vectors counted after own inputs.
 template <class C, std::size_t First, class Used, std::size_t... Nth, class F, class... Op>
-RWKV_HD void write_gradients(std::index_sequence<Nth...>, Index b, Index t, Index channel, Used used, const F& gradient,
-                             const Op&... ops) {
+RWKV_INLINE void write_gradients(std::index_sequence<Nth...>, Index b, Index t, Index channel, Used used,
+                                 const F& gradient, const Op&... ops) {
   constexpr std::size_t own = input_count<C>, inputs = own + shared_count<C>;
   const auto write = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, const auto& op) {
     using Operand = std::remove_cvref_t<decltype(op)>;

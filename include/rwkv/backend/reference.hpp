@@ -174,7 +174,7 @@ class Reference {
             derived_step_back<C>(LaneState<const R, N>{states + t * numbers + lane * size, length}, x, head,
                                  detail::load_cotangent<R>(b, t, begin + lane, all, ops...),
                                  LaneState<R, N>{dstate + lane * size, length}, dx,
-                                 [&](int vector, Index n, R add) { dshared[vector * size + n] += add; });
+                                 detail::AddToVectors<R, detail::AllLanes>{dshared, size, all});
             detail::write_gradients<C, 0>(
                 order, b, t, begin + lane, all, [&](std::size_t i) { return dx[i]; }, ops...);
           }

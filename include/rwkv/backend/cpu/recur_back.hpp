@@ -266,7 +266,7 @@ void recur_back_heads(const Run& run, Arena scratch, bool dry, C, Extent<N> leng
           step_back<C>(LaneState<const R, N>{inside + (t - from) * state + place, length}, x, head,
                        detail::load_cotangent<R>(b, t, begin + lane, used, to...),
                        LaneState<R, N>{dstate + place, length}, dx,
-                       [&](int vector, Index n, R add) { dshared[vector * size + n] += detail::only(add, used); });
+                       detail::AddToVectors<R, decltype(used)>{dshared, size, used});
           detail::write_gradients<C, 0>(
               order, b, t, begin + lane, used, [&](std::size_t i) { return dx[i]; }, to...);
         });
