@@ -112,11 +112,11 @@ void check_time_mix_gradients() {
 }  // namespace
 
 TEST_CASE_TEMPLATE("the time mixes reproduce the goldens", C, RWKV_TEST_CONFIGS) {
-  config::each_version([]<class V>() { check_time_mix<V, C>(); });
+  config::each_version([&]<class V>() { check_time_mix<V, C>(); });
 }
 
 TEST_CASE_TEMPLATE("the gradients of the time mixes are those of the goldens", C, RWKV_TEST_CONFIGS) {
-  config::each_version([]<class V>() { check_time_mix_gradients<V, C>(); });
+  config::each_version([&]<class V>() { check_time_mix_gradients<V, C>(); });
 }
 
 TEST_CASE_TEMPLATE("the channel mix of RWKV-4 and 5 reproduces the goldens", C, RWKV_TEST_CONFIGS) {
