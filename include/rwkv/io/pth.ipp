@@ -137,6 +137,7 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
   Checked total = 0;
   std::vector<PickledTensor> tensors = StateDictPickle(*pickle, file).read();
   std::vector<std::string_view> names;
+  names.reserve(tensors.size());
   for (const PickledTensor& tensor : tensors) names.push_back(tensor.name);
   check_names_differ(std::move(names), file);
   for (PickledTensor& tensor : tensors) {
