@@ -108,8 +108,9 @@ struct AddToVectors {
   RWKV_HD void operator()(int vector, Index n, R number) const { sums[vector * size + n] += only(number, used); }
 };
 
-/// On the host: writes the gradients of a row cell at one token. First = 0: of its own inputs, at a lane; First = their number: of
-/// the shared vectors, at a component. gradient(i) is that of input i, shared vectors counted after own inputs.
+/// Writes the gradients of a row cell at one token, on the host. First is 0 for those of its own inputs, at a lane, and
+/// the number of own inputs for those of the shared vectors, at a component. gradient(i) is that of input i, where
+/// shared vectors follow own inputs.
 template <class C, std::size_t First, class Used, std::size_t... Nth, class F, class... Op>
 RWKV_INLINE void write_gradients(std::index_sequence<Nth...>, Index b, Index t, Index channel, Used used,
                                  const F& gradient, const Op&... ops) {

@@ -20,6 +20,7 @@
 #include "rwkv/config.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/io/pickle_globals.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
 #include "rwkv/system/utf8.hpp"
@@ -80,21 +81,7 @@ class StateDictPickle {
     std::uint32_t begin;
     std::uint32_t size;
   };
-  /// What a name in the pickle stands for. The foreign ones belong to tensors that cannot be read, and to plain objects
-  /// that stand beside tensors.
-  enum class Kind : std::uint8_t {
-    ordered_dict,
-    rebuild_tensor,
-    rebuild_parameter,
-    rebuild_from_type,
-    tensor_type,
-    storage,
-    foreign_storage,
-    foreign_tensor,
-    foreign_type,
-    number_type,
-    object
-  };
+  using Kind = PickleGlobal::Kind;
   struct Global {
     Kind kind;
     DType dtype;  // of a storage
@@ -235,45 +222,12 @@ class StateDictPickle {
   }
 
   Global read_global() {
-    struct Known {
-      std::string_view module;
-      std::string_view name;
-      Kind kind;
-      DType dtype = DType::f32;
-    };
-    static constexpr std::array<Known, 19> known{
-        {{"collections", "OrderedDict", Kind::ordered_dict},
-         {"torch._tensor", "_rebuild_from_type_v2", Kind::rebuild_from_type},
-         {"torch", "Tensor", Kind::tensor_type},
-         {"torch._utils", "_rebuild_parameter_with_state", Kind::rebuild_parameter},
-         {"torch._utils", "_rebuild_tensor_v2", Kind::rebuild_tensor},
-         {"torch._utils", "_rebuild_parameter", Kind::rebuild_parameter},
-         {"torch", "DoubleStorage", Kind::storage, DType::f64},
-         {"torch", "FloatStorage", Kind::storage, DType::f32},
-         {"torch", "HalfStorage", Kind::storage, DType::f16},
-         {"torch", "BFloat16Storage", Kind::storage, DType::bf16},
-         {"torch", "LongStorage", Kind::storage, DType::i64},
-         {"torch", "IntStorage", Kind::storage, DType::i32},
-         {"torch", "ShortStorage", Kind::storage, DType::i16},
-         {"torch", "CharStorage", Kind::storage, DType::i8},
-         {"torch", "ByteStorage", Kind::storage, DType::u8},
-         {"torch", "BoolStorage", Kind::storage, DType::boolean},
-         {"torch", "Size", Kind::object},
-         {"torch", "device", Kind::object},
-         {"torch.serialization", "_get_layout", Kind::object}}};
     const std::string_view module = read_line();
     const auto begin = static_cast<std::uint32_t>(reader_.position());
     const std::string_view name = read_line();
     const Text place{begin, static_cast<std::uint32_t>(name.size())};
-    for (const Known& k : known) {
-      if (k.module == module && k.name == name) return {k.kind, k.dtype, place};
-    }
-    const auto foreign = [&](Kind kind) { return Global{kind, DType::f32, place}; };
-    const bool is_torch = module == "torch" || module == "torch.storage";
-    if (is_torch && name.ends_with("Storage")) return foreign(Kind::foreign_storage);
-    if (module == "torch._utils" && name.starts_with("_rebuild_")) return foreign(Kind::foreign_tensor);
-    if (module == "torch" && is_number_type(name)) return foreign(Kind::number_type);
-    if (expects_type()) return foreign(Kind::foreign_type);
+    if (const auto known = pickle_global(module, name)) return {known->kind, known->dtype, place};
+    if (expects_type()) return {Kind::foreign_type, DType::f32, place};
     refuse("asks for ", in_quotes(module), " ", in_quotes(name), not_needed);
   }
 
@@ -283,15 +237,6 @@ class StateDictPickle {
     const Global* function = std::get_if<Global>(&stack_[stack_.size() - 3]);
     return function != nullptr && function->kind == Kind::rebuild_from_type &&
            std::holds_alternative<Global>(stack_.back());
-  }
-
-  /// Names such as uint16, float8_e5m2 and per_tensor_affine.
-  static bool is_number_type(std::string_view name) {
-    for (const std::string_view kind : {"float", "bfloat", "complex", "int", "uint", "qint", "quint", "bits"}) {
-      const std::string_view rest = name.starts_with(kind) ? name.substr(kind.size()) : "";
-      if (!rest.empty() && '0' <= rest[0] && rest[0] <= '9') return true;
-    }
-    return name == "bool" || name.starts_with("per_");
   }
 
   std::string_view read_line() {

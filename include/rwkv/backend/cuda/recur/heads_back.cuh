@@ -1,12 +1,13 @@
 #pragma once
-/// The adjoint of a row cell. A block takes a head of a sequence, a thread each of its lanes; the block is a whole number
-/// of warps, and threads behind the last lane only take part in sums.
+/// The adjoint of a row cell. A block takes a head of a sequence, a thread each of its lanes. The block is a whole
+/// number of warps, and threads behind the last lane only take part in sums.
 ///
 /// 1. Forward through the sequence, keeping the state in front of every run of tokens in scratch memory.
 /// 2. Backward, run after run: recompute the states inside the run into scratch memory.
 /// 3. Token after token from the last: every thread steps its lane back. What the lane adds to the cotangents of the
 ///    shared vectors is summed over each warp at once, and over the warps behind a barrier, by a thread for each
 ///    component.
+#include "rwkv/backend/cuda/recur/recur.cuh"
 #include "rwkv/backend/cuda/recur/sequences.cuh"
 #include "rwkv/backend/cuda/runtime/device.cuh"
 #include "rwkv/backend/cuda/runtime/partial_sums.cuh"
@@ -22,15 +23,6 @@ namespace gpu {
 
 /// Tokens of a run.
 inline constexpr Index head_run = 16;
-
-/// The state of a lane in memory, component n at data[n * stride]. R may be const.
-template <class R>
-struct StridedState {
-  R* data;
-  Index stride;
-  Index size;
-  RWKV_HD R& operator[](Index n) const { return data[n * stride]; }
-};
 
 /// starts: the states in front of runs, [slot, head, component, lane]; inside: those inside a run, [sequence, head,
 /// token, component, lane]; cotangents: of the state, [sequence, head, component, thread].
@@ -57,7 +49,7 @@ RWKV_KERNEL void __launch_bounds__(static_cast<int>(max_head_size), 1)
   const auto state_of = [&](auto* of_head) {
     using Number = std::remove_pointer_t<decltype(of_head)>;
     using Element = std::conditional_t<std::is_const_v<Number>, const R, R>;
-    return StridedState<Element>{reinterpret_cast<Element*>(of_head) + lane, length, length};
+    return StateInMemory<Element>{reinterpret_cast<Element*>(of_head) + lane, length, length};
   };
   const auto start_of = [&](Index n) { return starts + (sequences.slot({s, n}, head_run) * heads + head) * numbers; };
   const auto inside_of = [&](Index i) { return inside + ((s * heads + head) * head_run + i) * numbers; };
@@ -71,8 +63,8 @@ RWKV_KERNEL void __launch_bounds__(static_cast<int>(max_head_size), 1)
   };
 
   const auto threads = static_cast<Index>(blockDim.x);
-  const StridedState<R> dstate{reinterpret_cast<R*>(cotangents + (s * heads + head) * length * threads) + thread,
-                               threads, length};
+  const StateInMemory<R> dstate{reinterpret_cast<R*>(cotangents + (s * heads + head) * length * threads) + thread,
+                                threads, length};
   const auto last = state_of(dlast.row(s) + head * numbers);
   for (Index n = 0; n < length; ++n) dstate[n] = last[n];
   copy(state_of(first.row(s) + head * numbers), state_of(start_of(0)));

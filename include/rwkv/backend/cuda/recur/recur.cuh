@@ -56,7 +56,7 @@ RWKV_KERNEL void __launch_bounds__(serial_threads) serial_kernel(Sequences seque
   detail::store_lanes(now, state.row(s) + lane, width, detail::AllLanes{});
 }
 
-/// The state of a lane in memory: component n at data[n * stride].
+/// The state of a lane in memory: component n at data[n * stride]. R may be const.
 template <class R>
 struct StateInMemory {
   R* data;
