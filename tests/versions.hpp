@@ -1,21 +1,45 @@
 #pragma once
 /// The versions that tests sweep, and the goldens of each.
 #include <rwkv/block/version.hpp>
+#include <rwkv/core/fields.hpp>
 
+#include <cstddef>
 #include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "numbers.hpp"
 
 namespace config {
 
-/// What the goldens of a version are called: a model with random weights, and trajectories of its training.
+/// What the goldens of a version are called, and how many files there are: models, among them one with random weights;
+/// trajectories of its training; time mixes and channel mixes.
 template <class V>
 struct Goldens;
 template <>
 struct Goldens<rwkv::V4> {
-  static constexpr const char *model = "rwkv4-rand-l2-d32-f32", *training = "rwkv4", *time_mix = "timemix_v4_";
+  static constexpr const char *models = "rwkv4", *model = "rwkv4-rand-l2-d32-f32", *training = "rwkv4",
+                              *time_mix = "timemix_v4_", *channel_mix = "channelmix_v4v5_";
+  static constexpr std::size_t model_files = 6, time_mixes = 3;
 };
 template <>
 struct Goldens<rwkv::V5> {
-  static constexpr const char *model = "rwkv5.2-rand-l2-d32-h4-f32", *training = "rwkv5.2", *time_mix = "timemix_v5.2_";
+  static constexpr const char *models = "rwkv5.2", *model = "rwkv5.2-rand-l2-d32-h4-f32", *training = "rwkv5.2",
+                              *time_mix = "timemix_v5.2_", *channel_mix = "channelmix_v4v5_";
+  static constexpr std::size_t model_files = 4, time_mixes = 3;
+};
+template <>
+struct Goldens<rwkv::V6> {
+  static constexpr const char *models = "rwkv6", *model = "rwkv6-rand-l2-d32-h4-bf16", *training = "rwkv6",
+                              *time_mix = "timemix_v6_", *channel_mix = "channelmix_v6_";
+  static constexpr std::size_t model_files = 2, time_mixes = 3;
+};
+template <>
+struct Goldens<rwkv::V7> {
+  static constexpr const char *models = "rwkv7", *model = "rwkv7-rand-l2-d32-h4-f32", *training = "rwkv7",
+                              *time_mix = "timemix_v7_", *channel_mix = "channelmix_v7_";
+  static constexpr std::size_t model_files = 4, time_mixes = 4;
 };
 
 /// Calls f.template operator()<V>() for every version.
@@ -23,6 +47,24 @@ template <class F>
 void each_version(const F& f) {
   f.template operator()<rwkv::V4>();
   f.template operator()<rwkv::V5>();
+  f.template operator()<rwkv::V6>();
+  f.template operator()<rwkv::V7>();
+}
+
+/// The numbers of a parameter in the order of files.
+template <class T>
+std::vector<T> as_in_files(const rwkv::TensorSpec& spec, std::vector<T> numbers) {
+  if (!spec.transposed) return numbers;
+  const auto size = [&](std::size_t from_end) { return spec.shape.sizes[spec.shape.rank - from_end]; };
+  return golden::transposed(numbers, size(2), size(1));
+}
+
+/// The matrix states of heads in the order of the official ones, and the other way round: [value, key] in RWKV-7, where
+/// WKVState has [key, value] for every version.
+template <class V, class T>
+std::vector<T> official_state(std::vector<T> numbers, rwkv::Index head_size) {
+  if constexpr (std::is_base_of_v<rwkv::V7, V>) return golden::transposed(numbers, head_size, head_size);
+  else return numbers;
 }
 
 }  // namespace config

@@ -32,6 +32,8 @@ struct WKV5;
 struct WKV7;
 struct V4;
 struct V5;
+struct V6;
+struct V7;
 
 // Backends.
 class Reference;

@@ -43,7 +43,7 @@ TEST_CASE_TEMPLATE("a block around a cell computes its formula", C, RWKV_TEST_CO
   const auto x = noise(time * width, seed++), before = noise(width, seed++);
 
   config::Standalone<CellMix<LeakyGate, T, typename C::Backend>> block(
-      {.width = static_cast<Index>(width)}, 1, C::backend(), [&](const std::string& name) { return p.at(name); },
+      {.width = static_cast<Index>(width)}, 1, C::backend(), [&](const TensorSpec& spec) { return p.at(spec.name); },
       [&](const std::string& name) { return name == "shift" ? before : std::vector<double>(); });
   std::vector<T> typed(x.begin(), x.end());
   const auto got = block.forward(typed, 1, static_cast<Index>(time));

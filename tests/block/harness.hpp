@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../configs.hpp"
@@ -17,15 +18,16 @@ class Standalone {
   using T = typename K::compute;
   using State = typename K::State;
   using Values = std::function<std::vector<double>(const std::string& name)>;
+  using Parameters = std::function<std::vector<double>(const rwkv::TensorSpec& spec)>;
 
-  /// Parameters come from `parameter(name)`, states from `state(name)`; an empty result means the initial value.
-  Standalone(const rwkv::ModelSizes& sizes, Index batch, typename K::backend be, const Values& parameter,
+  /// Parameters come from `parameter(spec)`, states from `state(name)`; an empty result means the initial value.
+  Standalone(const rwkv::ModelSizes& sizes, Index batch, typename K::backend be, const Parameters& parameter,
              const Values& initial_state)
       : block_(sizes, 0), grad_(sizes, 0), be_(std::move(be)), batch_(batch) {
     K::visit(block_, "", [&](const rwkv::TensorSpec& spec, auto& view) {
       using storage = std::remove_cvref_t<decltype(*view.data)>;
       auto& memory = parameters_[spec.name];
-      const std::vector<double> values = parameter(spec.name);
+      const std::vector<double> values = parameter(spec);
       rwkv::expects(std::ssize(values) == spec.shape.count(), spec.name, " has the wrong size");
       memory.resize(values.size() * sizeof(storage));
       auto* data = reinterpret_cast<storage*>(memory.data());
@@ -39,8 +41,25 @@ class Standalone {
 
   std::vector<T> forward(const std::vector<T>& x, Index batch, Index time) {
     return run(
-        x, time, [&](auto in, auto out) { block_.forward(be_, scratch_.arena(), in, state_, out); }, batch);
+        x, time,
+        [&](auto in, auto out) {
+          auto side = side_streams(in);
+          rwkv::Arena ws = scratch_.arena();
+          forward_beside(block_, be_, ws, side, in, state_, out);
+        },
+        batch);
   }
+
+  /// The value of the first layer, see rwkv::SideStreams, and whether an earlier layer provides it; and its cotangent.
+  void first_value(const std::vector<double>& numbers, bool provided) {
+    first_value_.assign(numbers.begin(), numbers.end());
+    provided_ = provided;
+  }
+  void first_value_cotangent(const std::vector<double>& numbers) {
+    dfirst_value_.assign(numbers.begin(), numbers.end());
+  }
+  const std::vector<T>& first_value() const { return first_value_; }
+  const std::vector<T>& first_value_cotangent() const { return dfirst_value_; }
 
   /// Runs forward, then backward from dy and from the cotangents `dlast(name)` of the last states; empty means zero.
   std::vector<T> forward_and_backward(const std::vector<T>& x, Index time, const std::vector<T>& dy,
@@ -59,17 +78,31 @@ class Standalone {
     const Index width = block_.dims.width;
     std::vector<T> y(x.size(), T(-1)), dx(x.size(), T(-1));
     const rwkv::Seq<const T, K::Width> in{x.data(), batch_, time, width};
-    block_.forward(be_, ws, in, state_, rwkv::Seq<T, K::Width>{y.data(), batch_, time, width}, tape);
-    block_.backward(be_, ws, rwkv::Seq<const T, K::Width>{dy.data(), batch_, time, width}, tape, first, last,
-                    rwkv::Seq<T, K::Width>{dx.data(), batch_, time, width}, grad_, before);
+    auto side = side_streams(in);
+    forward_beside(block_, be_, ws, side, in, state_, rwkv::Seq<T, K::Width>{y.data(), batch_, time, width}, tape);
+    backward_beside(block_, be_, ws, side, rwkv::Seq<const T, K::Width>{dy.data(), batch_, time, width}, tape, first,
+                    last, rwkv::Seq<T, K::Width>{dx.data(), batch_, time, width}, grad_, before);
     return dx;
   }
 
   const std::vector<T>& state(const std::string& name) const { return states_.at(name); }
   const std::vector<T>& state_gradient(const std::string& name) const { return state_gradients_.at(name); }
-  const std::map<std::string, std::vector<T>>& gradients() const { return gradients_; }
+  /// The gradient of every parameter.
+  const std::vector<std::pair<rwkv::TensorSpec, std::vector<T>>>& gradients() const { return gradients_; }
 
  private:
+  template <class X>
+  rwkv::SideStreams<T> side_streams(const X& x) {
+    rwkv::SideStreams<T> side;
+    const auto size = static_cast<std::size_t>(x.batch * x.time * x.width);
+    first_value_.resize(size);
+    dfirst_value_.resize(size);
+    side.first_value = {first_value_.data(), x.batch, x.time, Index(x.width)};
+    side.dfirst_value = {dfirst_value_.data(), x.batch, x.time, Index(x.width)};
+    side.provided = provided_;
+    return side;
+  }
+
   template <class Forward>
   std::vector<T> run(const std::vector<T>& x, Index time, const Forward& forward, Index batch) {
     const Index width = block_.dims.width;
@@ -99,9 +132,8 @@ class Standalone {
   void grad_of_parameters() {
     gradients_.clear();
     K::visit(grad_, "", [&](const rwkv::TensorSpec& spec, auto& view) {
-      auto& memory = gradients_[spec.name];
-      memory.assign(static_cast<std::size_t>(spec.shape.count()), T(0));
-      bind(view, memory.data(), spec.shape);
+      gradients_.emplace_back(spec, std::vector<T>(static_cast<std::size_t>(spec.shape.count())));
+      bind(view, gradients_.back().second.data(), spec.shape);
     });
   }
 
@@ -111,7 +143,10 @@ class Standalone {
   State state_;
   Scratch scratch_{1 << 24};
   std::map<std::string, std::vector<std::byte>> parameters_;
-  std::map<std::string, std::vector<T>> states_, state_gradients_, gradients_;
+  std::map<std::string, std::vector<T>> states_, state_gradients_;
+  std::vector<std::pair<rwkv::TensorSpec, std::vector<T>>> gradients_;
+  std::vector<T> first_value_, dfirst_value_;
+  bool provided_ = false;
 };
 
 }  // namespace config

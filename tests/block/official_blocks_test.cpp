@@ -14,9 +14,13 @@ using config::Standalone;
 namespace {
 
 /// The recurrent state in the layout of WKVState: of RWKV-4 aa, bb and pp, each [batch, width], interleaved to [batch, 3,
-/// width]; of RWKV-5 as it is. Empty when the file has none.
+/// width]; of later versions a matrix for each head. Empty when the file has none.
+template <class Version>
 std::vector<double> wkv_of(const golden::File& file, const std::string& prefix, Index batch) {
-  if (file.has(prefix + "wkv")) return file[prefix + "wkv"].values;
+  if (file.has(prefix + "wkv")) {
+    const auto wkv = file[prefix + "wkv"];
+    return config::official_state<Version>(wkv.values, wkv.size(3));
+  }
   if (!file.has(prefix + "aa")) return {};
   std::vector<double> numbers;
   const auto aa = file[prefix + "aa"].values, bb = file[prefix + "bb"].values;
@@ -43,10 +47,13 @@ std::vector<T> component_of(const std::vector<T>& state, Index n, Index batch, I
 }
 
 /// Compares a recurrent state with the tensors of the file that start with `prefix`.
-template <class T>
+template <class Version, class T>
 void check_wkv(const std::vector<T>& state, const golden::File& file, const std::string& prefix, Index batch,
                Index width, double limit) {
-  if (file.has(prefix + "wkv")) CHECK(golden::error_ratio<T>(state, file[prefix + "wkv"]) < limit);
+  if (file.has(prefix + "wkv")) {
+    const auto wkv = file[prefix + "wkv"];
+    CHECK(golden::error_ratio<T>(config::official_state<Version>(state, wkv.size(3)), wkv) < limit);
+  }
   const std::string components[] = {"aa", "bb", "pp"};
   for (Index n = 0; n < 3; ++n) {
     CAPTURE(components[n]);
@@ -55,34 +62,75 @@ void check_wkv(const std::vector<T>& state, const golden::File& file, const std:
   }
 }
 
+/// The sizes of the block K in a file, of every axis that its table names.
+template <class K>
 ModelSizes sizes_of(const golden::File& file) {
   const Index width = file["in.x"].size(2);
-  return {.width = width, .head_size = width / std::stol(file.metadata("H"))};
+  ModelSizes sizes{.width = width};
+  if (file.has("in.state.wkv")) sizes.head_size = file["in.state.wkv"].size(3);
+  K block(sizes, 0);
+  K::visit(block, "param.", [&](const TensorSpec& spec, auto&) {
+    if (file.has(spec.name)) set_sizes(sizes, spec, file[spec.name].shape);
+  });
+  return sizes;
+}
+
+/// The numbers of a parameter in the order of memory.
+std::vector<double> parameter_of(const golden::File& file, const TensorSpec& spec) {
+  const std::string name = "param." + spec.name;
+  if (spec.unused_at_first && !file.has(name)) {
+    return std::vector<double>(static_cast<std::size_t>(spec.shape.count()));
+  }
+  const auto tensor = file[name];
+  if (!spec.transposed) return tensor.values;
+  return golden::transposed(tensor.values, tensor.shape[tensor.shape.size() - 2], tensor.shape.back());
+}
+
+/// A block with the parameters and the initial state of a file, and what earlier layers hand on.
+template <class K>
+Standalone<K> block_of(const golden::File& file, typename K::backend be, const typename Standalone<K>::Values& state) {
+  Standalone<K> block(
+      sizes_of<K>(file), file["in.x"].size(0), std::move(be),
+      [&](const TensorSpec& spec) { return parameter_of(file, spec); }, state);
+  if (file.has("in.v_first")) block.first_value(file["in.v_first"].values, true);
+  if (file.has("cot.v_first")) block.first_value_cotangent(file["cot.v_first"].values);
+  return block;
+}
+
+/// Compares the gradients of all parameters with those of a file.
+template <class T, class K>
+void check_gradients(const Standalone<K>& block, const golden::File& file, double limit) {
+  for (const auto& [spec, numbers] : block.gradients()) {
+    CAPTURE(spec.name);
+    if (spec.unused_at_first && !file.has("grad.param." + spec.name)) continue;
+    CHECK(golden::error_ratio<T>(config::as_in_files(spec, numbers), file["grad.param." + spec.name]) < limit);
+  }
 }
 
 template <class Version, class C>
 void check_time_mix() {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", config::Goldens<Version>::time_mix, 3)) {
+  using Goldens = config::Goldens<Version>;
+  for (const auto& path : golden::files("ops", Goldens::time_mix, Goldens::time_mixes)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
     CAPTURE(path.filename().string());
-    Standalone<TimeMix<Version, T, typename C::Backend>> block(
-        sizes_of(file), batch, C::backend(), [&](const std::string& name) { return file["param." + name].values; },
-        [&](const std::string& name) {
-          return name == "shift" ? file["in.state.att_x"].values : wkv_of(file, "in.state.", batch);
-        });
+    auto block = block_of<TimeMix<Version, T, typename C::Backend>>(file, C::backend(), [&](const std::string& name) {
+      return name == "shift" ? file["in.state.att_x"].values : wkv_of<Version>(file, "in.state.", batch);
+    });
     CHECK(golden::error_ratio<T>(block.forward(x.as<T>(), batch, time), file["out.y"]) < 1);
     CHECK(golden::error_ratio<T>(block.state("shift"), file["out.state.att_x"]) < 1);
-    check_wkv(block.state("wkv"), file, "out.state.", batch, width, 1);
+    check_wkv<Version>(block.state("wkv"), file, "out.state.", batch, width, 1);
+    if (file.has("out.v_first")) CHECK(golden::error_ratio<T>(block.first_value(), file["out.v_first"]) < 1);
   }
 }
 
 template <class Version, class C>
 void check_time_mix_gradients() {
   using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", config::Goldens<Version>::time_mix, 3)) {
+  using Goldens = config::Goldens<Version>;
+  for (const auto& path : golden::files("ops", Goldens::time_mix, Goldens::time_mixes)) {
     const golden::File file(path);
     const auto x = file["in.x"];
     const Index batch = x.size(0), time = x.size(1), width = x.size(2);
@@ -92,20 +140,42 @@ void check_time_mix_gradients() {
     const auto states = [&](const std::string& of) {
       return [&, of](const std::string& name) {
         if (name == "shift") return file.has(of + "att_x") ? file[of + "att_x"].values : std::vector<double>();
-        return wkv_of(file, of, batch);
+        return wkv_of<Version>(file, of, batch);
       };
     };
-    Standalone<TimeMix<Version, T, typename C::Backend>> block(
-        sizes_of(file), batch, C::backend(), [&](const std::string& name) { return file["param." + name].values; },
-        states("in.state."));
+    auto block = block_of<TimeMix<Version, T, typename C::Backend>>(file, C::backend(), states("in.state."));
     const auto dx = block.forward_and_backward(x.as<T>(), time, file["cot.y"].as<T>(), states("cot.state."));
     CHECK(golden::error_ratio<T>(dx, file["grad.x"]) < limit);
-    for (const auto& gradient : block.gradients()) {
-      CAPTURE(gradient.first);
-      CHECK(golden::error_ratio<T>(gradient.second, file["grad.param." + gradient.first]) < limit);
-    }
+    check_gradients<T>(block, file, limit);
     CHECK(golden::error_ratio<T>(block.state_gradient("shift"), file["grad.state.att_x"]) < limit);
-    check_wkv(block.state_gradient("wkv"), file, "grad.state.", batch, width, limit);
+    check_wkv<Version>(block.state_gradient("wkv"), file, "grad.state.", batch, width, limit);
+    if (file.has("grad.v_first")) {
+      CHECK(golden::error_ratio<T>(block.first_value_cotangent(), file["grad.v_first"]) < limit);
+    }
+  }
+}
+
+template <class Version, class C>
+void check_channel_mix() {
+  using T = typename C::scalar;
+  for (const auto& path : golden::files("ops", config::Goldens<Version>::channel_mix, 2)) {
+    const golden::File file(path);
+    const auto x = file["in.x"];
+    const Index batch = x.size(0), time = x.size(1);
+    CAPTURE(path.filename().string());
+    const auto make = [&] {
+      return block_of<ChannelMix<Version, T, typename C::Backend>>(
+          file, C::backend(), [&](const std::string&) { return file["in.state.ffn_x"].values; });
+    };
+    auto block = make();
+    CHECK(golden::error_ratio<T>(block.forward(x.as<T>(), batch, time), file["out.y"]) < 1);
+    CHECK(golden::error_ratio<T>(block.state("shift"), file["out.state.ffn_x"]) < 1);
+    auto trained = make();
+    const auto dx = trained.forward_and_backward(x.as<T>(), time, file["cot.y"].as<T>(),
+                                                 [&](const std::string&) { return file["cot.state.ffn_x"].values; });
+    CHECK(golden::error_ratio<T>(dx, file["grad.x"]) < 1);
+    check_gradients<T>(trained, file, 1);
+    CHECK(golden::error_ratio<T>(trained.state_gradient("shift"), file["grad.state.ffn_x"]) < 1);
   }
 }
 
@@ -119,42 +189,8 @@ TEST_CASE_TEMPLATE("the gradients of the time mixes are those of the goldens", C
   config::each_version([&]<class V>() { check_time_mix_gradients<V, C>(); });
 }
 
-TEST_CASE_TEMPLATE("the channel mix of RWKV-4 and 5 reproduces the goldens", C, RWKV_TEST_CONFIGS) {
-  using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "channelmix_v4v5", 2)) {
-    const golden::File file(path);
-    const auto x = file["in.x"];
-    const Index batch = x.size(0), time = x.size(1), width = x.size(2);
-    CAPTURE(path.filename().string());
-    Standalone<ChannelMix<V4, T, typename C::Backend>> block(
-        {.width = width, .ffn = file["param.key.weight"].size(0)}, batch, C::backend(),
-        [&](const std::string& name) { return file["param." + name].values; },
-        [&](const std::string&) { return file["in.state.ffn_x"].values; });
-    CHECK(golden::error_ratio<T>(block.forward(x.as<T>(), batch, time), file["out.y"]) < 1);
-    CHECK(golden::error_ratio<T>(block.state("shift"), file["out.state.ffn_x"]) < 1);
-  }
-}
-
-TEST_CASE_TEMPLATE("the gradients of the channel mix of RWKV-4 and 5 are those of the goldens", C, RWKV_TEST_CONFIGS) {
-  using T = typename C::scalar;
-  for (const auto& path : golden::files("ops", "channelmix_v4v5", 2)) {
-    const golden::File file(path);
-    const auto x = file["in.x"];
-    const Index batch = x.size(0), time = x.size(1), width = x.size(2);
-    CAPTURE(path.filename().string());
-    Standalone<ChannelMix<V4, T, typename C::Backend>> block(
-        {.width = width, .ffn = file["param.key.weight"].size(0)}, batch, C::backend(),
-        [&](const std::string& name) { return file["param." + name].values; },
-        [&](const std::string&) { return file["in.state.ffn_x"].values; });
-    const auto dx = block.forward_and_backward(x.as<T>(), time, file["cot.y"].as<T>(),
-                                               [&](const std::string&) { return file["cot.state.ffn_x"].values; });
-    CHECK(golden::error_ratio<T>(dx, file["grad.x"]) < 1);
-    for (const auto& gradient : block.gradients()) {
-      CAPTURE(gradient.first);
-      CHECK(golden::error_ratio<T>(gradient.second, file["grad.param." + gradient.first]) < 1);
-    }
-    CHECK(golden::error_ratio<T>(block.state_gradient("shift"), file["grad.state.ffn_x"]) < 1);
-  }
+TEST_CASE_TEMPLATE("the channel mixes and their gradients are those of the goldens", C, RWKV_TEST_CONFIGS) {
+  config::each_version([&]<class V>() { check_channel_mix<V, C>(); });
 }
 
 TEST_CASE_TEMPLATE("token shift and both mixing rules reproduce the goldens", C, RWKV_TEST_CONFIGS) {
@@ -166,7 +202,7 @@ TEST_CASE_TEMPLATE("token shift and both mixing rules reproduce the goldens", C,
     CAPTURE(path.filename().string());
     const auto initial = [&](const std::string&) { return file["in.state.x"].values; };
     Standalone<TokenShift<T, typename C::Backend>> block(
-        {.width = width}, batch, C::backend(), [](const std::string&) { return std::vector<double>(); }, initial);
+        {.width = width}, batch, C::backend(), [](const TensorSpec&) { return std::vector<double>(); }, initial);
     CHECK(golden::max_error(block.forward(x.as<T>(), batch, time), file["out.shifted"].values) == 0);
     CHECK(golden::max_error(block.state("shift"), file["out.state.x"].values) == 0);
 

@@ -33,7 +33,8 @@ void check_trajectory(const std::string& steps, TrainerOptions options) {
     CAPTURE(i);
     CHECK(trainer.learning_rate() == doctest::Approx(rates[i]).epsilon(1e-12));
     CHECK(std::abs(trainer.step(batch) - losses[i]) < (exact ? 1e-9 * losses[i] : 2e-5));
-    CHECK(std::abs(trainer.gradient_norm() - norms[i]) < (exact ? 1e-8 : 1e-4) * norms[i]);
+    // In the steps where the loss bends most, float changes the norm by 2e-4, and double by 1e-13.
+    CHECK(std::abs(trainer.gradient_norm() - norms[i]) < (exact ? 1e-8 : 5e-4) * norms[i]);
   }
   Gradient<Net> after(net, {.batch = tokens.size(0), .length = tokens.size(1)});
   CHECK(std::abs(after.add(batch.tokens, batch.targets) - losses.back()) < (exact ? 1e-9 * losses.back() : 2e-5));
@@ -42,7 +43,7 @@ void check_trajectory(const std::string& steps, TrainerOptions options) {
     if (!want.has("final." + parameter.name)) continue;
     CAPTURE(parameter.name);
     const auto final = want["final." + parameter.name];
-    const auto numbers = config::read(net.device(), parameter.numbers());
+    const auto numbers = config::as_in_files(parameter, config::read(net.device(), parameter.numbers()));
     if (exact) CHECK(golden::error_ratio<double>(numbers, final) < 1);
     else CHECK(golden::max_error(numbers, final.values) < 2e-5);
     ++compared;

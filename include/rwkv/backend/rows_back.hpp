@@ -128,13 +128,189 @@ RWKV_HD void apply_row(const RowsBack<P>& back, Index b, Index t, const Op&... o
   if (const int left = static_cast<int>(width - c); left > 0) apply_channels<R>(back, b, t, c, left, ops...);
 }
 
+namespace detail {
+
+/// The stages of the adjoint of a program with the stages S: those of the program, for its totals; one for the
+/// cotangents of all totals in its map; then, from the last stage of the program to the second, one for the cotangents
+/// of the totals that the stage reads. Behind the totals of all these there is room for the totals of every stage as
+/// they are before its finish.
+template <class S, class Nth = std::make_integer_sequence<int, S::count>>
+struct BackStages;
+template <int... Counts, int First, int... Nth>
+struct BackStages<Stages<Counts...>, std::integer_sequence<int, First, Nth...>> {
+  using S = Stages<Counts...>;
+  struct type : Stages<Counts..., S::total, S::before(S::count - Nth)...> {
+    using in_turn = Stages<Counts..., S::total, S::before(S::count - Nth)...>;
+    /// Where the totals of a stage before its finish are kept.
+    RWKV_HD static constexpr int kept(int stage) {
+      int at = in_turn::total;
+      for (int s = 0; s < stage; ++s) at += S::before(s + 1);
+      return at;
+    }
+    static constexpr int total = kept(S::count);
+  };
+};
+
+template <class P>
+constexpr Index groups_of(const P& program) {
+  if constexpr (requires { program.groups; }) return program.groups;
+  else return 1;
+}
+
+}  // namespace detail
+
+/// The adjoint of a row program with stages, as a row program with stages; operands as for RowsBack, without `prev`. With
+/// x the inputs, T_s the totals of stage s before its finish, and c(...) a cotangent:
+///
+///     c(totals) = sum of c(y) dmap/dtotals                   over the channels
+///     c(T_s) = c(totals) through finish, c(totals) += sum of c(T_s) dreduce_s/dtotals   from the last stage on
+///     c(x) = c(y) dmap/dx + sum over s of c(T_s) dreduce_s/dx
+///
+/// Every derivative comes from dual numbers.
+template <class P, std::size_t Inputs, std::size_t Outputs>
+class StagedRowsBack {
+  using Forward = typename P::stages;
+  static constexpr int count = Forward::count, all = Forward::total;
+
+ public:
+  using stages = typename detail::BackStages<Forward>::type;
+
+  P program;
+  Index groups;
+
+  explicit StagedRowsBack(const P& of) : program(of), groups(detail::groups_of(of)) {}
+
+  template <int Nth, class R, class... Operands>
+  RWKV_HD void reduce(Stage<Nth>, const R* totals, R* terms, const Operands&... operands) const {
+    const R* const each[] = {&operands...};
+    if constexpr (Nth < count) {
+      terms_of<Nth>(totals, terms, each, [](const R& x, std::size_t) { return x; });
+    } else if constexpr (Nth == count) {
+      using D = Dual<R, all>;
+      D at[all], y[Outputs];
+      RWKV_UNROLL for (int k = 0; k < all; ++k) at[k] = D::variable(totals[k], k);
+      map_to<D>(at, y, each, [](const R& x, std::size_t) { return D::variable(x, -1); });
+      RWKV_UNROLL for (int k = 0; k < all; ++k) terms[k] = along(y, each, k);
+    } else {
+      constexpr int stage = 2 * count - Nth, before = Forward::before(stage), own = Forward::before(stage + 1) - before;
+      using D = Dual<R, before>;
+      D at[before], term[own];
+      const R* const kept = totals + stages::kept(stage);
+      RWKV_UNROLL for (int k = 0; k < before; ++k) at[k] = D::variable(kept[k], k);
+      terms_of<stage>(static_cast<const D*>(at), term, each,
+                      [](const R& x, std::size_t) { return D::variable(x, -1); });
+      const R* const cotangents = totals + all + before;
+      RWKV_UNROLL for (int k = 0; k < before; ++k) {
+        terms[k] = R(0);
+        RWKV_UNROLL for (int j = 0; j < own; ++j) terms[k] += cotangents[j] * term[j].direction[k];
+      }
+    }
+  }
+
+  template <int Nth, class R>
+  RWKV_HD void finish(Stage<Nth>, R* totals) const {
+    if constexpr (Nth < count) {
+      constexpr int reached = Forward::before(Nth + 1);
+      R* const kept = totals + stages::kept(Nth);
+      RWKV_UNROLL for (int k = 0; k < reached; ++k) kept[k] = totals[k];
+      if constexpr (requires { program.finish(Stage<Nth>{}, totals); }) program.finish(Stage<Nth>{}, totals);
+    } else {
+      constexpr int next = 2 * count - Nth - 1, reached = Forward::before(next + 1);  // whose finish is undone
+      R* const cotangents = totals + all;
+      if constexpr (Nth > count) {
+        RWKV_UNROLL for (int k = 0; k < reached; ++k) cotangents[k] += totals[stages::before(Nth) + k];
+      }
+      using D = Dual<R, reached>;
+      D at[reached];
+      if constexpr (requires { program.finish(Stage<next>{}, at); }) {
+        const R* const kept = totals + stages::kept(next);
+        RWKV_UNROLL for (int k = 0; k < reached; ++k) at[k] = D::variable(kept[k], k);
+        program.finish(Stage<next>{}, at);
+        R pulled[reached];
+        RWKV_UNROLL for (int k = 0; k < reached; ++k) {
+          pulled[k] = R(0);
+          RWKV_UNROLL for (int m = 0; m < reached; ++m) pulled[k] += cotangents[m] * at[m].direction[k];
+        }
+        RWKV_UNROLL for (int k = 0; k < reached; ++k) cotangents[k] = pulled[k];
+      }
+    }
+  }
+
+  template <class R, class... Operands>
+  RWKV_HD void map(const R* totals, Operands&... operands) const {
+    using D = Dual<R, static_cast<int>(Inputs)>;
+    R* const each[] = {&operands...};
+    const R* const* const given = each;
+    const auto variable = [](const R& x, std::size_t i) { return D::variable(x, static_cast<int>(i)); };
+    D y[Outputs];
+    {
+      D at[all];
+      RWKV_UNROLL for (int k = 0; k < all; ++k) at[k] = D::variable(totals[k], -1);
+      map_to<D>(at, y, given, variable);
+    }
+    R dx[Inputs];
+    RWKV_UNROLL for (std::size_t i = 0; i < Inputs; ++i) dx[i] = along(y, given, static_cast<int>(i));
+    add_stages<D>(std::make_integer_sequence<int, count>(), totals, dx, given, variable);
+    RWKV_UNROLL for (std::size_t i = 0; i < Inputs; ++i) * each[Inputs + Outputs + i] = dx[i];
+  }
+
+ private:
+  /// Calls f(inputs..., outputs...) with inputs made of the first operands.
+  template <class D, class R, class Make, class F, std::size_t... In, std::size_t... Out>
+  RWKV_HD static void call(const R* const* each, const Make& make, D* y, const F& f, std::index_sequence<In...>,
+                           std::index_sequence<Out...>) {
+    D x[] = {make(*each[In], In)...};
+    f(x[In]..., y[Out]...);
+  }
+  template <class D, class R, class Make>
+  RWKV_HD void map_to(const D* totals, D* y, const R* const* each, const Make& make) const {
+    call(
+        each, make, y, [&](auto&... operands) { program.map(totals, operands...); }, std::make_index_sequence<Inputs>(),
+        std::make_index_sequence<Outputs>());
+  }
+  template <int Nth, class D, class R, class Make>
+  RWKV_HD void terms_of(const D* totals, D* terms, const R* const* each, const Make& make) const {
+    D y[Outputs] = {};  // not read by reduce
+    call(
+        each, make, y, [&](auto&... operands) { program.reduce(Stage<Nth>{}, totals, terms, operands...); },
+        std::make_index_sequence<Inputs>(), std::make_index_sequence<Outputs>());
+  }
+  /// The derivative of the outputs in direction k, paired with their cotangents.
+  template <class D, class R>
+  RWKV_HD static R along(const D (&y)[Outputs], const R* const* each, int k) {
+    R sum = *each[Inputs] * y[0].direction[k];
+    RWKV_UNROLL for (std::size_t o = 1; o < Outputs; ++o) sum += *each[Inputs + o] * y[o].direction[k];
+    return sum;
+  }
+  template <class D, class R, class Make, int... Nth>
+  RWKV_HD void add_stages(std::integer_sequence<int, Nth...>, const R* totals, R (&dx)[Inputs], const R* const* each,
+                          const Make& make) const {
+    (add_stage<Nth, D>(totals, dx, each, make), ...);
+  }
+  template <int Nth, class D, class R, class Make>
+  RWKV_HD void add_stage(const R* totals, R (&dx)[Inputs], const R* const* each, const Make& make) const {
+    constexpr int before = Forward::before(Nth), own = Forward::before(Nth + 1) - before;
+    D at[before + 1], term[own];
+    RWKV_UNROLL for (int k = 0; k < before; ++k) at[k] = D::variable(totals[stages::kept(Nth) + k], -1);
+    terms_of<Nth>(static_cast<const D*>(at), term, each, make);
+    RWKV_UNROLL for (std::size_t i = 0; i < Inputs; ++i) {
+      RWKV_UNROLL for (int j = 0; j < own; ++j) dx[i] += totals[all + before + j] * term[j].direction[i];
+    }
+  }
+};
+
 /// Runs the adjoint of the row program P; see RowsBack for the operands.
 template <class B, class P, class... Op>
 void rows_back(B& backend, Arena scratch, const P& program, const Op&... ops) {
-  static_assert(detail::stages_of<P>::type::count == 0,
-                "rwkv: rows_back derives the adjoint of a row program without stages; one with stages needs an adjoint "
-                "of its own, a row program such as NormaliseBack");
-  backend.rows(scratch, RowsBack<P>{program}, ops...);
+  if constexpr (detail::stages_of<P>::type::count == 0) {
+    backend.rows(scratch, RowsBack<P>{program}, ops...);
+  } else {
+    static_assert(detail::explain_rows_back<Op...>());
+    static_assert((!detail::is_prev<Op> && ...),
+                  "rwkv: the adjoint of a row program with stages takes no prev(...), whose tokens have other totals");
+    constexpr std::size_t inputs = detail::inputs_of<Op...>, outputs = detail::cotangents_of<Op...>;
+    backend.rows(scratch, StagedRowsBack<P, inputs, outputs>(program), ops...);
+  }
 }
 
 }  // namespace RWKV_ABI

@@ -126,7 +126,7 @@ class CellMix {
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     const auto show = [&](const std::string& name, Axes axes, auto& view, const auto&... entries) {
       const auto row = field("", 0, axes, entries...);
-      visitor(TensorSpec(row.traits, prefix + name, axes(self.dims)), view);
+      visitor(TensorSpec(row.traits, prefix + name, axes, self.dims), view);
     };
     constexpr Axes channel = shape(Axis::one, Axis::one, Axis::width), square = shape(Axis::width, Axis::width);
     constexpr auto unit = row::live(0, 1);

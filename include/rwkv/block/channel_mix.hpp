@@ -6,8 +6,19 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+namespace detail {
+/// The sizes with the hidden units of the version, unless they say otherwise.
+template <class V>
+constexpr ModelSizes with_ffn(ModelSizes sizes) {
+  if constexpr (requires { V::ffn(sizes.width); }) {
+    if (sizes.ffn == 0) sizes.ffn = V::ffn(sizes.width);
+  }
+  return sizes;
+}
+}  // namespace detail
+
 /// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default.
-/// Specialised for the kinds that versions name as `Channel`; see channel_mix_gated.hpp.
+/// Specialised for the kinds that versions name as `Channel`; see channel_mix_gated.hpp and channel_mix_plain.hpp.
 template <class V, class S, class B, class D>
 class ChannelMix : public detail::BlockOfNoVersion<S, B, D> {
   static_assert(sizeof(V) == 0,
@@ -22,3 +33,4 @@ class ChannelMix : public detail::BlockOfNoVersion<S, B, D> {
 }  // namespace rwkv
 
 #include "rwkv/block/channel_mix_gated.hpp"
+#include "rwkv/block/channel_mix_plain.hpp"

@@ -11,7 +11,7 @@ inline namespace RWKV_ABI {
 ///
 ///     y = sigmoid(W_r mix_r(x)) * W_v max(W_k mix_k(x), 0)^2
 ///
-/// with mix_j(x)_t = x_t m_j + x_{t-1} (1 - m_j) (Peng et al., eq. 17 to 19).
+/// with mix_j(x)_t = x_t m_j + x_{t-1} (1 - m_j) (Peng et al., eq. 17 to 19); in RWKV-6 m_j weighs the previous token.
 template <class V, class S, class B, class D>
 requires std::same_as<typename V::Channel, GatedChannelMix>
 class ChannelMix<V, S, B, D> {
@@ -33,8 +33,10 @@ class ChannelMix<V, S, B, D> {
     static constexpr auto fields() {
       constexpr Axes mix = shape(Axis::one, Axis::one, Axis::width);
       constexpr auto unit = row::live(0, 1);
-      return table(field("time_mix_k", &Params::mix_k, mix, start::mix(), unit),
-                   field("time_mix_r", &Params::mix_r, mix, start::mix(), unit),
+      constexpr bool previous = weighs_previous<typename V::Mix>;
+      constexpr auto first = previous ? start::maa() : start::mix();
+      return table(field(previous ? "time_maa_k" : "time_mix_k", &Params::mix_k, mix, first, unit),
+                   field(previous ? "time_maa_r" : "time_mix_r", &Params::mix_r, mix, first, unit),
                    field("key.weight", &Params::key, shape(Axis::ffn, Axis::width), start::matrix(1)),
                    field("receptance.weight", &Params::receptance, shape(Axis::width, Axis::width), start::matrix(0)),
                    field("value.weight", &Params::value, shape(Axis::width, Axis::ffn), start::matrix(0)));
@@ -55,7 +57,7 @@ class ChannelMix<V, S, B, D> {
   D dims;
   Params params{};
 
-  explicit ChannelMix(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
+  explicit ChannelMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_ffn<V>(sizes))) {}
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x

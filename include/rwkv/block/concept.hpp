@@ -30,20 +30,70 @@ struct VisitorArchetype {
 /// backward is the adjoint of the forward pass that filled the tape from the state `first`. It reads dy and dlast, the
 /// cotangents of y and of the state after the sequence. It writes dx and dfirst, the cotangents of x and of the state
 /// before, and adds the parameter gradients to `grad`, a block of the same type whose views point to gradients. x must
-/// be unchanged since forward. dx must not overlap dy; dfirst must not be dlast, which is read after dfirst is written.
-/// Only trained blocks need backward.
+/// be unchanged since forward. dx must not overlap dy, unless the block says that it may be dy; dfirst must not be dlast,
+/// which is read after dfirst is written. Only trained blocks need Tape and backward.
+///
+/// Layer, Chain and Stack are blocks as well. Their tape depends on what a pass keeps: TapeFor<P> with P Keep or
+/// Recompute, and Tape is TapeFor<Keep>; see tape_t. A block whose State or Tape has a size of its own makes them by
+/// make_state() and make_tape<P>(). Blocks may exchange sequences beside the residual stream: see SideStreams.
 template <class K>
 concept Block = requires(K& block, const K& fixed, typename K::backend& be, Arena ws,
                          Seq<const typename K::compute, K::Width> x, Seq<typename K::compute, K::Width> y,
                          typename K::State& state, detail::VisitorArchetype visitor) {
   typename K::storage;
   requires std::constructible_from<K, const ModelSizes&, Index>;
-  fixed.dims;
   fixed.forward(be, ws, x, state, y);
   fixed.reset(be, state);
   K::visit(block, std::string(), visitor);
   fixed.visit_state(state, std::string(), visitor);
 };
+
+namespace detail {
+template <class K, class P>
+struct tape_of {
+  using type = typename K::Tape;
+};
+template <class K, class P>
+requires requires { typename K::template TapeFor<P>; }
+struct tape_of<K, P> {
+  using type = typename K::template TapeFor<P>;
+};
+}  // namespace detail
+
+/// The tape of a block when a pass keeps what P says.
+template <class K, class P>
+using tape_t = typename detail::tape_of<K, P>::type;
+
+/// A state of a block, not yet bound to memory; and a tape.
+template <class K>
+typename K::State make_state(const K& block) {
+  if constexpr (requires { block.make_state(); }) return block.make_state();
+  else return {};
+}
+template <class P, class K>
+tape_t<K, P> make_tape(const K& block) {
+  if constexpr (requires { block.template make_tape<P>(); }) return block.template make_tape<P>();
+  else return {};
+}
+
+/// A block with a backward pass.
+template <class K, class P = void>
+concept TrainableBlock = Block<K> &&
+    requires(const K& fixed, typename K::backend& be, Arena ws, Seq<const typename K::compute, K::Width> x,
+             Seq<typename K::compute, K::Width> y, typename K::State& state, tape_t<K, P>& tape, K& grad) {
+  fixed.forward(be, ws, x, state, y, tape);
+  fixed.backward(be, ws, x, tape, state, state, y, grad, state);
+};
+
+/// Fails to compile with a sentence that says why K cannot be trained.
+template <class K, class P>
+consteval bool explain_trainable_block() {
+  static_assert(
+      TrainableBlock<K, P>,
+      "rwkv: to be trained a block needs Tape, forward(be, ws, x, state, y, tape) and backward(be, ws, dy, tape, first, "
+      "dlast, dx, grad, dfirst); see rwkv::Block");
+  return TrainableBlock<K, P>;
+}
 
 namespace detail {
 /// The declarations of a block whose version there is none of: whoever is made of it compiles, so that the sentence about

@@ -7,7 +7,7 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// The time mix (attention) of RWKV version V with scalar S on backend B; sizes D, dynamic by default. Specialised for
-/// every version; see time_mix_v4.hpp and time_mix_v5.hpp.
+/// every version; see time_mix_v4.hpp to time_mix_v7.hpp.
 template <class V, class S, class B, class D>
 class TimeMix : public detail::BlockOfNoVersion<S, B, D> {
   static_assert(sizeof(V) == 0,
@@ -23,3 +23,5 @@ class TimeMix : public detail::BlockOfNoVersion<S, B, D> {
 
 #include "rwkv/block/time_mix_v4.hpp"
 #include "rwkv/block/time_mix_v5.hpp"
+#include "rwkv/block/time_mix_v6.hpp"
+#include "rwkv/block/time_mix_v7.hpp"

@@ -1,5 +1,6 @@
 #pragma once
 #include "rwkv/backend/rows_back.hpp"
+#include "rwkv/block/heads.hpp"
 #include "rwkv/block/start.hpp"
 #include "rwkv/block/time_mix.hpp"
 #include "rwkv/block/wkv_state.hpp"
@@ -72,7 +73,7 @@ class TimeMix<V, S, B, D> {
   Params params{};
   double epsilon = 64e-5;  ///< of ln_x: 1e-5 times 8^2, because the official trainer divides by 8 in front of the norm
 
-  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(with_heads(sizes))) {}
+  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_heads(sizes))) {}
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x
@@ -97,7 +98,7 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(xk, params.key, k), linear(xv, params.value, v), linear(xr, params.receptance, r),
             linear(xg, params.gate, g));
     be.rows(typename V::Decay{}, arg::chan(params.decay), arg::out(w));
-    be.recur(ws, typename V::Schedule{}, typename V::Cell{}, head(), state.wkv.numbers, arg::in(v),
+    be.recur(ws, typename V::Schedule{}, typename V::Cell{}, detail::head_extent(dims), state.wkv.numbers, arg::in(v),
              arg::shared(arg::in(r)), arg::shared(arg::chan(decay(tape))), arg::shared(arg::chan(params.first)),
              arg::shared(arg::in(k)), arg::out(wkv));
     group_norm(be, wkv, dims.heads, params.norm_scale, params.norm_shift, epsilon, normed);
@@ -120,11 +121,12 @@ class TimeMix<V, S, B, D> {
     group_norm_back(be, ws, wkv, dims.heads, params.norm_scale, epsilon, dnormed, arg::out(dwkv),
                     grad.params.norm_scale, grad.params.norm_shift);
     be.fill(dw.flat(), compute(0));
-    be.recur_back(ws, typename V::Schedule{}, typename V::Cell{}, head(), Mat<const compute>(first.wkv.numbers),
-                  Mat<const compute>(dlast.wkv.numbers), dfirst.wkv.numbers, arg::in(v), arg::shared(arg::in(r)),
-                  arg::shared(arg::chan(decay(tape))), arg::shared(arg::chan(params.first)), arg::shared(arg::in(k)),
-                  arg::cot(dwkv), arg::out(dv), arg::out(dr), arg::sum(Vec<compute, Width>{dw.data, dims.width}),
-                  arg::sum(grad.params.first), arg::out(dk));
+    be.recur_back(ws, typename V::Schedule{}, typename V::Cell{}, detail::head_extent(dims),
+                  Mat<const compute>(first.wkv.numbers), Mat<const compute>(dlast.wkv.numbers), dfirst.wkv.numbers,
+                  arg::in(v), arg::shared(arg::in(r)), arg::shared(arg::chan(decay(tape))),
+                  arg::shared(arg::chan(params.first)), arg::shared(arg::in(k)), arg::cot(dwkv), arg::out(dv),
+                  arg::out(dr), arg::sum(Vec<compute, Width>{dw.data, dims.width}), arg::sum(grad.params.first),
+                  arg::out(dk));
     rows_back(be, ws, typename V::Decay{}, arg::chan(params.decay), arg::cot(dw), arg::sum(grad.params.decay));
     be.gemm(linear_back(dk, params.key, dxk), linear_back(dv, params.value, dxv),
             linear_back(dr, params.receptance, dxr), linear_back(dg, params.gate, dxg),
@@ -154,15 +156,6 @@ class TimeMix<V, S, B, D> {
   }
 
  private:
-  static ModelSizes with_heads(ModelSizes sizes) {
-    if (sizes.head_size == 0) sizes.head_size = 64;
-    return sizes;
-  }
-  /// The head size, static where width and number of heads are.
-  auto head() const {
-    if constexpr (D::static_head_size == dyn) return Extent<dyn>(dims.head_size());
-    else return Extent<D::static_head_size>{};
-  }
   Vec<const compute, Width> decay(const Tape& tape) const { return {tape.w.data, dims.width}; }
 };
 

@@ -3,14 +3,22 @@
 #include "rwkv/backend/recur.hpp"
 #include "rwkv/cell/wkv4.hpp"
 #include "rwkv/cell/wkv5.hpp"
+#include "rwkv/cell/wkv7.hpp"
+#include "rwkv/core/extent.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/mix.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The channel mix with a receptance gate, of RWKV-4 to 6.
+/// The channel mix with a receptance gate, of RWKV-4 to 6, and the one without, of RWKV-7.
 struct GatedChannelMix {};
+struct PlainChannelMix {};
+
+namespace detail {
+/// Hidden units of RWKV-5.1 to 6, where nothing else is said: 3.5 times the width, in whole 32s.
+constexpr Index ffn_of_gated(Index width) { return width < 10 ? 32 : 7 * width / 64 * 32; }
+}  // namespace detail
 
 /// RWKV-4 (Peng et al., "RWKV: Reinventing RNNs for the Transformer Era").
 struct V4 {
@@ -31,6 +39,29 @@ struct V5 {
   using OutputGate = SiluGate;  ///< of the time mix, behind the norm of the heads
   using Gate = SigmoidGate;     ///< receptance gate of the channel mix
   using Channel = GatedChannelMix;
+  using Activation = SquaredRelu;
+  using Schedule = Auto;
+  static constexpr Index ffn(Index width) { return detail::ffn_of_gated(width); }
+};
+
+/// RWKV-6, "Finch" (Peng et al., as above).
+struct V6 {
+  using Mix = MixPrevious;
+  using Decay = ExpNegativeExp;  ///< from the stored time_decay and what the token adds to it
+  using Cell = WKV5;
+  using OutputGate = SiluGate;
+  using Gate = SigmoidGate;
+  using Channel = GatedChannelMix;
+  using Activation = SquaredRelu;
+  using Schedule = Auto;
+  static constexpr Index ffn(Index width) { return detail::ffn_of_gated(width); }
+};
+
+/// RWKV-7, "Goose" (Peng et al., "RWKV-7 Goose with Expressive Dynamic State Evolution").
+struct V7 {
+  using Mix = MixPrevious;
+  using Cell = WKV7;
+  using Channel = PlainChannelMix;
   using Activation = SquaredRelu;
   using Schedule = Auto;
 };

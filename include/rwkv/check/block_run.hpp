@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "rwkv/backend/scratch.hpp"
+#include "rwkv/block/concept.hpp"
 #include "rwkv/check/live_weights.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/fields.hpp"
@@ -28,7 +29,7 @@ inline std::vector<double> centred_numbers(std::size_t count, std::uint64_t seed
 
 }  // namespace detail
 
-/// Runs passes through a Block, a Layer, a Chain or a Stack, in memory that the backend shares with the host. The
+/// Runs passes through a block, in memory that the backend shares with the host. The
 /// scalar must have the same type for storage and computation; P says what layers keep.
 ///
 /// The numbers are public: set the inputs of a pass, read its outputs. Parameters and states hold one tensor after the
@@ -88,20 +89,6 @@ class BlockRun {
 
  private:
   static constexpr Index Width = K::Width;
-  /// Layer, Chain and Stack have a backward that works in place, and a tape with a policy.
-  static constexpr bool in_place = requires { typename K::template Tape<P>; };
-
-  static auto make_state(const K& block) {
-    if constexpr (requires { block.make_state(); }) return block.make_state();
-    else return typename K::State{};
-  }
-  static auto make_tape(const K& block) {
-    if constexpr (requires { block.template make_tape<P>(); }) return block.template make_tape<P>();
-    else if constexpr (in_place) return typename K::template Tape<P>{};
-    else if constexpr (requires { typename K::Tape; }) return typename K::Tape{};
-    else return 0;
-  }
-
   static std::vector<BindableParameter<scalar>> table_of(K& block) {
     std::vector<BindableParameter<scalar>> list;
     K::visit(block, std::string(), ListParameters<scalar>{list});
@@ -142,20 +129,15 @@ class BlockRun {
     kept_ = ws;
   }
   void run_backward(Arena ws) {
-    if constexpr (in_place) {
-      std::copy(dy.begin(), dy.end(), dx.begin());
-      block_.backward(be_, ws, sequence(dx), tape_, first_, dlast_, grad_, dfirst_);
-    } else {
-      block_.backward(be_, ws, Seq<const scalar, Width>(sequence(dy)), tape_, first_, dlast_, sequence(dx), grad_,
-                      dfirst_);
-    }
+    block_.backward(be_, ws, Seq<const scalar, Width>(sequence(dy)), tape_, first_, dlast_, sequence(dx), grad_,
+                    dfirst_);
   }
 
   backend be_;
   K block_, grad_;
   Index batch_, time_, width_;
   typename K::State first_ = make_state(block_), last_ = first_, dfirst_ = first_, dlast_ = first_;
-  decltype(make_tape(std::declval<const K&>())) tape_ = make_tape(block_);
+  tape_t<K, P> tape_ = make_tape<P>(block_);
   Memory<backend> memory_;
   Arena kept_{nullptr, 0};
 };

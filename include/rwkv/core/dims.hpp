@@ -10,7 +10,37 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// The names sizes have in parameter tables.
-enum class Axis : unsigned char { one, width, heads, head_size, ffn, vocab };
+enum class Axis : unsigned char {
+  one,
+  width,
+  heads,
+  head_size,
+  ffn,
+  vocab,
+  mixes,      ///< mixes that depend on the data, in RWKV-6: 5
+  mix_ranks,  ///< their low ranks, one after the other: 5 * ranks.mix
+  rank_mix,
+  rank_w,
+  rank_a,
+  rank_v,
+  rank_g
+};
+
+/// Ranks of low-rank products, named after the letters of their tensors. Zero asks for the version's default.
+struct Ranks {
+  Index mix = 0;  ///< each of the data-dependent mixes of RWKV-6
+  Index w = 0;    ///< the decay, of RWKV-6 and 7
+  Index a = 0;    ///< the in-context learning rate of RWKV-7
+  Index v = 0;    ///< the value residual of RWKV-7
+  Index g = 0;    ///< the gate of RWKV-7
+
+  /// These, with `defaults` in the place of zeros.
+  constexpr Ranks or_else(const Ranks& defaults) const {
+    const auto pick = [](Index own, Index other) { return own > 0 ? own : other; };
+    return {pick(mix, defaults.mix), pick(w, defaults.w), pick(a, defaults.a), pick(v, defaults.v),
+            pick(g, defaults.g)};
+  }
+};
 
 /// Sizes as run-time numbers, for constructing models. Zero asks for the version's default.
 struct ModelSizes {
@@ -19,7 +49,22 @@ struct ModelSizes {
   Index depth = 0;      ///< layers
   Index head_size = 0;  ///< channels of a head; versions without heads ignore it
   Index ffn = 0;        ///< hidden units of the channel mix; 0: 4 * width
+  Ranks ranks{};        ///< of low-rank products, in RWKV-6 and 7
 };
+
+/// Sets the size that an axis names to what a tensor has along it. Axes that say nothing new set nothing.
+constexpr void set_size(ModelSizes& sizes, Axis axis, Index size) {
+  switch (axis) {
+    case Axis::ffn: sizes.ffn = size; break;
+    case Axis::head_size: sizes.head_size = size; break;
+    case Axis::rank_mix: sizes.ranks.mix = size; break;
+    case Axis::rank_w: sizes.ranks.w = size; break;
+    case Axis::rank_a: sizes.ranks.a = size; break;
+    case Axis::rank_v: sizes.ranks.v = size; break;
+    case Axis::rank_g: sizes.ranks.g = size; break;
+    default: break;
+  }
+}
 
 /// Sizes that blocks see: `d.width`, never `x.extent(1)`. A static size lives in the type and lets small models unroll.
 template <Index Width, Index Heads, Index Ffn, Index Vocab>
@@ -32,6 +77,7 @@ struct Dims {
   [[no_unique_address]] Extent<Heads> heads{};
   [[no_unique_address]] Extent<Ffn> ffn{};
   [[no_unique_address]] Extent<Vocab> vocab{};
+  Ranks ranks{};
 
   constexpr Index head_size() const { return Index(heads) == 0 ? 0 : Index(width) / Index(heads); }
 
@@ -40,13 +86,16 @@ struct Dims {
     expects(sizes.width > 0, "rwkv: a model needs a width above zero, not ", sizes.width);
     expects(sizes.ffn >= 0 && sizes.head_size >= 0, "rwkv: ffn and head size must not be negative: ", sizes.ffn,
             " and ", sizes.head_size);
+    for (const Index rank : {sizes.ranks.mix, sizes.ranks.w, sizes.ranks.a, sizes.ranks.v, sizes.ranks.g})
+      expects(rank >= 0, "rwkv: the rank of a product must not be negative: ", rank);
     const Index head_count = sizes.head_size > 0 ? sizes.width / sizes.head_size : 0;
     expects(sizes.head_size == 0 || head_count * sizes.head_size == sizes.width, "rwkv: a width of ", sizes.width,
             " does not divide into heads of ", sizes.head_size);
     return {.width = agree(Extent<Width>{}, sizes.width, "width"),
             .heads = agree(Extent<Heads>{}, head_count, "number of heads"),
             .ffn = agree(Extent<Ffn>{}, sizes.ffn > 0 ? sizes.ffn : 4 * sizes.width, "ffn"),
-            .vocab = agree(Extent<Vocab>{}, sizes.vocab, "vocab")};
+            .vocab = agree(Extent<Vocab>{}, sizes.vocab, "vocab"),
+            .ranks = sizes.ranks};
   }
 
   constexpr Index operator()(Axis axis) const {
@@ -56,6 +105,13 @@ struct Dims {
       case Axis::head_size: return head_size();
       case Axis::ffn: return ffn;
       case Axis::vocab: return vocab;
+      case Axis::mixes: return 5;
+      case Axis::mix_ranks: return 5 * ranks.mix;
+      case Axis::rank_mix: return ranks.mix;
+      case Axis::rank_w: return ranks.w;
+      case Axis::rank_a: return ranks.a;
+      case Axis::rank_v: return ranks.v;
+      case Axis::rank_g: return ranks.g;
       case Axis::one: break;
     }
     return 1;

@@ -17,12 +17,14 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// What a parameter is: a factor of products, or numbers along the channels. Weight decay leaves vectors alone.
-enum class Role : unsigned char { embedding, head, matrix, vector };
+/// What a parameter is: a factor of products, a factor of a low-rank product, or numbers along the channels. Weight
+/// decay leaves the last two alone.
+enum class Role : unsigned char { embedding, head, matrix, low_rank, vector };
 
 /// The place of a number in a vector of a model: channel i of C, in layer l of L.
 struct ChannelPlace {
   Index channel, channels, layer, depth;
+  Index head_size = 0;  ///< channels of a head, where there are heads
 
   constexpr double part() const { return static_cast<double>(channel) / static_cast<double>(channels); }  ///< i / C
   /// i / (C - 1); 0 for a single channel.
@@ -51,8 +53,10 @@ struct Start {
 struct ParameterTraits {
   Role role = Role::vector;
   Start start{};
-  double rate = 1;              ///< factor of the learning rate in the official recipe
-  double least = -1, most = 1;  ///< where the numbers of trained vectors lie; tests and benchmarks draw from here
+  double rate = 1;               ///< factor of the learning rate in the official recipe
+  double least = -1, most = 1;   ///< where the numbers of trained vectors lie; tests and benchmarks draw from here
+  bool transposed = false;       ///< whether files have its last two axes the other way round
+  bool unused_at_first = false;  ///< whether layer 0 has no use for it, so that files may lack it there
 };
 
 /// Entries of a row: how the parameter starts.
@@ -72,6 +76,20 @@ constexpr auto matrix(double gain) {
     traits.start = {.draw = gain == 0 ? Start::each : Start::orthogonal, .a = gain};
   };
 }
+/// A factor of a low-rank product, with zeros or otherwise orthogonal of that gain, times sqrt(max(rows / cols, 1)).
+constexpr auto low_rank(double gain) {
+  return [=](ParameterTraits& traits) {
+    traits.role = Role::low_rank;
+    traits.start = {.draw = gain == 0 ? Start::each : Start::orthogonal, .a = gain, .b = 1};
+  };
+}
+/// A factor of a low-rank product, uniform in [-bound, bound).
+constexpr auto low_rank_uniform(double bound) {
+  return [=](ParameterTraits& traits) {
+    traits.role = Role::low_rank;
+    traits.start = {.draw = Start::uniform, .a = bound};
+  };
+}
 /// The table of tokens: uniform in [-1e-4, 1e-4), so that ln0 sets the scale.
 constexpr auto embedding() {
   return [](ParameterTraits& traits) {
@@ -88,7 +106,7 @@ constexpr auto head() {
 }
 }  // namespace start
 
-/// Entries of a row: how the parameter is trained, and where its numbers lie; see ParameterTraits.
+/// Entries of a row: how the parameter is trained, where its numbers lie, how files have it; see ParameterTraits.
 namespace row {
 constexpr auto rate(double factor) {
   return [=](ParameterTraits& traits) { traits.rate = factor; };
@@ -98,6 +116,14 @@ constexpr auto live(double least, double most) {
     traits.least = least;
     traits.most = most;
   };
+}
+/// A matrix [out, in] that files have as [in, out].
+constexpr auto transposed() {
+  return [](ParameterTraits& traits) { traits.transposed = true; };
+}
+/// A parameter that layer 0 has no use for.
+constexpr auto unused_at_first() {
+  return [](ParameterTraits& traits) { traits.unused_at_first = true; };
 }
 }  // namespace row
 
@@ -119,7 +145,13 @@ struct Shape {
   }
 };
 
-/// The sizes of one tensor by name, as they appear in checkpoints.
+/// The shape with its last two axes exchanged.
+constexpr Shape transposed(Shape shape) {
+  std::swap(shape.sizes[shape.rank - 2], shape.sizes[shape.rank - 1]);
+  return shape;
+}
+
+/// The sizes of one tensor by name, in memory.
 struct Axes {
   std::array<Axis, 4> names{};
   std::size_t rank = 0;
@@ -162,14 +194,35 @@ constexpr auto table(F... fields) {
 
 /// What a visitor learns about a tensor besides the view itself.
 struct TensorSpec : ParameterTraits {
-  std::string name;  ///< official name, `blocks.3.att.key.weight`
-  Shape shape;       ///< as in the checkpoint
-  Index layer = 0;   ///< number of the layer it belongs to; 0 outside layers
+  std::string name;     ///< official name, `blocks.3.att.key.weight`
+  Axes axes;            ///< its sizes by name
+  Shape shape;          ///< in memory
+  Index head_size = 0;  ///< channels of a head of the model, where it has heads
+  Index layer = 0;      ///< number of the layer it belongs to; 0 outside layers
 
   TensorSpec() = default;
   TensorSpec(const ParameterTraits& traits, std::string named, const Shape& sizes)
       : ParameterTraits(traits), name(std::move(named)), shape(sizes) {}
+  template <class Sizes>
+  TensorSpec(const ParameterTraits& traits, std::string named, const Axes& named_sizes, const Sizes& dims)
+      : ParameterTraits(traits), name(std::move(named)), axes(named_sizes), shape(named_sizes(dims)),
+        head_size(dims.head_size()) {}
+
+  /// The shape in files.
+  Shape file_shape() const { return transposed ? rwkv::transposed(shape) : shape; }
+  /// Whether the model has no use for it.
+  bool unused() const { return unused_at_first && layer == 0; }
 };
+
+/// Sets the sizes that the axes of a tensor name, from its shape in a file. No effect if the ranks differ.
+constexpr void set_sizes(ModelSizes& sizes, const TensorSpec& spec, std::span<const Index> file_shape) {
+  const std::size_t rank = spec.axes.rank;
+  if (file_shape.size() != rank) return;
+  for (std::size_t i = 0; i < rank; ++i) {
+    const std::size_t axis = spec.transposed && i + 2 >= rank ? 2 * rank - 3 - i : i;
+    set_size(sizes, spec.axes.names[axis], file_shape[i]);
+  }
+}
 
 /// A struct with a static `fields()` table.
 template <class P>
@@ -182,7 +235,7 @@ template <Fields Params, class Sizes, class Visitor>
 void visit_fields(Params& params, const Sizes& dims, const std::string& prefix, Visitor&& visitor) {
   std::apply(
       [&](const auto&... row) {
-        (visitor(TensorSpec(row.traits, prefix + std::string(row.name), row.axes(dims)),
+        (visitor(TensorSpec(row.traits, prefix + std::string(row.name), row.axes, dims),
                  std::invoke(row.access, params)),
          ...);
       },

@@ -71,6 +71,12 @@ struct Seq {
   }
 };
 
+/// Columns [begin, begin + count) of a matrix. Null stays null.
+template <class T, Index C>
+constexpr Mat<T> columns_of(Mat<T, C> m, Index begin, Index count) {
+  return {m.data == nullptr ? nullptr : m.data + begin, m.rows, count, m.stride};
+}
+
 /// A contiguous [rows, cols] matrix over `data`.
 template <class T>
 constexpr Mat<T> matrix(T* data, Index rows, Index cols) {

@@ -1,5 +1,6 @@
 #pragma once
 /// The parameters of blocks: views in the storage type of a scalar, or in the type that a file has.
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
@@ -37,6 +38,21 @@ using Weights = std::conditional_t<keeps_stored_types<S>, StoredMat, Mat<storage
 /// A per-channel parameter of scalar S. It is small, so a model AsStored widens it to the computing type at load.
 template <class S, Index N = dyn>
 using Channels = Vec<std::conditional_t<keeps_stored_types<S>, compute_t<S>, storage_t<S>>, N>;
+
+/// Rows [begin, begin + count) of a matrix of weights.
+template <class W, Index C>
+constexpr Mat<W, C> rows_of(Mat<W, C> weights, Index begin, Index count) {
+  if (weights.data != nullptr) weights.data += begin * weights.stride;
+  weights.rows = count;
+  return weights;
+}
+inline StoredMat rows_of(StoredMat weights, Index begin, Index count) {
+  if (weights.data != nullptr) {
+    weights.data = static_cast<const std::byte*>(weights.data) + begin * weights.stride * Index(size_of(weights.dtype));
+  }
+  weights.rows = count;
+  return weights;
+}
 
 /// Calls f(typed matrix) with a matrix of weights, for a computation in T. The body of f is compiled once for each
 /// possible type, so keep it to one call of a shared function.

@@ -44,6 +44,10 @@ T element_at(std::span<const std::byte> bytes, std::size_t i) {
   return value;
 }
 
+/// Copies matrices [rows, cols] of a type, one after the other, with their axes exchanged. `to` and `from` must not
+/// overlap.
+void transpose_bytes(DType type, const std::byte* from, Index rows, Index cols, std::span<std::byte> to);
+
 /// Converts `count` numbers of one type to another, by way of double; neither side need be aligned.
 void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count);
 
@@ -72,12 +76,16 @@ WeightMemory weight_memory(B& backend) {
 std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const TensorFile& file,
                                          const WeightMemory& memory);
 
+/// Adds the sizes that the axes of a table name and a file's tensors have: hidden units, ranks.
+void solve_sizes(std::span<const StoredParameter> parameters, const TensorFile& file, ModelSizes& sizes);
+
 /// A model of the sizes of a file, without weights. An error about sizes that no such model has names the file.
 template <class Net>
 Net unbound_for(const TensorFile& file, const typename Net::backend& backend) {
-  const ModelSizes sizes = sizes_of_model(file);
+  ModelSizes sizes = sizes_of_model(file);
 #if defined(__cpp_exceptions)
   try {
+    solve_sizes(Net::unbound(sizes, backend).stored_parameters(), file, sizes);
     return Net::unbound(sizes, backend);
   } catch (const Error& error) {
     std::string_view said = error.what();
@@ -87,6 +95,7 @@ Net unbound_for(const TensorFile& file, const typename Net::backend& backend) {
     fail(path_text(file.path()), ": ", said);
   }
 #else
+  solve_sizes(Net::unbound(sizes, backend).stored_parameters(), file, sizes);
   return Net::unbound(sizes, backend);
 #endif
 }
@@ -98,7 +107,8 @@ Net unbound_for(const TensorFile& file, const typename Net::backend& backend) {
 /// matrix as it is stored. Memory that the caller keeps is always copied, and so is everything for a backend with
 /// memory of its own. Models loaded from one open file share the weights they did not convert; nothing is ever written
 /// back to the file. How the file is opened is settled, so only `check_values` and `ignore` of the options count. All
-/// or nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor.
+/// or nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor. A tensor that layer 0 has no
+/// use for may be missing there; it is zero then.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   file.check_unchanged();
@@ -106,7 +116,10 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
   auto parameters = net.stored_parameters();
   detail::check_fit(parameters, file, options);
   std::vector<DType> file_types;
-  for (const StoredParameter& parameter : parameters) file_types.push_back(file.find(parameter.name)->dtype);
+  for (const StoredParameter& parameter : parameters) {
+    const TensorView* tensor = file.find(parameter.name);
+    file_types.push_back(tensor == nullptr ? parameter.dtype : tensor->dtype);
+  }
   net.adopt(detail::bind_to_file(parameters, file, detail::weight_memory(backend)),
             std::is_same_v<typename Net::storage, AnyStorage> ? std::move(file_types) : std::vector<DType>());
   return net;
@@ -161,8 +174,14 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
       copies.back() = detail::rounded(bytes, parameter, type, path);
       bytes = copies.back();
     }
-    const auto shape = parameter.shape.span();
-    tensors.push_back({parameter.name, type, {shape.begin(), shape.end()}, bytes});
+    const Shape shape = parameter.file_shape();
+    if (parameter.transposed) {
+      std::vector<std::byte> turned(bytes.size());
+      detail::transpose_bytes(type, bytes.data(), shape.sizes[shape.rank - 1], shape.sizes[shape.rank - 2], turned);
+      copies.back() = std::move(turned);
+      bytes = copies.back();
+    }
+    tensors.push_back({parameter.name, type, {shape.span().begin(), shape.span().end()}, bytes});
   }
   save_safetensors(path, tensors, metadata, files);
 }

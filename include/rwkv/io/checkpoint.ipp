@@ -74,6 +74,28 @@ RWKV_BODY void convert(DType from_type, const std::byte* from, DType to_type, st
   }
 }
 
+RWKV_BODY void transpose_bytes(DType type, const std::byte* from, Index rows, Index cols, std::span<std::byte> to) {
+  const std::size_t size = size_of(type), one = static_cast<std::size_t>(rows * cols) * size;
+  for (std::size_t begin = 0; begin < to.size(); begin += one) {
+    for (Index r = 0; r < rows; ++r) {
+      for (Index c = 0; c < cols; ++c) {
+        std::memcpy(to.data() + begin + static_cast<std::size_t>(c * rows + r) * size,
+                    from + begin + static_cast<std::size_t>(r * cols + c) * size, size);
+      }
+    }
+  }
+}
+
+RWKV_BODY void solve_sizes(std::span<const StoredParameter> parameters, const TensorFile& file, ModelSizes& sizes) {
+  constexpr Index largest = Index{1} << 20;  // see sizes_of_model
+  for (const StoredParameter& parameter : parameters) {
+    const std::vector<Index>* shape = shape_of(file, parameter.name);
+    if (shape == nullptr) continue;
+    const bool possible = std::ranges::all_of(*shape, [](Index size) { return 0 < size && size <= largest; });
+    if (possible) set_sizes(sizes, parameter, *shape);
+  }
+}
+
 RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file,
                          const LoadOptions& options) {
   Mismatches wrong(file);
@@ -85,10 +107,12 @@ RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const Tens
       continue;
     }
     const TensorView* tensor = file.find(spec.name);
+    const Shape shape = spec.file_shape();
     if (tensor == nullptr) {
-      wrong.add(spec.name, ": ", why_missing(file, spec.name), ", the model expects ", spec.shape.span());
-    } else if (!std::ranges::equal(tensor->shape, spec.shape.span())) {
-      wrong.add(spec.name, ": file has ", std::span(tensor->shape), ", model expects ", spec.shape.span());
+      if (!spec.unused())
+        wrong.add(spec.name, ": ", why_missing(file, spec.name), ", the model expects ", shape.span());
+    } else if (!std::ranges::equal(tensor->shape, shape.span())) {
+      wrong.add(spec.name, ": file has ", std::span(tensor->shape), ", model expects ", shape.span());
     } else if (!is_floating(tensor->dtype)) {
       wrong.add(spec.name, ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
     }
@@ -110,10 +134,11 @@ RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const Tens
   wrong.raise();
   if (!options.check_values) return;
   for (const TensorSpec& spec : parameters) {
-    const TensorView& tensor = *file.find(spec.name);
-    with_type(tensor.dtype, [&]<class Number>(Number) {
-      const std::size_t at = first_not_finite<Number>(tensor.bytes);
-      if (at < tensor.bytes.size() / sizeof(Number)) wrong.add(spec.name, ": element ", at, " is not a finite number");
+    const TensorView* tensor = file.find(spec.name);
+    if (tensor == nullptr) continue;
+    with_type(tensor->dtype, [&]<class Number>(Number) {
+      const std::size_t at = first_not_finite<Number>(tensor->bytes);
+      if (at < tensor->bytes.size() / sizeof(Number)) wrong.add(spec.name, ": element ", at, " is not a finite number");
     });
   }
   wrong.raise();
@@ -136,22 +161,23 @@ inline void check_range(std::span<const std::byte> from, DType from_type, std::s
 
 RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const TensorFile& file,
                                                    const WeightMemory& memory) {
-  const auto type_for = [](const StoredParameter& parameter, const TensorView& tensor) {
-    return parameter.takes(tensor.dtype) ? tensor.dtype : parameter.dtype;
+  const auto type_for = [](const StoredParameter& parameter, const TensorView* tensor) {
+    return tensor != nullptr && parameter.takes(tensor->dtype) ? tensor->dtype : parameter.dtype;
   };
-  const auto usable = [&](const StoredParameter& parameter, const TensorView& tensor) {
-    return memory.host_reaches && file.keep_alive() != nullptr && tensor.dtype == type_for(parameter, tensor) &&
-           reinterpret_cast<std::uintptr_t>(tensor.bytes.data()) % size_of(tensor.dtype) == 0;
+  const auto usable = [&](const StoredParameter& parameter, const TensorView* tensor) {
+    return tensor != nullptr && !parameter.transposed && memory.host_reaches && file.keep_alive() != nullptr &&
+           tensor->dtype == type_for(parameter, tensor) &&
+           reinterpret_cast<std::uintptr_t>(tensor->bytes.data()) % size_of(tensor->dtype) == 0;
   };
   constexpr Index alignment = 8;  // of the largest number
-  const auto room_for = [&](const StoredParameter& parameter, const TensorView& tensor) {
+  const auto room_for = [&](const StoredParameter& parameter, const TensorView* tensor) {
     const Index bytes = parameter.shape.count() * static_cast<Index>(size_of(type_for(parameter, tensor)));
     return (bytes + alignment - 1) / alignment * alignment;
   };
   [[maybe_unused]] Index converted = 0;  // for an error that a build without exceptions cannot raise
   Index room = 0;
   for (const StoredParameter& parameter : parameters) {
-    const TensorView& tensor = *file.find(parameter.name);
+    const TensorView* tensor = file.find(parameter.name);
     if (usable(parameter, tensor)) continue;
     converted += parameter.shape.count();
     room += room_for(parameter, tensor);
@@ -174,26 +200,36 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
   };
   std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), allocate()});
   std::byte* next = owner->converted.get();
-  std::vector<std::byte> staged;  // on the way to memory that the host does not reach
+  std::vector<std::byte> staged, turned;  // on the way to memory that the host does not reach; with axes exchanged
   for (StoredParameter& parameter : parameters) {
-    const TensorView& tensor = *file.find(parameter.name);
+    const TensorView* tensor = file.find(parameter.name);
     const DType type = type_for(parameter, tensor);
     if (usable(parameter, tensor)) {
       // The bytes belong to this process alone, copied or mapped privately, so a model may also be trained in place.
-      parameter.bind(const_cast<std::byte*>(tensor.bytes.data()), type);
+      parameter.bind(const_cast<std::byte*>(tensor->bytes.data()), type);
       continue;
     }
     const auto count = static_cast<std::size_t>(parameter.shape.count());
     parameter.bind(next, type);
-    if (memory.host_reaches) {
-      convert(tensor.dtype, tensor.bytes.data(), type, next, count);
-      check_range(tensor.bytes, tensor.dtype, {next, count * size_of(type)}, type, parameter.name, file.path());
-    } else {
-      staged.resize(count * size_of(type));
-      convert(tensor.dtype, tensor.bytes.data(), type, staged.data(), count);
-      check_range(tensor.bytes, tensor.dtype, staged, type, parameter.name, file.path());
-      memory.upload(staged, next);
+    std::span<std::byte> to(next, count * size_of(type));
+    if (!memory.host_reaches) {
+      staged.resize(to.size());
+      to = staged;
     }
+    if (tensor == nullptr) {  // zero in every number type
+      std::fill(to.begin(), to.end(), std::byte(0));
+    } else {
+      const std::byte* from = tensor->bytes.data();
+      if (parameter.transposed) {
+        turned.resize(tensor->bytes.size());
+        const std::size_t rank = tensor->shape.size();
+        transpose_bytes(tensor->dtype, from, tensor->shape[rank - 2], tensor->shape[rank - 1], turned);
+        from = turned.data();
+      }
+      convert(tensor->dtype, from, type, to.data(), count);
+      check_range({from, tensor->bytes.size()}, tensor->dtype, to, type, parameter.name, file.path());
+    }
+    if (!memory.host_reaches) memory.upload(staged, next);
     next += room_for(parameter, tensor);
   }
   return owner;

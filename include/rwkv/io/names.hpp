@@ -2,6 +2,7 @@
 /// What the names and shapes of a checkpoint's tensors say about the model.
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "rwkv/core/dims.hpp"
 #include "rwkv/io/tensor_file.hpp"
@@ -18,6 +19,9 @@ std::string_view version_named_by(const TensorFile& file);
 ModelSizes sizes_of_model(const TensorFile& file);
 
 namespace detail {
+
+/// The shape of a tensor, readable or not; null when there is no such tensor or no shape.
+const std::vector<Index>* shape_of(const TensorFile& file, std::string_view name);
 
 /// What the names of a file without official names, or without all of them, show it to be, and what to do then. Empty
 /// when they show nothing.

@@ -18,8 +18,7 @@ inline namespace RWKV_ABI {
 
 namespace detail {
 
-/// The shape of a tensor, readable or not; null when there is no such tensor or no shape.
-inline const std::vector<Index>* shape_of(const TensorFile& file, std::string_view name) {
+RWKV_BODY const std::vector<Index>* shape_of(const TensorFile& file, std::string_view name) {
   if (const UnreadableTensor* tensor = file.find_unreadable(name)) return tensor->shape ? &*tensor->shape : nullptr;
   const TensorView* tensor = file.find(name);
   return tensor == nullptr ? nullptr : &tensor->shape;

@@ -3,21 +3,26 @@
 #include <utility>
 
 #include "rwkv/block/concept.hpp"
+#include "rwkv/block/side_streams.hpp"
+#include "rwkv/model/tape_policy.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// Layers of different types, one after the other; the pattern is part of the type.
+/// Layers of different types, one after the other, as one block; the pattern is part of the type.
 template <class First, class... Rest>
 class Chain {
  public:
   using backend = typename First::backend;
   using compute = typename First::compute;
+  using storage = typename First::storage;
   static_assert((std::is_same_v<backend, typename Rest::backend> && ...) &&
                     (std::is_same_v<compute, typename Rest::compute> && ...),
                 "rwkv: the layers of a chain must share one backend and one computing scalar");
   static constexpr Index Width = First::Width;
   static constexpr Index layers = (First::layers + ... + Rest::layers);
+  static constexpr bool uses_side_streams = rwkv::uses_side_streams<First> || (rwkv::uses_side_streams<Rest> || ...);
+  using Side = SideStreams<compute>;
 
   using State = std::tuple<typename First::State, typename Rest::State...>;
 
@@ -28,35 +33,57 @@ class Chain {
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    auto side = start_side_streams<Chain>(ws, x);
+    forward(be, ws, side, x, state, y);
+  }
+  void forward(backend& be, Arena ws, Side& side, Seq<const compute, Width> x, State& state,
+               Seq<compute, Width> y) const {
     each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
-      std::get<Nth>(parts).forward(be, ws, Nth == 0 ? x : Seq<const compute, Width>(y), std::get<Nth>(state), y);
+      const auto in = Nth == 0 ? x : Seq<const compute, Width>(y);
+      forward_beside(std::get<Nth>(parts), be, ws, side, in, std::get<Nth>(state), y);
     });
   }
 
   template <class P>
-  struct Tape {
-    std::tuple<typename First::template Tape<P>, typename Rest::template Tape<P>...> parts;
+  struct TapeFor {
+    std::tuple<tape_t<First, P>, tape_t<Rest, P>...> parts;
+    Side side;
   };
+  using Tape = TapeFor<Keep>;
 
   /// The same for training: keeps the activations between the parts. y must not overlap x.
   template <class P>
   void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
-               Tape<P>& tape) const {
+               TapeFor<P>& tape) const {
+    auto side = start_side_streams<Chain>(ws, x);
+    forward(be, ws, side, x, state, y, tape);
+  }
+  template <class P>
+  void forward(backend& be, Arena& ws, Side& side, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+               TapeFor<P>& tape) const {
+    tape.side = side;
     each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
       const auto out = Nth == sizeof...(Rest) ? y : ws.like<compute>(x, x.width);
-      std::get<Nth>(parts).forward(be, ws, x, std::get<Nth>(state), out, std::get<Nth>(tape.parts));
+      forward_beside(std::get<Nth>(parts), be, ws, side, x, std::get<Nth>(state), out, std::get<Nth>(tape.parts));
       x = out;
     });
   }
 
-  /// The backward pass, in place: d holds the cotangent of y and receives the cotangent of x.
+  /// The backward pass, see Block. dx may be dy.
   template <class P>
-  void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
-                const State& dlast, Chain& grad, State& dfirst) const {
+  void backward(backend& be, Arena ws, Seq<const compute, Width> dy, const TapeFor<P>& tape, const State& first,
+                const State& dlast, Seq<compute, Width> dx, Chain& grad, State& dfirst) const {
+    auto side = start_side_streams_back<Chain>(be, ws, tape.side);
+    backward(be, ws, side, dy, tape, first, dlast, dx, grad, dfirst);
+  }
+  template <class P>
+  void backward(backend& be, Arena ws, Side& side, Seq<const compute, Width> dy, const TapeFor<P>& tape,
+                const State& first, const State& dlast, Seq<compute, Width> dx, Chain& grad, State& dfirst) const {
     each([&]<std::size_t FromEnd>(std::integral_constant<std::size_t, FromEnd>) {
       constexpr std::size_t nth = sizeof...(Rest) - FromEnd;
-      std::get<nth>(parts).backward(be, ws, d, std::get<nth>(tape.parts), std::get<nth>(first), std::get<nth>(dlast),
-                                    std::get<nth>(grad.parts), std::get<nth>(dfirst));
+      backward_beside(std::get<nth>(parts), be, ws, side, dy, std::get<nth>(tape.parts), std::get<nth>(first),
+                      std::get<nth>(dlast), dx, std::get<nth>(grad.parts), std::get<nth>(dfirst));
+      dy = dx;
     });
   }
 

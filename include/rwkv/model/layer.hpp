@@ -3,6 +3,7 @@
 
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/layer_norm.hpp"
+#include "rwkv/block/side_streams.hpp"
 #include "rwkv/model/tape_policy.hpp"
 #include "rwkv/op/activation.hpp"
 
@@ -18,12 +19,16 @@ class Layer {
  public:
   using backend = typename TimeMixing::backend;
   using compute = typename TimeMixing::compute;
-  using Norm = LayerNorm<Numerics<typename TimeMixing::storage, compute>, backend, decltype(TimeMixing::dims)>;
+  using storage = typename TimeMixing::storage;
+  using Norm = LayerNorm<Numerics<storage, compute>, backend, Dims<TimeMixing::Width>>;
   static_assert(std::is_same_v<backend, typename ChannelMixing::backend> &&
                     std::is_same_v<compute, typename ChannelMixing::compute>,
                 "rwkv: the two blocks of a layer must share one backend and one computing scalar");
   static constexpr Index Width = TimeMixing::Width;
   static constexpr Index layers = 1;  ///< how many layers of the model this counts as
+  static constexpr bool uses_side_streams =
+      rwkv::uses_side_streams<TimeMixing> || rwkv::uses_side_streams<ChannelMixing>;
+  using Side = SideStreams<compute>;
 
   struct State {
     typename TimeMixing::State att;
@@ -32,12 +37,14 @@ class Layer {
 
   /// Activations that forward keeps for backward; P is Keep or Recompute.
   template <class P>
-  struct Tape {
+  struct TapeFor {
     Seq<const compute, Width> x;
     Seq<compute, Width> middle, normed_att, normed_ffn;
-    typename TimeMixing::Tape att;
-    typename ChannelMixing::Tape ffn;
+    tape_t<TimeMixing, P> att;
+    tape_t<ChannelMixing, P> ffn;
+    Side side;
   };
+  using Tape = TapeFor<Keep>;
 
   Index index;  ///< number of the layer in the model
   Norm ln1, ln2;
@@ -52,6 +59,11 @@ class Layer {
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    auto side = start_side_streams<Layer>(ws, x);
+    forward(be, ws, side, x, state, y);
+  }
+  void forward(backend& be, Arena ws, Side& side, Seq<const compute, Width> x, State& state,
+               Seq<compute, Width> y) const {
     if constexpr (requires {
                     { be.layer_step(ws, *this, x, state, y) } -> std::same_as<bool>;
                   }) {
@@ -59,42 +71,58 @@ class Layer {
     }
     auto normed = ws.like<compute>(x, x.width), mixed = ws.like<compute>(x, x.width);
     ln1.forward(be, x, normed);
-    att.forward(be, ws, normed, state.att, mixed);
+    forward_beside(att, be, ws, side, normed, state.att, mixed);
     be.rows(Sum{}, arg::in(x), arg::in(mixed), arg::out(y));
     ln2.forward(be, y, normed);
-    ffn.forward(be, ws, normed, state.ffn, mixed);
+    forward_beside(ffn, be, ws, side, normed, state.ffn, mixed);
     be.rows(Copy{}, arg::in(mixed), arg::add(y));
   }
 
   /// The same for training. y must not overlap x.
   template <class P>
   void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
-               Tape<P>& tape) const {
+               TapeFor<P>& tape) const {
+    auto side = start_side_streams<Layer>(ws, x);
+    forward(be, ws, side, x, state, y, tape);
+  }
+  template <class P>
+  void forward(backend& be, Arena& ws, Side& side, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+               TapeFor<P>& tape) const {
+    tape.side = side;
     if constexpr (std::is_same_v<P, Recompute>) {
       tape.x = x;
-      forward(be, Arena(ws), x, state, y);
+      forward(be, Arena(ws), side, x, state, y);
     } else {
-      keep(be, ws, x, state, y, tape);
+      keep(be, ws, side, x, state, y, tape);
     }
   }
 
-  /// The backward pass, in place: d holds the cotangent of y and receives the cotangent of x.
+  /// The backward pass, see Block. dx may be dy.
   template <class P>
-  void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
-                const State& dlast, Layer& grad, State& dfirst) const {
+  void backward(backend& be, Arena ws, Seq<const compute, Width> dy, const TapeFor<P>& tape, const State& first,
+                const State& dlast, Seq<compute, Width> dx, Layer& grad, State& dfirst) const {
+    auto side = start_side_streams_back<Layer>(be, ws, tape.side);
+    backward(be, ws, side, dy, tape, first, dlast, dx, grad, dfirst);
+  }
+  template <class P>
+  void backward(backend& be, Arena ws, Side& side, Seq<const compute, Width> dy, const TapeFor<P>& tape,
+                const State& first, const State& dlast, Seq<compute, Width> dx, Layer& grad, State& dfirst) const {
     if constexpr (std::is_same_v<P, Recompute>) {
-      Tape<Keep> again;
+      Tape again;
       // Forward overwrites its state, so it runs on a copy of `first` in dfirst, which is not in use yet.
       copy_block_state(be, att, first.att, dfirst.att);
       copy_block_state(be, ffn, first.ffn, dfirst.ffn);
-      keep(be, ws, tape.x, dfirst, ws.like<compute>(d, d.width), again);
-      backward(be, ws, d, again, first, dlast, grad, dfirst);
+      Side before = tape.side;
+      again.side = before;
+      keep(be, ws, before, tape.x, dfirst, ws.like<compute>(dx, dx.width), again);
+      backward(be, ws, side, dy, again, first, dlast, dx, grad, dfirst);
     } else {
-      auto dnormed = ws.like<compute>(d, d.width);
-      ffn.backward(be, ws, d, tape.ffn, first.ffn, dlast.ffn, dnormed, grad.ffn, dfirst.ffn);
-      ln2.backward(be, ws, tape.middle, dnormed, arg::add(d), grad.ln2);
-      att.backward(be, ws, d, tape.att, first.att, dlast.att, dnormed, grad.att, dfirst.att);
-      ln1.backward(be, ws, tape.x, dnormed, arg::add(d), grad.ln1);
+      auto dnormed = ws.like<compute>(dx, dx.width);
+      if (dx.data != dy.data) be.copy(dy.flat(), dx.flat());
+      backward_beside(ffn, be, ws, side, dx, tape.ffn, first.ffn, dlast.ffn, dnormed, grad.ffn, dfirst.ffn);
+      ln2.backward(be, ws, tape.middle, dnormed, arg::add(dx), grad.ln2);
+      backward_beside(att, be, ws, side, dx, tape.att, first.att, dlast.att, dnormed, grad.att, dfirst.att);
+      ln1.backward(be, ws, tape.x, dnormed, arg::add(dx), grad.ln1);
     }
   }
 
@@ -135,17 +163,17 @@ class Layer {
   }
 
  private:
-  void keep(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
-            Tape<Keep>& tape) const {
+  void keep(backend& be, Arena& ws, Side& side, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+            Tape& tape) const {
     tape.x = x;
     for (auto* sequence : {&tape.middle, &tape.normed_att, &tape.normed_ffn}) {
       *sequence = ws.like<compute>(x, x.width);
     }
     ln1.forward(be, x, tape.normed_att);
-    att.forward(be, ws, tape.normed_att, state.att, y, tape.att);
+    forward_beside(att, be, ws, side, tape.normed_att, state.att, y, tape.att);
     be.rows(Sum{}, arg::in(x), arg::in(y), arg::out(tape.middle));
     ln2.forward(be, tape.middle, tape.normed_ffn);
-    ffn.forward(be, ws, tape.normed_ffn, state.ffn, y, tape.ffn);
+    forward_beside(ffn, be, ws, side, tape.normed_ffn, state.ffn, y, tape.ffn);
     be.rows(Sum{}, arg::in(tape.middle), arg::in(y), arg::out(y));
   }
 

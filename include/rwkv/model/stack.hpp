@@ -5,12 +5,14 @@
 #include <vector>
 
 #include "rwkv/block/concept.hpp"
+#include "rwkv/block/side_streams.hpp"
 #include "rwkv/fwd.hpp"
+#include "rwkv/model/tape_policy.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A layer or chain, repeated N times; when N is dyn, the model's depth sets the number.
+/// A layer or chain, repeated N times, as one block; when N is dyn, the model's depth sets the number.
 template <class L, Index N>
 class Stack {
   template <class T>
@@ -20,7 +22,10 @@ class Stack {
  public:
   using backend = typename L::backend;
   using compute = typename L::compute;
+  using storage = typename L::storage;
   static constexpr Index Width = L::Width;
+  static constexpr bool uses_side_streams = rwkv::uses_side_streams<L>;
+  using Side = SideStreams<compute>;
 
   using State = Repeated<typename L::State>;
 
@@ -38,18 +43,25 @@ class Stack {
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
+    auto side = start_side_streams<L>(ws, x);
+    forward(be, ws, side, x, state, y);
+  }
+  void forward(backend& be, Arena ws, Side& side, Seq<const compute, Width> x, State& state,
+               Seq<compute, Width> y) const {
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      parts[i].forward(be, ws, i == 0 ? x : Seq<const compute, Width>(y), state[i], y);
+      forward_beside(parts[i], be, ws, side, i == 0 ? x : Seq<const compute, Width>(y), state[i], y);
     }
   }
 
   template <class P>
-  struct Tape {
-    Repeated<typename L::template Tape<P>> parts;
+  struct TapeFor {
+    Repeated<tape_t<L, P>> parts;
+    Side side;
   };
+  using Tape = TapeFor<Keep>;
   template <class P>
-  Tape<P> make_tape() const {
-    Tape<P> tape{};
+  TapeFor<P> make_tape() const {
+    TapeFor<P> tape{};
     if constexpr (N == dyn) tape.parts.resize(parts.size());
     return tape;
   }
@@ -57,20 +69,34 @@ class Stack {
   /// The same for training: keeps the activations between the parts. y must not overlap x.
   template <class P>
   void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
-               Tape<P>& tape) const {
+               TapeFor<P>& tape) const {
+    auto side = start_side_streams<L>(ws, x);
+    forward(be, ws, side, x, state, y, tape);
+  }
+  template <class P>
+  void forward(backend& be, Arena& ws, Side& side, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
+               TapeFor<P>& tape) const {
+    tape.side = side;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const auto out = i + 1 == parts.size() ? y : ws.like<compute>(x, x.width);
-      parts[i].forward(be, ws, x, state[i], out, tape.parts[i]);
+      forward_beside(parts[i], be, ws, side, x, state[i], out, tape.parts[i]);
       x = out;
     }
   }
 
-  /// The backward pass, in place: d holds the cotangent of y and receives the cotangent of x.
+  /// The backward pass, see Block. dx may be dy.
   template <class P>
-  void backward(backend& be, Arena ws, Seq<compute, Width> d, const Tape<P>& tape, const State& first,
-                const State& dlast, Stack& grad, State& dfirst) const {
+  void backward(backend& be, Arena ws, Seq<const compute, Width> dy, const TapeFor<P>& tape, const State& first,
+                const State& dlast, Seq<compute, Width> dx, Stack& grad, State& dfirst) const {
+    auto side = start_side_streams_back<L>(be, ws, tape.side);
+    backward(be, ws, side, dy, tape, first, dlast, dx, grad, dfirst);
+  }
+  template <class P>
+  void backward(backend& be, Arena ws, Side& side, Seq<const compute, Width> dy, const TapeFor<P>& tape,
+                const State& first, const State& dlast, Seq<compute, Width> dx, Stack& grad, State& dfirst) const {
     for (std::size_t i = parts.size(); i-- > 0;) {
-      parts[i].backward(be, ws, d, tape.parts[i], first[i], dlast[i], grad.parts[i], dfirst[i]);
+      backward_beside(parts[i], be, ws, side, dy, tape.parts[i], first[i], dlast[i], dx, grad.parts[i], dfirst[i]);
+      dy = dx;
     }
   }
 

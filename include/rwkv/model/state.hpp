@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "rwkv/backend/memory.hpp"
+#include "rwkv/block/concept.hpp"
 #include "rwkv/core/view.hpp"
 
 namespace rwkv {
@@ -16,7 +17,7 @@ class BodyState {
   using backend = typename Body::backend;
   using compute = typename Body::compute;
 
-  BodyState(const backend& be, const Body& body, Index batch) : views(body.make_state()) {
+  BodyState(const backend& be, const Body& body, Index batch) : views(make_state(body)) {
     memory_ = Memory<backend>(be, bind(body, batch, nullptr));
     bind(body, batch, memory_.data());
   }

@@ -19,6 +19,30 @@ struct SquaredRelu {
   }
 };
 
+/// tanh(x), inside the low-rank products of RWKV-6 and 7. An epilogue.
+struct Tanh {
+  template <class R>
+  RWKV_HD R operator()(R x) const {
+    return R(2) * sigmoid(x + x) - R(1);
+  }
+  template <class R>
+  RWKV_HD R slope(R y) const {
+    return R(1) - y * y;
+  }
+};
+
+/// The logistic function, inside the gate of RWKV-7. An epilogue.
+struct Sigmoid {
+  template <class R>
+  RWKV_HD R operator()(R x) const {
+    return sigmoid(x);
+  }
+  template <class R>
+  RWKV_HD R slope(R y) const {
+    return y * (R(1) - y);
+  }
+};
+
 /// dx = dy * slope(y), the adjoint of an epilogue. A row program; dx may be dy.
 template <class Epilogue>
 struct EpilogueBack {
@@ -58,11 +82,16 @@ struct NegativeExp {
   }
 };
 
-/// y = exp(-exp(x)): the decay of RWKV-5 and 6 from the stored time_decay. A row program.
+/// y = exp(-exp(x)): the decay of RWKV-5 from the stored time_decay; of RWKV-6 from the sum of the stored part and that
+/// of the token. A row program.
 struct ExpNegativeExp {
   template <class R>
   RWKV_HD void map(R x, R& y) const {
     y = exp(-exp(x));
+  }
+  template <class R>
+  RWKV_HD void map(R stored, R of_token, R& y) const {
+    y = exp(-exp(stored + of_token));
   }
 };
 

@@ -28,16 +28,20 @@ auto linear_back(Seq<Y, Out> dy, Mat<W, WIn> w, Seq<T, In> dx) {
 
 /// The product dw += dy^T x, the gradient of a linear layer's weights, summed over all tokens. Skipped when dw.data is
 /// null (a frozen parameter).
-/// Shapes    dy: [batch, time, out]   x: [batch, time, in]   dw: [out, in]
-template <class Y, class X, class T, Index In, Index Out, Index WIn>
-auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {
-  Mat<Y> outputs = dy.flat();
+/// Shapes    dy: [tokens, out]   x: [tokens, in]   dw: [out, in]
+template <class Y, class X, class T, Index Out, Index In, Index WIn>
+auto linear_back_weights(Mat<Y, Out> dy, Mat<X, In> x, Mat<T, WIn> dw) {
+  Mat<Y> outputs = dy;
   Mat<T> weights = dw;
   if (weights.data == nullptr) {
     outputs.cols = 0;
-    weights = {nullptr, 0, x.width, x.width};
+    weights = {nullptr, 0, x.cols, x.cols};
   }
-  return mul(plus(weights), transposed(outputs), x.flat());
+  return mul(plus(weights), transposed(outputs), x);
+}
+template <class Y, class X, class T, Index In, Index Out, Index WIn>
+auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {
+  return linear_back_weights(dy.flat(), x.flat(), dw);
 }
 
 }  // namespace RWKV_ABI

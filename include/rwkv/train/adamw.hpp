@@ -11,8 +11,8 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// Adam with decoupled weight decay (Loshchilov, Hutter, "Decoupled Weight Decay Regularization"). The parameter groups
-/// follow from the parameter tables, as in the official recipe: weight decay applies to matrices, not to vectors; some
-/// vectors, such as the decays of a recurrence, have a higher learning rate.
+/// follow from the parameter tables, as in the official recipe: weight decay applies to matrices, not to vectors and low-rank
+/// factors; some vectors, such as the decays of a recurrence, have a higher learning rate.
 struct AdamW {
   double beta1 = 0.9;
   double beta2 = 0.99;
@@ -23,7 +23,8 @@ struct AdamW {
 
   double rate_of(const ParameterTraits& traits) const { return table_rates ? traits.rate : 1; }
   double weight_decay_of(const ParameterTraits& traits) const {
-    return traits.role != Role::vector || decay_vectors ? weight_decay : 0;
+    const bool decays = traits.role != Role::vector && traits.role != Role::low_rank;
+    return decays || decay_vectors ? weight_decay : 0;
   }
 
   /// Throws an Error that names the first setting that makes no sense.

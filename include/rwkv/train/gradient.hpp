@@ -46,19 +46,19 @@ class Gradient {
 
  public:
   using scalar = typename Net::compute;
-  static_assert(explain_training_backend<backend>());
+  static_assert(explain_training_backend<backend>() && explain_trainable_block<Body, P>());
   static_assert(std::is_same_v<scalar, typename Net::storage>,
                 "rwkv: a model is trained in float or double; 16 bits would round small updates away");
 
-  /// Computes gradients of the parameters for which wanted(TensorSpec) is true; weight-gradient products of other
-  /// parameters are skipped.
+  /// Computes gradients of the parameters that the model uses and for which wanted(TensorSpec) is true; weight-gradient
+  /// products of other parameters are skipped.
   template <class Wanted>
   Gradient(Net& net, const GradientOptions& options, const Wanted& wanted)
       : parts_(net.parts), owner_(net.owner_), backend_(net.device()), options_(checked(options)),
         vocab_(net.sizes().vocab), grad_(net.sizes()), state_(backend_, parts_.body, options.batch),
         first_(backend_, parts_.body, options.batch), dlast_(backend_, parts_.body, options.batch),
-        dfirst_(backend_, parts_.body, options.batch), tape_(parts_.body.template make_tape<P>()),
-        tokens_(backend_, positions()), targets_(backend_, positions()), losses_(backend_, positions()) {
+        dfirst_(backend_, parts_.body, options.batch), tape_(make_tape<P>(parts_.body)), tokens_(backend_, positions()),
+        targets_(backend_, positions()), losses_(backend_, positions()) {
     expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
     bind_gradients(net, wanted);
     backend_.fill(dlast_.numbers(), scalar(0));
@@ -139,18 +139,19 @@ class Gradient {
 
   template <class Wanted>
   void bind_gradients(Net& net, const Wanted& wanted) {
+    const auto trained = [&](const TensorSpec& spec) { return !spec.unused() && wanted(spec); };
     std::vector<BindableParameter<scalar>> views;
     const ListParameters<scalar> collect{views};
     decltype(grad_.embedding)::visit(grad_.embedding, std::string(), collect);
     Body::visit(grad_.body, std::string(), collect);
     decltype(grad_.head)::visit(grad_.head, std::string(), collect);
     Index count = 0;
-    for (const auto& view : views) count += wanted(static_cast<const TensorSpec&>(view)) ? view.shape.count() : 0;
+    for (const auto& view : views) count += trained(view) ? view.shape.count() : 0;
     gradient_memory_ = Memory<backend>(backend_, count * Index{sizeof(scalar)});
     scalar* next = reinterpret_cast<scalar*>(gradient_memory_.data());
     const auto values = net.parameters();
     for (std::size_t i = 0; i < views.size(); ++i) {
-      if (!wanted(static_cast<const TensorSpec&>(views[i]))) continue;
+      if (!trained(views[i])) continue;
       views[i].bind(next);
       next += views[i].shape.count();
       parameters_.push_back({values[i], values[i].numbers(), views[i].numbers()});
@@ -167,7 +168,7 @@ class Gradient {
     // From here on y holds cotangents.
     parts_.head.loss(backend_, ws, Mat<const scalar, Body::Width>(y.flat()), targets, weights, options_.head_chunk,
                      losses_.numbers(), y.flat(), grad_.head);
-    parts_.body.backward(backend_, ws, y, tape_, first_.views, dlast_.views, grad_.body, dfirst_.views);
+    parts_.body.backward(backend_, ws, y, tape_, first_.views, dlast_.views, y, grad_.body, dfirst_.views);
     parts_.embedding.backward(backend_, ws, tokens, y, rows, grad_.embedding);
   }
 
@@ -184,7 +185,7 @@ class Gradient {
   typename Net::Parts grad_;
   std::vector<TrainedParameter<scalar>> parameters_;
   BodyState<Body> state_, first_, dlast_, dfirst_;
-  typename Body::template Tape<P> tape_;
+  tape_t<Body, P> tape_;
   Exchange<Token, backend> tokens_, targets_;
   Exchange<scalar, backend> losses_;
   Memory<backend> gradient_memory_, memory_;

@@ -107,6 +107,18 @@ inline void fill_orthogonal(const Philox& source, double gain, Index rows, Index
   }
 }
 
+/// Writes matrices [rows, cols], one after the other, with their axes exchanged.
+inline void transpose_matrices(const double* from, Index rows, Index cols, std::span<double> to) {
+  const auto size = static_cast<std::size_t>(rows * cols);
+  for (std::size_t begin = 0; begin < to.size(); begin += size) {
+    for (Index r = 0; r < rows; ++r) {
+      for (Index c = 0; c < cols; ++c) {
+        to[begin + static_cast<std::size_t>(c * rows + r)] = from[begin + static_cast<std::size_t>(r * cols + c)];
+      }
+    }
+  }
+}
+
 }  // namespace detail
 
 /// Computes the initial numbers of one parameter; see initialize(). They depend on the seed, the depth and the spec
@@ -122,7 +134,9 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
   if (count == 0) return;
 
   const Philox source{.key = seed.value, .stream = stream_of(spec.name)};
-  const Index cols = spec.shape.sizes[spec.shape.rank - 1], rows = count / cols;
+  // Drawn as files have it, where the official trainer draws it.
+  const Shape shape = spec.file_shape();
+  const Index cols = shape.sizes[shape.rank - 1], rows = count / cols;
   const auto [draw, a, b, number] = spec.start;
   switch (draw) {
     case Start::uniform: detail::fill_uniform(source, a, numbers); break;
@@ -133,9 +147,15 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
     }
     case Start::each:
       for (Index i = 0; i < count; ++i) {
-        numbers[static_cast<std::size_t>(i)] = number == nullptr ? a : number({i, count, spec.layer, depth}, a, b);
+        const ChannelPlace place{i, count, spec.layer, depth, spec.head_size};
+        numbers[static_cast<std::size_t>(i)] = number == nullptr ? a : number(place, a, b);
       }
       break;
+  }
+  if (spec.transposed) {
+    const std::vector<double> drawn(numbers.begin(), numbers.end());
+    const Index in = shape.sizes[shape.rank - 2];
+    detail::transpose_matrices(drawn.data(), in, cols, numbers);
   }
 }
 
@@ -144,7 +164,7 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
 ///
 ///     embedding   uniform in [-1e-4, 1e-4)
 ///     head        orthogonal, gain 0.5 sqrt(max(V/C, 1)); V rows, C columns
-///     matrix      orthogonal, or zeros
+///     matrix      orthogonal, or zeros; low-rank factors as well, or uniform
 ///     norms       scales 1, shifts 0
 ///     vectors     functions of channel and layer, which stand beside the blocks
 ///

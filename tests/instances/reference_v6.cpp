@@ -1,0 +1,3 @@
+#include "../instances.hpp"
+
+RWKV_TEST_VERSION(, rwkv::V6, double, rwkv::Reference)
