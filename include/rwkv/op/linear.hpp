@@ -35,7 +35,7 @@ auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {
   Mat<T> weights = dw;
   if (weights.data == nullptr) {
     outputs.cols = 0;
-    weights = {nullptr, 0, x.width, x.width};
+    weights = {nullptr, 0, Index(x.width), Index(x.width)};
   }
   return mul(plus(weights), transposed(outputs), x.flat());
 }
