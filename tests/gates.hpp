@@ -52,4 +52,44 @@ struct ScannedGate {
   }
 };
 
+/// Gated linear attention. A row of the state S: [value, key] of a head takes part in
+///
+///     S_t = S_{t-1} diag(sigmoid(decay)) + value key^T,    y_t = sigmoid(gate) * S_t query
+struct Attention {
+  static constexpr auto inputs = rwkv::Inputs{"gate", "value"};
+  static constexpr auto shared = rwkv::Inputs{"query", "key", "decay"};
+  enum { query, key, decay };
+  template <class R, class State, class Head>
+  RWKV_HD static R step(State state, const R (&x)[2], const Head& head) {
+    R read = R(0);
+    for (rwkv::Index n = 0; n < state.size; ++n) {
+      state[n] = sigmoid(head(decay, n)) * state[n] + x[1] * head(key, n);
+      read += state[n] * head(query, n);
+    }
+    return sigmoid(x[0]) * read;
+  }
+};
+
+/// The same with a hand-written adjoint.
+struct AttentionByHand : Attention {
+  template <class R, class Before, class Head, class State, class Add>
+  RWKV_HD static void step_back(Before before, const R (&x)[2], const Head& head, R dy, State dstate, R (&dx)[2],
+                                const Add& dhead) {
+    const R open = sigmoid(x[0]), dread = dy * open;
+    R read = R(0), dvalue = R(0);
+    for (rwkv::Index n = 0; n < dstate.size; ++n) {
+      const R keep = sigmoid(head(decay, n)), after = keep * before[n] + x[1] * head(key, n);
+      const R dafter = dstate[n] + dread * head(query, n);
+      read += after * head(query, n);
+      dvalue += dafter * head(key, n);
+      dhead(query, n, dread * after);
+      dhead(key, n, dafter * x[1]);
+      dhead(decay, n, dafter * before[n] * keep * (R(1) - keep));
+      dstate[n] = dafter * keep;
+    }
+    dx[0] = dy * read * open * (R(1) - open);
+    dx[1] = dvalue;
+  }
+};
+
 }  // namespace config

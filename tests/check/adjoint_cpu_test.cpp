@@ -24,6 +24,10 @@ template <class S>
 using ChannelMixingOnCpu = ChannelMix<V4, S, Cpu>;
 template <class S>
 using GatedOnCpu = CellMix<config::LeakyGate, S, Cpu>;
+template <class S>
+using AttendingOnCpu = CellMix<config::Attention, S, Cpu>;
+template <class S>
+using AttendingByHandOnCpu = CellMix<config::AttentionByHand, S, Cpu>;
 
 template <template <class> class BlockOf>
 void check_adjoint() {
@@ -49,4 +53,6 @@ TEST_CASE("on one thread of the CPU and on three, backward is the adjoint of for
   check_adjoint<ScanMixingOnCpu>();
   check_adjoint<ChannelMixingOnCpu>();
   check_adjoint<GatedOnCpu>();
+  check_adjoint<AttendingOnCpu>();
+  check_adjoint<AttendingByHandOnCpu>();
 }

@@ -39,6 +39,8 @@ template <class S>
 using Mixed =
     Chain<Plain<V4, S>, Layer<CellMix<config::LeakyGate, S, Reference>, TokenShift<S, Reference>>, Plain<Variant, S>>;
 template <class S>
+using AttendingLayer = Layer<CellMix<config::Attention, S, Reference>, ChannelMix<V4, S, Reference>>;
+template <class S>
 using Repeated = Stack<Chain<Plain<V4, S>, Plain<V5, S>, Plain<V4, S>>>;
 
 template <template <class> class BlockOf, class P = Keep>
@@ -64,6 +66,8 @@ TEST_CASE("a layer's backward is the adjoint of its forward, whatever it keeps")
 }
 
 TEST_CASE("so is that of a variant of the version") { check_adjoint<VariantLayer>(); }
+
+TEST_CASE("and that of a layer around a user's row cell") { check_adjoint<AttendingLayer>(); }
 
 TEST_CASE("and that of layers one after the other") {
   check_adjoint<Mixed>();

@@ -24,6 +24,8 @@ template <class S>
 using Gated = CellMix<config::LeakyGate, S, Reference>;
 template <class S>
 using Scanned = CellMix<config::ScannedGate, S, Reference>;
+template <class S>
+using Attending = CellMix<config::Attention, S, Reference>;
 
 template <template <class> class BlockOf>
 void check_adjoint() {
@@ -51,9 +53,10 @@ TEST_CASE("every block's backward is the adjoint of its forward") {
   check_adjoint<Norm>();
 }
 
-TEST_CASE("around a user's cell as well, with composition and without") {
+TEST_CASE("around a user's cell as well, with composition and without, and around a row cell") {
   check_adjoint<Gated>();
   check_adjoint<Scanned>();
+  check_adjoint<Attending>();
 }
 
 TEST_CASE("the adjoint of a step is its derivative") {

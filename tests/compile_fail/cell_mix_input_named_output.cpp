@@ -1,4 +1,4 @@
-// error: rwkv: an input of a cell in CellMix cannot be named receptance or output, the block has those itself
+// error: rwkv: an input or shared vector of a cell in CellMix cannot be named receptance or output, the block has those itself
 #include <rwkv/block/cell_mix.hpp>
 #include <rwkv/blocks.hpp>
 

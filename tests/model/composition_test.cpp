@@ -4,6 +4,7 @@
 #include <rwkv/rwkv.hpp>
 
 #include "../configs.hpp"
+#include "../gates.hpp"
 #include "../golden.hpp"
 #include "live.hpp"
 
@@ -84,6 +85,16 @@ TEST_CASE_TEMPLATE("a user's recurrence runs in a stack with RWKV-4 layers, by s
   CHECK(golden::relative_error(whole, steps) < limit);
   const auto step_only = live<Hybrid<StepOnly, T, B>>(sizes, C::backend());
   CHECK(golden::relative_error(all_logits(step_only, tokens), steps) < limit);
+}
+
+TEST_CASE("a user's row cell runs in a stack with RWKV-4 layers, on the CPU with the bits of its steps") {
+  const ModelSizes sizes{.vocab = 20, .width = 18, .depth = 4, .head_size = 6};
+  const auto tokens = some_tokens(70, sizes.vocab);
+  const auto net = live<Hybrid<config::Attention, float, Cpu>>(sizes, Cpu(2));
+  const auto whole = all_logits(net, tokens, {.chunk = 70});
+  CHECK(all_logits(net, tokens, {.chunk = 1}) == whole);
+  const auto exact = live<Hybrid<config::Attention, double, Reference>>(sizes, {});
+  CHECK(golden::relative_error(whole, all_logits(exact, tokens)) < 2e-5);
 }
 
 TEST_CASE("both backends agree on a hybrid") {

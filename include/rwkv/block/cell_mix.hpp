@@ -1,10 +1,13 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/concept.hpp"
+#include "rwkv/block/heads.hpp"
 #include "rwkv/block/start.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/initial_state.hpp"
@@ -14,29 +17,43 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A time mix around any channel cell. The author writes the cell; the block adds token shift, one projection for each
-/// named input of the cell, a receptance gate and the output projection:
+namespace detail {
+/// The names of a cell's inputs, then of its shared vectors.
+template <class C>
+consteval auto names_of_inputs() {
+  std::array<std::string_view, input_count<C> + shared_count<C>> names;
+  [[maybe_unused]] const auto vectors = std::ranges::copy(C::inputs, names.begin()).out;
+  if constexpr (RowCell<C>) std::ranges::copy(C::shared, vectors);
+  return names;
+}
+}  // namespace detail
+
+/// A time mix around any cell. The author writes the cell; the block adds token shift, one projection for each named
+/// input of the cell, a receptance gate and the output projection:
 ///
 ///     x_i = W_i mix_i(x) for every input i,   y = W_o (sigmoid(W_r mix_r(x)) * cell(x_0, x_1, ...))
 ///
-/// Tensors are named after the inputs: `time_mix_key`, `key.weight`.
+/// The shared vectors of a row cell are inputs as well, after the others. Tensors are named after the inputs:
+/// `time_mix_key`, `key.weight`. The heads of a row cell have `head_size` channels, 64 unless the sizes say otherwise; no
+/// tensor of the block holds that number, so a model from a file has the heads of its first layer's tensors, or of 64.
 template <class Cell, class S, class B, class D = Dims<>>
 class CellMix {
   static consteval bool inputs_are_named_apart() {
-    return std::ranges::none_of(Cell::inputs, [](auto name) { return name == "receptance" || name == "output"; });
+    return std::ranges::none_of(detail::names_of_inputs<Cell>(),
+                                [](auto name) { return name == "receptance" || name == "output"; });
   }
   static_assert(explain_block_parameters<S, B>() && explain_recurrence<Cell>());
-  static_assert(!RowCell<Cell>,
-                "rwkv: CellMix runs channel cells; a row cell needs a block that makes its shared vectors");
   static_assert(inputs_are_named_apart(),
-                "rwkv: an input of a cell in CellMix cannot be named receptance or output, the block has those itself");
+                "rwkv: an input or shared vector of a cell in CellMix cannot be named receptance or output, the block "
+                "has those itself");
 
  public:
   using backend = B;
   using compute = compute_t<S>;
   using storage = storage_t<S>;
   static constexpr Index Width = D::static_width;
-  static constexpr std::size_t inputs = input_count<Cell>;
+  static constexpr auto names = detail::names_of_inputs<Cell>();
+  static constexpr std::size_t inputs = names.size();
 
   struct Params {
     std::array<Channels<S, Width>, inputs> mixes;    // [width]
@@ -46,7 +63,7 @@ class CellMix {
   };
   struct State {
     Mat<compute> shift;  // [batch, width], the last x
-    Mat<compute> cell;   // [batch, state_size * width]
+    Mat<compute> cell;   // [batch, state_size * width], of a row cell [batch, head_size * width]
   };
   /// Intermediate results of forward that backward reads.
   struct Tape {
@@ -58,7 +75,8 @@ class CellMix {
   D dims;
   Params params{};
 
-  explicit CellMix(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
+  explicit CellMix(const ModelSizes& sizes, Index = 0)
+      : dims(D::from(RowCell<Cell> ? detail::with_heads(sizes) : sizes)) {}
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x
@@ -78,8 +96,7 @@ class CellMix {
       remember_last(be, x, state.shift);
       be.gemm(linear(tape.mixed[nth], params.matrices[nth], tape.projected[nth])...,
               linear(tape.xr, params.receptance, tape.r));
-      be.recur(ws, Auto{}, Cell{}, Extent<Cell::state_size>{}, state.cell, arg::in(tape.projected[nth])...,
-               arg::out(tape.out));
+      be.recur(ws, Auto{}, Cell{}, lane_state(), state.cell, given(nth, tape.projected[nth])..., arg::out(tape.out));
     });
     be.rows(SigmoidGate{}, arg::in(tape.r), arg::in(tape.out), arg::out(tape.gated));
     be.gemm(linear(tape.gated, params.output, y));
@@ -97,9 +114,8 @@ class CellMix {
     rows_back(be, ws, SigmoidGate{}, arg::in(tape.r), arg::in(tape.out), arg::cot(dgated), arg::out(dr),
               arg::out(dout));
     with_inputs([&](auto... nth) {
-      be.recur_back(ws, Auto{}, Cell{}, Extent<Cell::state_size>{}, Mat<const compute>(first.cell),
-                    Mat<const compute>(dlast.cell), dfirst.cell, arg::in(tape.projected[nth])..., arg::cot(dout),
-                    arg::out(dprojected[nth])...);
+      be.recur_back(ws, Auto{}, Cell{}, lane_state(), Mat<const compute>(first.cell), Mat<const compute>(dlast.cell),
+                    dfirst.cell, given(nth, tape.projected[nth])..., arg::cot(dout), arg::out(dprojected[nth])...);
       be.gemm(linear_back(dprojected[nth], params.matrices[nth], dmixed[nth])...,
               linear_back_weights(dprojected[nth], tape.mixed[nth], grad.params.matrices[nth])...,
               linear_back(dr, params.receptance, dxr), linear_back_weights(dr, tape.xr, grad.params.receptance));
@@ -132,7 +148,7 @@ class CellMix {
     constexpr auto unit = row::live(0, 1);
     auto& p = self.params;
     for (std::size_t i = 0; i < inputs; ++i) {
-      const std::string name(Cell::inputs[i]);
+      const std::string name(names[i]);
       show("time_mix_" + name, channel, p.mixes[i], start::mix(), unit);
       show(name + ".weight", square, p.matrices[i], start::matrix(1));
     }
@@ -144,15 +160,28 @@ class CellMix {
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
     visitor(prefix + "shift", Index(dims.width), state.shift);
-    visitor(prefix + "cell", Cell::state_size * dims.width, state.cell);
+    visitor(prefix + "cell", lane_state() * dims.width, state.cell);
   }
 
  private:
-  /// Calls f(0, 1, ...) with the indices of all inputs.
+  /// The numbers of state of a lane: in a row cell the head size.
+  auto lane_state() const {
+    if constexpr (RowCell<Cell>) return detail::head_extent(dims);
+    else return Extent<Cell::state_size>{};
+  }
+
+  /// Calls f(0, 1, ...) with the indices of all inputs, as constants.
   template <class F>
   static void with_inputs(const F& f) {
-    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) { f(Nth...); }
+    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) { f(std::integral_constant<std::size_t, Nth>{}...); }
     (std::make_index_sequence<inputs>());
+  }
+
+  /// Input Nth as an operand of the recurrence.
+  template <std::size_t Nth>
+  static auto given(std::integral_constant<std::size_t, Nth>, Seq<const compute, Width> x) {
+    if constexpr (Nth < input_count<Cell>) return arg::in(x);
+    else return arg::shared(arg::in(x));
   }
 };
 

@@ -35,7 +35,7 @@ auto linear_back_weights(Mat<Y, Out> dy, Mat<X, In> x, Mat<T, WIn> dw) {
   Mat<T> weights = dw;
   if (weights.data == nullptr) {
     outputs.cols = 0;
-    weights = {nullptr, 0, x.cols, x.cols};
+    weights = {nullptr, 0, Index(x.cols), Index(x.cols)};
   }
   return mul(plus(weights), transposed(outputs), x);
 }
