@@ -1,5 +1,5 @@
 #pragma once
-// Continues a prompt with a checkpoint of RWKV-4 or 5.2, straight from the official .pth or a .safetensors; on any backend.
+// Continues a prompt with a checkpoint of any version, straight from the official .pth or a .safetensors; on any backend.
 #include <rwkv/rwkv.hpp>
 
 #include <csignal>
@@ -40,11 +40,10 @@ inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab
   return rwkv::Tokenizer::bytes();
 }
 
-template <class V, class S, class Backend>
+template <class Backend>
 void run(const Settings& settings) {
-  using Net = rwkv::LanguageModel<V, S, Backend>;
-  const auto net =
-      rwkv::load_checkpoint<Net>(settings.model, {.ignore = {settings.ignore}}, backend_for<Backend>(settings.threads));
+  const rwkv::AnyModel net =
+      rwkv::load_model(settings.model, backend_for<Backend>(settings.threads), {.ignore = {settings.ignore}});
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
   rwkv::Sampler pick{.temperature = settings.temperature,
@@ -69,7 +68,7 @@ void run(const Settings& settings) {
 template <class Backend>
 int generate(int argc, char** argv) {
   Settings settings;
-  Options options("generate", "Continues a prompt with an RWKV-4 or RWKV-5.2 checkpoint (.pth or .safetensors).");
+  Options options("generate", "Continues a prompt with an RWKV checkpoint (.pth or .safetensors).");
   options.add_argument("MODEL", settings.model, "checkpoint");
   options.add_text("--prompt", settings.prompt, "text to continue");
   options.add("--tokens", settings.tokens, "how many tokens to add", 0);
@@ -86,9 +85,7 @@ int generate(int argc, char** argv) {
   return run_program("generate", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     std::signal(SIGINT, [](int) { interrupted = 1; });
-    with_version_for(settings.model, [&]<class V>(V) {
-      with_scalar_for<Backend>(settings.model, [&]<class S>(S) { run<V, S, Backend>(settings); });
-    });
+    run<Backend>(settings);
     return 0;
   });
 }

@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "../backend_for.hpp"
 #include "../options.hpp"
 #include "../paths.hpp"
 #include "../program.hpp"
@@ -37,11 +36,9 @@ void check_paths(const Settings& settings) {
   example::check_target(settings.out);
 }
 
-template <class V, class S>
-void run(const Settings& settings) {
-  using Net = rwkv::LanguageModel<V, S, rwkv::Cpu>;
-  using T = typename Net::compute;
-  const auto net = rwkv::load_checkpoint<Net>(settings.model, {}, rwkv::Cpu(settings.threads));
+/// Runs a model whose logits are numbers of type T.
+template <class T, class Net>
+void run(const Settings& settings, const Net& net) {
   const auto tokens = tokens_of(settings, net.sizes().vocab);
   auto context = net.context({.chunk = settings.mode == "step" ? 1 : 256});
   std::vector<T> logits(tokens.size() * static_cast<std::size_t>(net.sizes().vocab));
@@ -65,8 +62,7 @@ int main(int argc, char** argv) {
   options.add_text("--prompt", settings.prompt, "text");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
   options.add("--mode", settings.mode, "time in parallel, or token by token", {"step", "sequence"});
-  options.add("--scalar", settings.scalar, "number type; bf16 and f16 store weights and compute in float",
-              {"float", "double", "bf16", "f16"});
+  options.add("--scalar", settings.scalar, "number type to compute in", {"float", "double"});
   options.add("--threads", settings.threads, "threads", 1, 1024);
   options.add("--out", settings.out, "file to write");
 
@@ -76,12 +72,15 @@ int main(int argc, char** argv) {
     options.require("--out");
     rwkv::expects(options.given("--ids") != options.given("--prompt"), "give one of --ids and --prompt");
     check_paths(settings);
-    example::with_version_for(settings.model, [&]<class V>(V) {
-      if (settings.scalar == "double") run<V, double>(settings);
-      else if (settings.scalar == "bf16") run<V, rwkv::bf16>(settings);
-      else if (settings.scalar == "f16") run<V, rwkv::f16>(settings);
-      else run<V, float>(settings);
-    });
+    const rwkv::Cpu cpu(settings.threads);
+    if (settings.scalar == "float") {
+      run<float>(settings, rwkv::load_model(settings.model, cpu));
+    } else {
+      const auto file = rwkv::open_tensors(settings.model);
+      rwkv::with_version_of(file, [&]<class V>(V) {
+        run<double>(settings, rwkv::load_checkpoint<rwkv::LanguageModel<V, double, rwkv::Cpu>>(file, {}, cpu));
+      });
+    }
     return 0;
   });
 }

@@ -367,10 +367,9 @@ int train(const Settings& settings) {
   return Run<Net, Keep>(settings, std::move(net), training, held_out)();
 }
 
-template <class V, class S, class Backend>
+template <class Backend>
 int evaluate(const Settings& settings) {
-  using Net = LanguageModel<V, S, Backend>;
-  const auto net = load_checkpoint<Net>(settings.evaluate, {}, backend_for<Backend>(settings.threads));
+  const AnyModel net = load_model(settings.evaluate, backend_for<Backend>(settings.threads));
   const auto [tokens, vocab] = read_text(settings);
   check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
   Progress progress;
@@ -398,11 +397,11 @@ void describe(Options& options, Settings& settings) {
   options.add("--out", settings.out, "model to write, .safetensors in bf16");
   options.add("--vocab", settings.vocabulary, "World vocabulary; without it a token is a byte");
   options.add("--from", settings.from, "checkpoint to start from");
-  options.add("--version", settings.version, "RWKV version of a new model", {"4", "5.2"});
+  options.add("--version", settings.version, "RWKV version of a new model", version_names());
   options.add("--depth", settings.sizes.depth, "layers", 1, 1024);
   options.add("--width", settings.sizes.width, "channels", 1, 65536);
   options.add("--head-size", settings.sizes.head_size, "channels of a head, from RWKV-5 on; 0: 64", 0, 256);
-  options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width", 0, 262144);
+  options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width, in RWKV-5.2 and 6 3.5", 0, 262144);
   options.add("--batch", shape.batch, "sequences of a batch", 1, 4096);
   options.add("--length", shape.length, "tokens of a sequence", 1, 65536);
   options.add("--accumulate", settings.accumulate, "batches of a step", 1, 65536);
@@ -440,7 +439,7 @@ void describe(Options& options, Settings& settings) {
 template <class Backend>
 int train(int argc, char** argv) {
   Settings settings;
-  Options options("train", "Trains an RWKV-4 or RWKV-5.2 on a text file.");
+  Options options("train", "Trains an RWKV on a text file.");
   describe<Backend>(options, settings);
   return run_program("train", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
@@ -462,16 +461,10 @@ int train(int argc, char** argv) {
     if (!options.given("--final-rate")) rate.final = std::min(rate.final, rate.peak);
     std::signal(SIGINT, stop_at);
     std::signal(SIGTERM, stop_at);
-    if (!settings.evaluate.empty()) {
-      return with_version_for(settings.evaluate, [&]<class V>(V) {
-        return with_scalar_for<Backend>(settings.evaluate,
-                                        [&]<class S>(S) { return evaluate<V, S, Backend>(settings); });
-      });
-    }
-    if (!settings.from.empty()) {
-      return with_version_for(settings.from, [&]<class V>(V) { return train<V, Backend>(settings); });
-    }
-    return settings.version == "4" ? train<V4, Backend>(settings) : train<V5, Backend>(settings);
+    if (!settings.evaluate.empty()) return evaluate<Backend>(settings);
+    const auto run = [&]<class V>(V) { return train<V, Backend>(settings); };
+    if (settings.from.empty()) return with_version(settings.version, run);
+    return with_version_of(open_tensors(settings.from, {.verify_checksums = false}), run);
   });
 }
 

@@ -1,5 +1,5 @@
-/// What the headers only declare where RWKV_COMPILED is defined. The CMake target rwkv::compiled is this file; by hand,
-/// compile it once, give -DRWKV_COMPILED to the rest and link the two.
+/// What the headers only declare where RWKV_COMPILED is defined, but for the models of compiled_models.cpp. The CMake target
+/// rwkv::compiled is these two files; by hand, compile both once, give -DRWKV_COMPILED to the rest and link them.
 #ifndef RWKV_COMPILED
 #define RWKV_COMPILED
 #endif

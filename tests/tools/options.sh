@@ -122,7 +122,7 @@ refuses '--depth: the checkpoint of --from has its own' "$train" --from none --d
 
 takes "$generate" model --ignore 'a.{b,**}' --prompt=--text --prompt '' --tokens 0 --seed 18446744073709551615 --top-k=-2147483648
 takes "$train" --rate 1e-3 --rate .5 --held-out 1 --clip -2.5 --streams
-takes "$logits" --ids 0,2147483647 --scalar bf16
+takes "$logits" --ids 0,2147483647 --scalar double
 refuses "'--second' belongs to no option" "$logits" --ids 1 -- --model --second
 
 for program in "$generate" "$logits" "$train"; do

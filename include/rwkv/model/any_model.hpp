@@ -1,6 +1,7 @@
 #pragma once
-/// A type-erased model, for code that knows neither its version nor its backend: a .cpp file can hold a model on a GPU,
-/// whose type only a .cu file can name. Each call of a context costs one virtual call.
+/// A type-erased model, for code that knows neither its version nor its backend: load_model() makes one of any checkpoint,
+/// and a .cpp file can hold a model on a GPU, whose type only a .cu file can name. Each call of a context costs one virtual
+/// call.
 #include <algorithm>
 #include <memory>
 #include <span>
@@ -30,6 +31,7 @@ class AnyContext {
   Index batch() const { return held_->batch(); }
   Index capacity() const { return held_->capacity(); }
   Index vocab() const { return held_->vocab(); }
+  Index state_bytes() const { return held_->state_bytes(); }
   Index add() { return held_->add(); }
   void remove(Index sequence) { held_->remove(sequence); }
   void reset() { held_->reset(); }
@@ -48,6 +50,7 @@ class AnyContext {
     virtual Index batch() const = 0;
     virtual Index capacity() const = 0;
     virtual Index vocab() const = 0;
+    virtual Index state_bytes() const = 0;
     virtual Index add() = 0;
     virtual void remove(Index sequence) = 0;
     virtual void reset() = 0;
@@ -99,6 +102,7 @@ class AnyContext {
     Index batch() const override { return context.batch(); }
     Index capacity() const override { return context.capacity(); }
     Index vocab() const override { return context.vocab(); }
+    Index state_bytes() const override { return context.state_bytes(); }
     Index add() override { return context.add(); }
     void remove(Index sequence) override { context.remove(sequence); }
     void reset() override { context.reset(); }
@@ -121,6 +125,8 @@ class AnyContext {
 /// A type-erased model, for inference. Movable, not copyable, as the model in it.
 class AnyModel {
  public:
+  using compute = float;  ///< of its logits
+
   template <class Net>
   requires(!std::is_same_v<Net, AnyModel>) explicit AnyModel(Net net)
       : held_(std::make_unique<Held<Net>>(std::move(net))) {}
