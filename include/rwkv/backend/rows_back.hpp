@@ -174,6 +174,7 @@ class StagedRowsBack {
 
  public:
   using stages = typename detail::BackStages<Forward>::type;
+  static constexpr int most_channels = 1;  ///< of a CUDA thread at a time: a direction of every input takes registers
 
   P program;
   Index groups;

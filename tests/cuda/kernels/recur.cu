@@ -30,10 +30,13 @@ void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumula
   gpu::recur(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, state, in, head, head, head, head, head, out);
   const auto same = arg::shared(chan);
   gpu::recur(stream, false, scratch, Auto{}, WKV5{}, Extent<>{64}, state, in, head, same, same, head, out);
+  gpu::recur(stream, false, scratch, Auto{}, WKV5{}, Extent<>{64}, state, in, head, head, same, head, out);
+  gpu::recur_back(stream, false, scratch, Auto{}, WKV5{}, Extent<>{64}, first, first, state, in, head, head, same, head,
+                  cot, out, out, out, sum, out);
   gpu::recur_back(stream, false, scratch, Auto{}, WKV5{}, Extent<>{64}, first, first, state, in, head, same, same, head,
                   cot, out, out, sum, sum, out);
   gpu::recur_back(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, first, first, state, in, head, head, head, head,
-                  head, cot, out, out, out, out, out, out);
+                  head, cot, arg::add(x), arg::add(x), out, arg::add(x), out, out);
   gpu::recur_back(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, chan, chan, in, in, cot,
                   sum, sum, out, out);
   gpu::recur_back_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, starts, chan, chan,

@@ -10,6 +10,7 @@
 ///
 /// Operands that are a `sum` over tokens: each tile adds up its tokens in registers and stores its sums, then
 /// partial_sums.cuh adds the tiles. Tiles depend on sizes alone.
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -246,13 +247,19 @@ constexpr int vector_channels() {
   return static_cast<int>(16 / widest);
 }
 
+/// The most channels a thread takes at a time: a program that needs many registers for each says so.
+template <class P>
+inline constexpr int most_channels = 16;
+template <class P>
+requires(P::most_channels > 0) inline constexpr int most_channels<P> = P::most_channels;
+
 /// The verb `rows`.
 template <class P, class... Op>
 void rows(const CudaStream& stream, bool dry, Arena scratch, const P& program, const Op&... ops) {
   using T = accumulator_t<detail::element_t<Op...>>;
   constexpr bool staged = detail::stages_of<P>::type::count > 0;
   constexpr Index sums{detail::sum_count<Op...>};
-  constexpr int channels = vector_channels<Op...>();
+  constexpr int channels = std::min(vector_channels<Op...>(), most_channels<P>);
   const auto y = detail::written(ops...);
   Index groups = 1;
   if constexpr (requires { program.groups; }) groups = program.groups;
@@ -293,8 +300,13 @@ void rows(const CudaStream& stream, bool dry, Arena scratch, const P& program, c
           rows_kernel<R, P, T, Op...>, program, tiles, partial, ops...);
     }
   };
-  if (lanes_aligned<channels>(group, ops...)) run(Several<T, channels>());
-  else run(One<T>());
+  const auto run_widest = [&] {
+    if constexpr (channels > 1) {
+      if (lanes_aligned<channels>(group, ops...)) return run(Several<T, channels>());
+    }
+    run(One<T>());
+  };
+  run_widest();
   add_partial(stream, Partial<T>{partial, width}, tile_count, ops...);
 }
 
