@@ -62,7 +62,7 @@ struct PerToken {
         head_flops = 2 * count;
       } else if (spec.role != rwkv::Role::embedding) {
         body_bytes += bytes;
-        if (spec.role == rwkv::Role::matrix) body_flops += 2 * count;
+        if (spec.role != rwkv::Role::vector) body_flops += 2 * count;
       }
     }
   }
@@ -130,8 +130,10 @@ const bool registered = [] {
     add_model<rwkv::V4, float>(size, "fp32");
     add_model<rwkv::V4, rwkv::bf16>(size, "bf16");
   }
-  const Official eagle{"5.2-169M", {.vocab = 65536, .width = 768, .depth = 12, .head_size = 64}};
-  add_model<rwkv::V5, float>(eagle, "fp32");
+  const rwkv::ModelSizes sizes{.vocab = 65536, .width = 768, .depth = 12, .head_size = 64};
+  add_model<rwkv::V5, float>({"5.2-169M", sizes}, "fp32");
+  add_model<rwkv::V6, float>({"6-191M", sizes}, "fp32");
+  add_model<rwkv::V7, float>({"7-191M", sizes}, "fp32");
   return true;
 }();
 

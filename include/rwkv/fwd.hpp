@@ -32,6 +32,8 @@ struct WKV5;
 struct WKV7;
 struct V4;
 struct V5;
+struct V5_0;
+struct V5_1;
 struct V6;
 struct V7;
 

@@ -37,6 +37,10 @@ constexpr auto bonus_v5() {
   return channels(
       [](const ChannelPlace& p, double, double) { return p.rho1() * (1 - p.part_to_last()) + 0.1 * zigzag(p); });
 }
+/// The bonus of RWKV-5.1, a number for each of H heads: rho1 (1 - h/(H-1)).
+constexpr auto bonus_of_heads() {
+  return channels([](const ChannelPlace& p, double, double) { return p.rho1() * (1 - p.part_to_last()); });
+}
 /// The mixes of RWKV-7: 1 - (i/C)^(scale rho0).
 constexpr auto mix_v7(double scale) { return maa(scale); }
 /// The mix of the channel mix of RWKV-7: 1 - (i/C)^(rho0^4).

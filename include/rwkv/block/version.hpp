@@ -31,8 +31,12 @@ struct V4 {
   using Schedule = Auto;            ///< how the recurrence runs over time
 };
 
+/// No gate.
+struct NoGate {};
+
 /// RWKV-5.2, "Eagle" (Peng et al., "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence").
 struct V5 {
+  static constexpr bool per_head = false;  ///< whether a head has one decay and one bonus, or every channel its own
   using Mix = MixCurrent;
   using Decay = ExpNegativeExp;  ///< from the stored time_decay to the decay of the recurrence
   using Cell = WKV5;
@@ -42,6 +46,21 @@ struct V5 {
   using Activation = SquaredRelu;
   using Schedule = Auto;
   static constexpr Index ffn(Index width) { return detail::ffn_of_gated(width); }
+};
+
+/// RWKV-5.1: a decay and a bonus for each head.
+struct V5_1 : V5 {
+  static constexpr bool per_head = true;
+  using Bonus = Copy;  ///< from the stored bonus to that of the recurrence
+  static constexpr const char* bonus_name = "time_faaaa";
+};
+
+/// RWKV-5.0: RWKV-5.1 without the gate of the time mix, with the logarithm of the bonus stored.
+struct V5_0 : V5_1 {
+  using Bonus = Exp;
+  using OutputGate = NoGate;
+  static constexpr const char* bonus_name = "time_first";
+  static constexpr Index ffn(Index width) { return 4 * width; }
 };
 
 /// RWKV-6, "Finch" (Peng et al., as above).

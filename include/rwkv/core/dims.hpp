@@ -57,6 +57,7 @@ constexpr void set_size(ModelSizes& sizes, Axis axis, Index size) {
   switch (axis) {
     case Axis::ffn: sizes.ffn = size; break;
     case Axis::head_size: sizes.head_size = size; break;
+    case Axis::heads: sizes.head_size = sizes.width / size; break;
     case Axis::rank_mix: sizes.ranks.mix = size; break;
     case Axis::rank_w: sizes.ranks.w = size; break;
     case Axis::rank_a: sizes.ranks.a = size; break;
@@ -70,6 +71,7 @@ constexpr void set_size(ModelSizes& sizes, Axis axis, Index size) {
 template <Index Width, Index Heads, Index Ffn, Index Vocab>
 struct Dims {
   static constexpr Index static_width = Width;
+  static constexpr Index static_heads = Heads;
   static constexpr Index static_ffn = Ffn;
   static constexpr Index static_head_size = Width == dyn || Heads == dyn || Heads == 0 ? dyn : Width / Heads;
 

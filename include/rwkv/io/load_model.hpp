@@ -13,17 +13,18 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// Calls f(V()) with the version tag V of a checkpoint, and returns what it returns.
-/// Errors    names of a version that the library does not run; of no version
+/// Errors    a file with the names of no version
 template <class F>
 auto with_version_of(const TensorFile& file, F&& f) {
   const std::string_view version = version_named_by(file);
   if (version == "RWKV-7") return f(V7());
   if (version == "RWKV-6") return f(V6());
   if (version == "RWKV-5.2") return f(V5());
+  if (version == "RWKV-5.1") return f(V5_1());
+  if (version == "RWKV-5.0") return f(V5_0());
   if (version != "RWKV-4") {
     static_cast<void>(sizes_of_model(file));  // says what the file is, if it is no checkpoint at all
-    fail(detail::path_text(file.path()), version.empty() ? ": its names are those of no version of RWKV" : ": ", version,
-         version.empty() ? "" : " is no version that this library runs");
+    fail(detail::path_text(file.path()), ": its names are those of no version of RWKV");
   }
   return f(V4());
 }

@@ -213,8 +213,10 @@ RWKV_BODY ModelSizes sizes_of_model(const TensorFile& file) {
   // [heads, head size]: a bonus of the current token, in RWKV-7 or in 5 and 6; in RWKV-5.2 the decay as well.
   for (const char* tensor : {"r_k", "time_faaaa", "time_decay"}) {
     const std::vector<Index>* heads = detail::shape_of(file, join("blocks.0.att.", tensor));
-    if (heads == nullptr || heads->size() != 2) continue;
-    check_size(sizes.head_size = (*heads)[1], "a head size");
+    if (heads == nullptr || heads->empty() || heads->size() > 2) continue;
+    const bool per_head = heads->size() == 1;  // RWKV-5.0 and 5.1: a number for each head
+    if (per_head && !detail::lists(file, "blocks.0.att.ln_x.weight")) continue;  // RWKV-4 has one for each channel
+    check_size(sizes.head_size = per_head ? sizes.width / std::max<Index>(1, (*heads)[0]) : (*heads)[1], "a head size");
     expects(sizes.width % sizes.head_size == 0, name, ": a width of ", sizes.width, " does not divide into heads of ",
             sizes.head_size);
     break;

@@ -95,6 +95,14 @@ struct ExpNegativeExp {
   }
 };
 
+/// y = exp(x): the bonus of RWKV-5.0 from the stored time_first. A row program.
+struct Exp {
+  template <class R>
+  RWKV_HD void map(R x, R& y) const {
+    y = exp(x);
+  }
+};
+
 /// y = x g sigmoid(g), the gate of RWKV-5 and 6. A row program.
 struct SiluGate {
   template <class R>
