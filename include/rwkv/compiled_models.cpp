@@ -4,6 +4,7 @@
 #ifndef RWKV_COMPILED
 #define RWKV_COMPILED
 #endif
+#include "rwkv/backend/cpu.hpp"
 #include "rwkv/io/load_model.hpp"
 
 namespace rwkv {

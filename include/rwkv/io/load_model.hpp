@@ -1,10 +1,10 @@
 #pragma once
 /// A model of whatever version and number type a checkpoint has, for programs that do not choose at compile time.
 #include <filesystem>
-#include <string>
+#include <string_view>
 #include <utility>
 
-#include "rwkv/backend/cpu.hpp"
+#include "rwkv/fwd.hpp"
 #include "rwkv/io/checkpoint.hpp"
 #include "rwkv/model/any_model.hpp"
 #include "rwkv/model/model.hpp"
@@ -29,8 +29,17 @@ auto with_version_of(const TensorFile& file, F&& f) {
   return f(V4());
 }
 
+namespace detail {
+/// Whether a backend fuses the steps of a version's layers where the compiler knows the type of the weights.
+template <class V, class B, class L = Layer<TimeMix<V, float, B>, ChannelMix<V, float, B>>>
+concept FusesSteps = requires(B be, Arena ws, const L& layer, Seq<const float> x, typename L::State& state,
+                              Seq<float> y) {
+  be.layer_step(ws, layer, x, state, y);
+};
+}  // namespace detail
+
 /// A model from a .safetensors or .pth file with official names, which runs in float on the backend B and keeps the
-/// number types of the file, as AsStored<float> does on the CPU. Every version is compiled, by rwkv::compiled once; a
+/// number types of the file, as AsStored<float> does. Every version is compiled, by rwkv::compiled once; a
 /// program that knows its version saves the others with load_checkpoint. For errors and options see there.
 template <class B>
 AnyModel load_model(const std::filesystem::path& path, B backend = {}, const LoadOptions& options = {},
@@ -40,15 +49,14 @@ AnyModel load_model(const std::filesystem::path& path, B backend = {}, const Loa
     const auto load = [&]<class S>(S) {
       return AnyModel(load_checkpoint<LanguageModel<V, S, B>>(file, options, std::move(backend)));
     };
-    if constexpr (host_reaches<B>) {
-      return load(AsStored<float>());
-    } else {
-      // Steps are fused for types that the compiler knows.
+    if constexpr (detail::FusesSteps<V, B>) {
       const TensorView* embedding = file.find("emb.weight");
       const DType type = embedding == nullptr ? DType::f32 : embedding->dtype;
       if (type == DType::bf16) return load(bf16());
       if (type == DType::f16) return load(f16());
       return load(float());
+    } else {
+      return load(AsStored<float>());
     }
   });
 }
