@@ -24,6 +24,8 @@ struct PrepareKeys {
   Index groups;  ///< heads
 
   using stages = Stages<1>;
+  static constexpr int most_channels =
+      2;  ///< of a CUDA thread at a time: a head has few, and the operands take registers
 
   template <class R, class... Rest>
   RWKV_HD void reduce(Stage<0>, const R*, R* terms, R k, R, R, R, R, R k_k, const Rest&...) const {
@@ -54,6 +56,7 @@ struct ReadOut {
   double epsilon;
 
   using stages = Stages<2, 2>;
+  static constexpr int most_channels = 2;  ///< as in PrepareKeys
 
   template <class R, class... Rest>
   RWKV_HD void reduce(Stage<0>, const R*, R* terms, R x, R r, R key, R, R, R r_k, const Rest&...) const {
