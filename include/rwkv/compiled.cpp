@@ -4,6 +4,7 @@
 #define RWKV_COMPILED
 #endif
 #include "rwkv/io/checkpoint.ipp"
+#include "rwkv/io/dialects.ipp"
 #include "rwkv/io/names.ipp"
 #include "rwkv/io/pth.ipp"
 #include "rwkv/io/safetensors.ipp"
