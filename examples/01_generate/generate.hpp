@@ -42,8 +42,9 @@ inline rwkv::Tokenizer tokenizer_for(const Settings& settings, rwkv::Index vocab
 
 template <class Backend>
 void run(const Settings& settings) {
-  const rwkv::AnyModel net =
-      rwkv::load_model(settings.model, backend_for<Backend>(settings.threads), {.ignore = {settings.ignore}});
+  const auto note = [](std::string_view said) { std::cerr << said << '\n'; };  // on names that are not official
+  const rwkv::AnyModel net = rwkv::load_model(settings.model, backend_for<Backend>(settings.threads),
+                                              {.ignore = {settings.ignore}, .note = note});
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
   rwkv::Sampler pick{.temperature = settings.temperature,

@@ -4,9 +4,12 @@
 #define RWKV_COMPILED
 #endif
 #include "rwkv/io/checkpoint.ipp"
+#include "rwkv/io/dialects.ipp"
 #include "rwkv/io/names.ipp"
+#include "rwkv/io/official_names.ipp"
 #include "rwkv/io/pth.ipp"
 #include "rwkv/io/safetensors.ipp"
+#include "rwkv/io/shards.ipp"
 #include "rwkv/io/tensor.ipp"
 #include "rwkv/io/tensor_file.ipp"
 #include "rwkv/system/byte_reader.ipp"

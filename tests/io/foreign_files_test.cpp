@@ -263,35 +263,42 @@ TEST_CASE("a file that the rwkv package of Python converted is refused") {
   }
 }
 
-TEST_CASE("names of another program are told, with what to do") {
+TEST_CASE("names that are not read are told, with what to do") {
   const std::string start = "model.pth: this is no RWKV checkpoint: it holds no tensor emb.weight; ";
-  SUBCASE("prefixes") {
+  SUBCASE("prefixes, which are left off") {
     for (const std::string prefix : {"_orig_mod.", "module.", "model.", "rwkv.", "state_dict.", "_orig_mod.module.",
                                      "_forward_module.", "net.inner."}) {
       CAPTURE(prefix);
-      check_says(said_of(pth_with({prefix + "emb.weight"})), {start + "the names carry the prefix '" + prefix + "'",
-                                                              "save the tensors under their names without it"});
+      CHECK(said_of(pth_with({prefix + "emb.weight"})) ==
+            "model.pth: this is no RWKV checkpoint: it holds no tensor blocks.0.…; this is a part of a model; if it is "
+            "one shard of several, join them into one file");
       check_says(said_of(pth_with({prefix + "blocks.3.att.key.weight", prefix + "ln_out.weight"})),
-                 {"'" + prefix + "'"});
+                 {start + "this is a part of a model"});
     }
-    check_says(said_of(pth_with({"_orig_mod.emb.weight"})), {"of torch.compile"});
-    check_says(said_of(pth_with({"module.emb.weight"})), {"of a wrapper for parallel training"});
   }
   SUBCASE("Hugging Face") {
-    for (const Names& names : {Names{"rwkv.embeddings.weight", "rwkv.blocks.0.attention.time_decay"},
-                               Names{"rwkv.blocks.0.pre_ln.weight"}, Names{"rwkv.blocks.1.feed_forward.key.weight"},
-                               Names{"model.embed_tokens.weight", "model.layers.0.linear_attn.r_proj.weight"},
-                               Names{"lm_head.weight"}, Names{"model.layers.0.input_layernorm.weight"}}) {
+    for (const Names& names :
+         {Names{"lm_head.weight"}, Names{"model.layers.0.input_layernorm.weight"},
+          Names{"model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj"},
+          Names{"model.layers.0.linear_attn.in_proj_qkvz.weight"}}) {
       check_says(said_of(pth_with(names)),
                  {start + "the names are those of a Hugging Face model; if it is an RWKV, use the original .pth"});
+    }
+    // Parts of models whose names are read.
+    for (const Names& names : {Names{"rwkv.blocks.0.pre_ln.weight"}, Names{"rwkv.blocks.1.feed_forward.key.weight"},
+                               Names{"model.layers.1.linear_attn.r_proj.weight"}}) {
+      check_says(said_of(pth_with(names)), {start + "this is a part of a model"});
     }
   }
   SUBCASE("flash-linear-attention") {
     for (const Names& names :
-         {Names{"model.embeddings.weight", "model.layers.0.attn.r_proj.weight"}, Names{"model.layers.0.attn.x_r"},
-          Names{"model.layers.3.attn.w_lora.lora.0.weight"}, Names{"lm_head.weight", "model.layers.0.attn.x_k"},
-          Names{"model.layers.0.attn.a_lora.lora.2.bias"}}) {
+         {Names{"model.layers.0.attn.x_r"}, Names{"lm_head.weight", "model.layers.0.attn.x_k"},
+          Names{"model.embeddings.weight", "model.layers.0.attn.r_proj.linear.weight", "model.layers.0.attn.x_bias"}}) {
       check_says(said_of(pth_with(names)), {start + "the names are those of flash-linear-attention; use the original"});
+    }
+    for (const Names& names :
+         {Names{"model.layers.3.attn.w_lora.lora.0.weight"}, Names{"model.layers.0.attn.a_lora.lora.2.bias"}}) {
+      check_says(said_of(pth_with(names)), {start + "this is a part of a model"});
     }
   }
   SUBCASE("adapters") {
@@ -310,7 +317,7 @@ TEST_CASE("names of another program are told, with what to do") {
     const std::string some = pth_with({"blocks.0.ln1.weight"});
     for (const std::string name : {"model-00001-of-00002.safetensors", "a/model-00002-of-00002.safetensors",
                                    "pytorch_model-00001-of-00003.bin", "rwkv-3-of-7.pth", "x_1-of-2"}) {
-      check_says(said_of(some, name), {name, "this is one shard of several; join the shards into one file"});
+      check_says(said_of(some, name), {name, "this is one shard of several; open their index, or join the shards"});
     }
     for (const Names& names : {Names{"emb.weight"}, Names{"head.weight"}, Names{"emb.weight", "head.weight"},
                                Names{"emb.weight", "ln_out.weight"}, Names{"blocks.0.ln1.weight", "head.weight"},
@@ -322,7 +329,7 @@ TEST_CASE("names of another program are told, with what to do") {
     Names names{"emb.weight", "head.weight", "ln_out.weight"};
     for (int i = 0; i < 19; ++i) names.push_back("blocks.9.part" + std::to_string(i) + ".weight");
     check_says(said_of(pth_with(names), "model-00005-of-00005.pth"),
-               {"'blocks.9.part0.weight' cannot be right in a file of 22 tensors; this is one shard of several; join"});
+               {"'blocks.9.part0.weight' cannot be right in a file of 22 tensors; this is one shard of several; open"});
     check_says(said_of(pth_with(names)), {"in a file of 22 tensors; this is a part of a model; if it is one shard"});
   }
   SUBCASE("the run file of a training") {

@@ -31,7 +31,9 @@ class LayerNorm {
   Params params{};
   double epsilon = 1e-5;  ///< added to the variance; the value of every official checkpoint
 
-  explicit LayerNorm(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {}
+  explicit LayerNorm(const ModelSizes& sizes, Index = 0) : dims(D::from(sizes)) {
+    if (sizes.norm_epsilon > 0) epsilon = sizes.norm_epsilon;
+  }
 
   /// The norm as a row program, for backends that fuse it into a kernel.
   Normalise program() const { return detail::normalise_groups(dims.width, 1, epsilon); }

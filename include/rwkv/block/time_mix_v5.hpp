@@ -88,7 +88,9 @@ class TimeMix<V, S, B, D> {
   Params params{};
   double epsilon = 64e-5;  ///< of ln_x: 1e-5 times 8^2, because the official trainer divides by 8 in front of the norm
 
-  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_heads(sizes))) {}
+  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_heads(sizes))) {
+    if (sizes.head_norm_epsilon > 0) epsilon = sizes.head_norm_epsilon;
+  }
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x

@@ -104,7 +104,9 @@ class TimeMix<V, S, B, D> {
   Params params{};
   double epsilon = 64e-5;  ///< of ln_x
 
-  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(completed(sizes))) {}
+  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(completed(sizes))) {
+    if (sizes.head_norm_epsilon > 0) epsilon = sizes.head_norm_epsilon;
+  }
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x

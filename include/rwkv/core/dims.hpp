@@ -50,6 +50,9 @@ struct ModelSizes {
   Index head_size = 0;  ///< channels of a head; versions without heads ignore it
   Index ffn = 0;        ///< hidden units of the channel mix; 0: 4 * width
   Ranks ranks{};        ///< of low-rank products, in RWKV-6 and 7
+
+  double norm_epsilon = 0;       ///< what layer norms add to a variance; 0: 1e-5
+  double head_norm_epsilon = 0;  ///< what the norm of each head, ln_x, adds to a variance; 0: 64e-5
 };
 
 /// Sets the size that an axis names to what a tensor has along it. Axes that say nothing new set nothing.

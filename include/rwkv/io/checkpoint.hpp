@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -29,9 +30,12 @@ struct LoadOptions {
   Access access = Access::automatic;  ///< copied into memory, or mapped
   bool verify_checksums = true;       ///< check the sums of a .pth, which reads all of it once
   bool check_values = true;           ///< refuse NaN and infinite weights, which reads all of them once
-  /// Patterns (see glob_matches) for names of tensors that the model has no place for: these are left out, where any
-  /// other would be an error. What the model needs is loaded whatever the patterns say.
+  /// Patterns (see glob_matches) for names, in the file, of tensors that the model has no place for: these are left out,
+  /// where any other would be an error. What the model needs is loaded whatever the patterns say.
   std::vector<std::string> ignore = {};
+  /// Is called with each sentence on what was done to a file whose names are not official, once the model is loaded:
+  /// the prefix that was left off, the program whose names it has, what its norms add to variances.
+  std::function<void(std::string_view)> note = {};
 };
 
 namespace detail {
@@ -52,7 +56,7 @@ void transpose_bytes(DType type, const std::byte* from, Index rows, Index cols, 
 void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count);
 
 /// Compares every tensor of the file with every parameter of the model: names, shapes, number types and values.
-void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file, const LoadOptions& options);
+void check_fit(std::span<const StoredParameter> parameters, const OfficialNames& names, const LoadOptions& options);
 
 /// The memory that a model's weights go to when they cannot stay where the file has them.
 struct WeightMemory {
@@ -73,59 +77,63 @@ WeightMemory weight_memory(B& backend) {
 }
 
 /// Binds every parameter to its tensor, where it lies or converted, and returns what keeps them alive.
-std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const TensorFile& file,
+std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const OfficialNames& names,
                                          const WeightMemory& memory);
 
+/// The number type that the file has each parameter in.
+std::vector<DType> file_types(std::span<const StoredParameter> parameters, const OfficialNames& names);
+
 /// Adds the sizes that the axes of a table name and a file's tensors have: hidden units, ranks.
-void solve_sizes(std::span<const StoredParameter> parameters, const TensorFile& file, ModelSizes& sizes);
+void solve_sizes(std::span<const StoredParameter> parameters, const OfficialNames& names, ModelSizes& sizes);
 
 /// A model of the sizes of a file, without weights. An error about sizes that no such model has names the file.
 template <class Net>
-Net unbound_for(const TensorFile& file, const typename Net::backend& backend) {
-  ModelSizes sizes = sizes_of_model(file);
+Net unbound_for(const OfficialNames& names, const typename Net::backend& backend) {
+  ModelSizes sizes = sizes_of_model(names);
 #if defined(__cpp_exceptions)
   try {
-    solve_sizes(Net::unbound(sizes, backend).stored_parameters(), file, sizes);
+    solve_sizes(Net::unbound(sizes, backend).stored_parameters(), names, sizes);
     return Net::unbound(sizes, backend);
   } catch (const Error& error) {
     std::string_view said = error.what();
     constexpr std::string_view without_file = "rwkv: ";
     if (!said.starts_with(without_file)) throw;
     said.remove_prefix(without_file.size());
-    fail(path_text(file.path()), ": ", said);
+    const std::string kind = kind_by_names(names);
+    fail(path_text(names.file().path()), ": ", said, kind.empty() ? "" : "; ", kind);
   }
 #else
-  solve_sizes(Net::unbound(sizes, backend).stored_parameters(), file, sizes);
+  solve_sizes(Net::unbound(sizes, backend).stored_parameters(), names, sizes);
   return Net::unbound(sizes, backend);
 #endif
 }
 
 }  // namespace detail
 
-/// A model from an open checkpoint with official names. Its sizes come from the shapes. Tensors that already are of the
-/// model's storage type and aligned are used where they lie, the others are converted; an AsStored model takes every
-/// matrix as it is stored. Memory that the caller keeps is always copied, and so is everything for a backend with
-/// memory of its own. Models loaded from one open file share the weights they did not convert; nothing is ever written
-/// back to the file. How the file is opened is settled, so only `check_values` and `ignore` of the options count. All
-/// or nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor. A tensor that layer 0 has no
-/// use for may be missing there; it is zero then.
+/// A model from an open checkpoint with official names, or with those of another program, which dialects.ipp lists. Its
+/// sizes come from the shapes. Tensors that already are of the model's storage type and aligned are used where they lie,
+/// the others are converted; an AsStored model takes every matrix as it is stored. Memory that the caller keeps is
+/// always copied, and so is everything for a backend with memory of its own. Models loaded from one open file share the
+/// weights they did not convert; nothing is ever written back to the file. How the file is opened is settled, so only
+/// `check_values`, `ignore` and `note` of the options count. All or nothing: one Error lists every missing, unexpected,
+/// unreadable and mis-shaped tensor. A tensor that layer 0 has no use for may be missing there; it is zero then.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   file.check_unchanged();
-  Net net = detail::unbound_for<Net>(file, backend);
+  const OfficialNames names(file);
+  Net net = detail::unbound_for<Net>(names, backend);
   auto parameters = net.stored_parameters();
-  detail::check_fit(parameters, file, options);
-  std::vector<DType> file_types;
-  for (const StoredParameter& parameter : parameters) {
-    const TensorView* tensor = file.find(parameter.name);
-    file_types.push_back(tensor == nullptr ? parameter.dtype : tensor->dtype);
+  detail::check_fit(parameters, names, options);
+  constexpr bool keeps_types = std::is_same_v<typename Net::storage, AnyStorage>;
+  auto types = keeps_types ? detail::file_types(parameters, names) : std::vector<DType>();
+  net.adopt(detail::bind_to_file(parameters, names, detail::weight_memory(backend)), std::move(types));
+  if (options.note) {
+    for (const std::string& note : detail::notes_on(names, net.sizes())) options.note(note);
   }
-  net.adopt(detail::bind_to_file(parameters, file, detail::weight_memory(backend)),
-            std::is_same_v<typename Net::storage, AnyStorage> ? std::move(file_types) : std::vector<DType>());
   return net;
 }
 
-/// A model from a .safetensors or .pth file with official names; see above.
+/// A model from a .safetensors or .pth file, an index of shards or a folder (see open_tensors); see above.
 template <class Net>
 Net load_checkpoint(const std::filesystem::path& path, const LoadOptions& options = {},
                     typename Net::backend backend = {}, FileSystem& files = system_files()) {
@@ -156,7 +164,7 @@ std::vector<std::byte> rounded(std::span<const std::byte> bytes, const StoredPar
 
 /// Writes a model as .safetensors with official names, in one step: the file is there whole or as it was before.
 /// Weights are stored as they are, those of an AsStored model as in the file it came from, or rounded to Storage:
-/// save_checkpoint<bf16>(net, path).
+/// save_checkpoint<bf16>(net, path). What norms add to variances goes to the metadata where it is not the version's.
 /// Errors    a finite weight that Storage has no finite number for
 template <class Storage = void, class Net>
 void save_checkpoint(const Net& net, const std::filesystem::path& path,
@@ -183,7 +191,9 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
     }
     tensors.push_back({parameter.name, type, {shape.span().begin(), shape.span().end()}, bytes});
   }
-  save_safetensors(path, tensors, metadata, files);
+  auto texts = metadata;
+  detail::add_epsilons(net.sizes(), texts);
+  save_safetensors(path, tensors, texts, files);
 }
 
 }  // namespace RWKV_ABI

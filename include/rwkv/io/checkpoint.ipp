@@ -34,7 +34,7 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
 /// Everything that keeps a file from being a certain model, one line each.
 class Mismatches {
  public:
-  explicit Mismatches(const TensorFile& file) : file_(file) {}
+  explicit Mismatches(const OfficialNames& names) : names_(names) {}
 
   template <class... Parts>
   void add(const Parts&... parts) {
@@ -42,16 +42,16 @@ class Mismatches {
   }
   void raise() const {
     if (count_ == 0) return;
-    const std::string_view version = version_named_by(file_);
-    const std::string kind = kind_by_names(file_);
-    fail(path_text(file_.path()), ": the checkpoint does not fit the model in ", count_,
+    const std::string_view version = version_named_by(names_);
+    const std::string kind = kind_by_names(names_);
+    fail(path_text(names_.file().path()), ": the checkpoint does not fit the model in ", count_,
          count_ == 1 ? " place" : " places", version.empty() ? "" : join(" (by its names it holds ", version, ")"),
          kind.empty() ? "" : "; ", kind, ":", lines_, count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
   }
 
  private:
   static constexpr int shown = 40;
-  const TensorFile& file_;
+  const OfficialNames& names_;
   std::string lines_;
   int count_ = 0;
 };
@@ -86,59 +86,76 @@ RWKV_BODY void transpose_bytes(DType type, const std::byte* from, Index rows, In
   }
 }
 
-RWKV_BODY void solve_sizes(std::span<const StoredParameter> parameters, const TensorFile& file, ModelSizes& sizes) {
+RWKV_BODY void solve_sizes(std::span<const StoredParameter> parameters, const OfficialNames& names, ModelSizes& sizes) {
   constexpr Index largest = Index{1} << 20;  // see sizes_of_model
   for (const StoredParameter& parameter : parameters) {
-    const std::vector<Index>* shape = shape_of(file, parameter.name);
+    const std::vector<Index>* shape = names.shape_of(parameter.name);
     if (shape == nullptr) continue;
     const bool possible = std::ranges::all_of(*shape, [](Index size) { return 0 < size && size <= largest; });
     if (possible) set_sizes(sizes, parameter, *shape);
   }
 }
 
-RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const TensorFile& file,
+/// Whether a tensor has the shape of a parameter; axes of size one may be missing from a vector, or be added to it.
+inline bool has_shape(const TensorSpec& spec, std::span<const Index> in_file) {
+  const Shape shape = spec.file_shape();
+  if (std::ranges::equal(in_file, shape.span())) return true;
+  if (spec.role != Role::vector) return false;
+  const auto next = [](std::span<const Index> sizes, std::size_t i) {
+    while (i < sizes.size() && sizes[i] == 1) ++i;
+    return i;
+  };
+  const std::span<const Index> own = shape.span();
+  std::size_t i = next(in_file, 0), j = next(own, 0);
+  while (i < in_file.size() && j < own.size() && in_file[i] == own[j]) {
+    i = next(in_file, i + 1);
+    j = next(own, j + 1);
+  }
+  return i == in_file.size() && j == own.size();
+}
+
+RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const OfficialNames& names,
                          const LoadOptions& options) {
-  Mismatches wrong(file);
+  Mismatches wrong(names);
   std::set<std::string_view> known;
   for (const TensorSpec& spec : parameters) {
     known.insert(spec.name);
-    if (const UnreadableTensor* tensor = file.find_unreadable(spec.name)) {
-      wrong.add(spec.name, ": cannot be read: ", tensor->reason);
-      continue;
-    }
-    const TensorView* tensor = file.find(spec.name);
+    const OfficialTensor* tensor = names.find(spec.name);
     const Shape shape = spec.file_shape();
     if (tensor == nullptr) {
       if (!spec.unused())
-        wrong.add(spec.name, ": ", why_missing(file, spec.name), ", the model expects ", shape.span());
-    } else if (!std::ranges::equal(tensor->shape, shape.span())) {
-      wrong.add(spec.name, ": file has ", std::span(tensor->shape), ", model expects ", shape.span());
+        wrong.add(spec.name, ": ", why_missing(names, spec.name), ", the model expects ", shape.span());
+    } else if (tensor->unreadable != nullptr) {
+      wrong.add(tensor->label(), ": cannot be read: ", tensor->unreadable->reason);
+    } else if (!has_shape(spec, *tensor->shape)) {
+      const std::vector<Index> sizes = tensor->shape_in_file();
+      const Shape wanted = tensor->turned && shape.rank >= 2 ? transposed(shape) : shape;
+      wrong.add(tensor->label(), ": file has ", std::span(sizes), ", model expects ", wanted.span());
     } else if (!is_floating(tensor->dtype)) {
-      wrong.add(spec.name, ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
+      wrong.add(tensor->label(), ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
     }
   }
   for (const std::string& pattern : options.ignore) glob_matches(pattern, "");  // an error in it shows at once
-  const auto expected = [&](std::string_view name) {
-    return known.contains(name) ||
-           std::ranges::any_of(options.ignore, [&](const std::string& pattern) { return glob_matches(pattern, name); });
-  };
-  for (const TensorView& tensor : file.tensors()) {
-    if (expected(tensor.name)) continue;
-    wrong.add(in_quotes(tensor.name), ": unexpected, the model has no such tensor; file has ", std::span(tensor.shape));
-  }
-  for (const UnreadableTensor& tensor : file.unreadable()) {
-    if (expected(tensor.name)) continue;
-    wrong.add(in_quotes(tensor.name),
-              ": unexpected, the model has no such tensor, and it cannot be read: ", tensor.reason);
+  for (const OfficialTensor& tensor : names.tensors()) {
+    const auto fits = [&](const std::string& pattern) { return glob_matches(pattern, tensor.in_file); };
+    if (known.contains(tensor.name) || std::ranges::any_of(options.ignore, fits)) continue;
+    if (tensor.unreadable == nullptr) {
+      const std::vector<Index> sizes = tensor.shape_in_file();
+      wrong.add(in_quotes(tensor.in_file), ": unexpected, the model has no such tensor; file has ", std::span(sizes));
+    } else {
+      wrong.add(in_quotes(tensor.in_file),
+                ": unexpected, the model has no such tensor, and it cannot be read: ", tensor.unreadable->reason);
+    }
   }
   wrong.raise();
   if (!options.check_values) return;
   for (const TensorSpec& spec : parameters) {
-    const TensorView* tensor = file.find(spec.name);
+    const OfficialTensor* tensor = names.find(spec.name);
     if (tensor == nullptr) continue;
     with_type(tensor->dtype, [&]<class Number>(Number) {
       const std::size_t at = first_not_finite<Number>(tensor->bytes);
-      if (at < tensor->bytes.size() / sizeof(Number)) wrong.add(spec.name, ": element ", at, " is not a finite number");
+      const bool all = at == tensor->bytes.size() / sizeof(Number);
+      if (!all) wrong.add(tensor->label(), ": element ", at, " is not a finite number");
     });
   }
   wrong.raise();
@@ -159,25 +176,35 @@ inline void check_range(std::span<const std::byte> from, DType from_type, std::s
   });
 }
 
-RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const TensorFile& file,
+RWKV_BODY std::vector<DType> file_types(std::span<const StoredParameter> parameters, const OfficialNames& names) {
+  std::vector<DType> types;
+  for (const StoredParameter& parameter : parameters) {
+    const OfficialTensor* tensor = names.find(parameter.name);
+    types.push_back(tensor == nullptr ? parameter.dtype : tensor->dtype);
+  }
+  return types;
+}
+
+RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const OfficialNames& names,
                                                    const WeightMemory& memory) {
-  const auto type_for = [](const StoredParameter& parameter, const TensorView* tensor) {
+  const TensorFile& file = names.file();
+  const auto type_for = [](const StoredParameter& parameter, const OfficialTensor* tensor) {
     return tensor != nullptr && parameter.takes(tensor->dtype) ? tensor->dtype : parameter.dtype;
   };
-  const auto usable = [&](const StoredParameter& parameter, const TensorView* tensor) {
-    return tensor != nullptr && !parameter.transposed && memory.host_reaches && file.keep_alive() != nullptr &&
-           tensor->dtype == type_for(parameter, tensor) &&
+  const auto usable = [&](const StoredParameter& parameter, const OfficialTensor* tensor) {
+    return tensor != nullptr && parameter.transposed == tensor->turned && memory.host_reaches &&
+           file.keep_alive() != nullptr && tensor->dtype == type_for(parameter, tensor) &&
            reinterpret_cast<std::uintptr_t>(tensor->bytes.data()) % size_of(tensor->dtype) == 0;
   };
   constexpr Index alignment = 8;  // of the largest number
-  const auto room_for = [&](const StoredParameter& parameter, const TensorView* tensor) {
+  const auto room_for = [&](const StoredParameter& parameter, const OfficialTensor* tensor) {
     const Index bytes = parameter.shape.count() * static_cast<Index>(size_of(type_for(parameter, tensor)));
     return (bytes + alignment - 1) / alignment * alignment;
   };
   [[maybe_unused]] Index converted = 0;  // for an error that a build without exceptions cannot raise
   Index room = 0;
   for (const StoredParameter& parameter : parameters) {
-    const TensorView* tensor = file.find(parameter.name);
+    const OfficialTensor* tensor = names.find(parameter.name);
     if (usable(parameter, tensor)) continue;
     converted += parameter.shape.count();
     room += room_for(parameter, tensor);
@@ -202,7 +229,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
   std::byte* next = owner->converted.get();
   std::vector<std::byte> staged, turned;  // on the way to memory that the host does not reach; with axes exchanged
   for (StoredParameter& parameter : parameters) {
-    const TensorView* tensor = file.find(parameter.name);
+    const OfficialTensor* tensor = names.find(parameter.name);
     const DType type = type_for(parameter, tensor);
     if (usable(parameter, tensor)) {
       // The bytes belong to this process alone, copied or mapped privately, so a model may also be trained in place.
@@ -220,14 +247,14 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
       std::fill(to.begin(), to.end(), std::byte(0));
     } else {
       const std::byte* from = tensor->bytes.data();
-      if (parameter.transposed) {
+      if (parameter.transposed != tensor->turned) {
         turned.resize(tensor->bytes.size());
-        const std::size_t rank = tensor->shape.size();
-        transpose_bytes(tensor->dtype, from, tensor->shape[rank - 2], tensor->shape[rank - 1], turned);
+        const std::vector<Index> shape = tensor->shape_in_file();
+        transpose_bytes(tensor->dtype, from, shape.end()[-2], shape.end()[-1], turned);
         from = turned.data();
       }
       convert(tensor->dtype, from, type, to.data(), count);
-      check_range({from, tensor->bytes.size()}, tensor->dtype, to, type, parameter.name, file.path());
+      check_range({from, tensor->bytes.size()}, tensor->dtype, to, type, tensor->label(), file.path());
     }
     if (!memory.host_reaches) memory.upload(staged, next);
     next += room_for(parameter, tensor);

@@ -15,16 +15,16 @@ inline namespace RWKV_ABI {
 /// Calls f(V()) with the version tag V of a checkpoint, and returns what it returns.
 /// Errors    a file with the names of no version
 template <class F>
-auto with_version_of(const TensorFile& file, F&& f) {
-  const std::string_view version = version_named_by(file);
+auto with_version_of(const OfficialNames& names, F&& f) {
+  const std::string_view version = version_named_by(names);
   if (version == "RWKV-7") return f(V7());
   if (version == "RWKV-6") return f(V6());
   if (version == "RWKV-5.2") return f(V5());
   if (version == "RWKV-5.1") return f(V5_1());
   if (version == "RWKV-5.0") return f(V5_0());
   if (version != "RWKV-4") {
-    static_cast<void>(sizes_of_model(file));  // says what the file is, if it is no checkpoint at all
-    fail(detail::path_text(file.path()), ": its names are those of no version of RWKV");
+    static_cast<void>(sizes_of_model(names));  // says what the file is, if it is no checkpoint at all
+    fail(detail::path_text(names.file().path()), ": its names are those of no version of RWKV");
   }
   return f(V4());
 }
@@ -38,8 +38,8 @@ concept FusesSteps = requires(B be, Arena ws, const L& layer, Seq<const float> x
 };
 }  // namespace detail
 
-/// A model from a .safetensors or .pth file with official names, which runs in float on the backend B and keeps the
-/// number types of the file, as AsStored<float> does. Every version is compiled, by rwkv::compiled once; a
+/// A model from a .safetensors or .pth file, an index of shards or a folder (see open_tensors), which runs in float on the
+/// backend B and keeps the number types of the file, as AsStored<float> does. Every version is compiled, by rwkv::compiled once; a
 /// program that knows its version saves the others with load_checkpoint. For errors and options see there.
 template <class B>
 AnyModel load_model(const std::filesystem::path& path, B backend = {}, const LoadOptions& options = {},
@@ -50,7 +50,8 @@ AnyModel load_model(const std::filesystem::path& path, B backend = {}, const Loa
       return AnyModel(load_checkpoint<LanguageModel<V, S, B>>(file, options, std::move(backend)));
     };
     if constexpr (detail::FusesSteps<V, B>) {
-      const TensorView* embedding = file.find("emb.weight");
+      const OfficialNames names(file);
+      const OfficialTensor* embedding = names.find("emb.weight");
       const DType type = embedding == nullptr ? DType::f32 : embedding->dtype;
       if (type == DType::bf16) return load(bf16());
       if (type == DType::f16) return load(f16());

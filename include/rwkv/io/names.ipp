@@ -3,48 +3,32 @@
 #include <array>
 #include <charconv>
 #include <filesystem>
+#include <initializer_list>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/io/names.hpp"
+#include "rwkv/io/shards.hpp"
 #include "rwkv/system/byte_reader.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-namespace detail {
-
-RWKV_BODY const std::vector<Index>* shape_of(const TensorFile& file, std::string_view name) {
-  if (const UnreadableTensor* tensor = file.find_unreadable(name)) return tensor->shape ? &*tensor->shape : nullptr;
-  const TensorView* tensor = file.find(name);
-  return tensor == nullptr ? nullptr : &tensor->shape;
-}
-
-inline bool lists(const TensorFile& file, std::string_view name) {
-  return file.find_unreadable(name) != nullptr || file.find(name) != nullptr;
-}
-
-/// Calls f with the names of all tensors, readable or not.
-template <class F>
-void for_each_name(const TensorFile& file, const F& f) {
-  for (const TensorView& tensor : file.tensors()) f(std::string_view(tensor.name));
-  for (const UnreadableTensor& tensor : file.unreadable()) f(std::string_view(tensor.name));
-}
-
-}  // namespace detail
-
-RWKV_BODY std::string_view version_named_by(const TensorFile& file) {
-  const auto has = [&](std::string_view name) { return detail::lists(file, name); };
+RWKV_BODY std::string_view version_named_by(const OfficialNames& names) {
+  const auto has = [&](std::string_view name) { return names.find(name) != nullptr; };
   if (has("blocks.0.att.r_k")) return "RWKV-7";
   if (has("blocks.0.att.time_maa_x")) return "RWKV-6";
   if (!has("blocks.0.att.time_decay")) return {};
   if (!has("blocks.0.att.ln_x.weight")) return "RWKV-4";
   if (!has("blocks.0.att.gate.weight")) return "RWKV-5.0";
-  const std::vector<Index>* decay = detail::shape_of(file, "blocks.0.att.time_decay");
+  const std::vector<Index>* decay = names.shape_of("blocks.0.att.time_decay");
   return decay != nullptr && decay->size() > 1 ? "RWKV-5.2" : "RWKV-5.1";
 }
 
@@ -61,26 +45,16 @@ inline std::optional<Index> block_number(std::string_view name) {
   return number;
 }
 
-/// What stands before the official part of a name; empty for official names, absent for names without such a part.
-inline std::optional<std::string_view> prefix_of(std::string_view name) {
-  for (std::size_t begin = 0;;) {
-    const std::string_view rest = name.substr(begin);
-    if (rest == "emb.weight" || rest == "head.weight" || block_number(rest)) return name.substr(0, begin);
-    const std::size_t dot = rest.find('.');
-    if (dot == std::string_view::npos) return std::nullopt;
-    begin += dot + 1;
+/// What the metadata say that a tensor shares its numbers with, by the names of the file; null if they say nothing.
+inline const std::string* tied_to(const OfficialNames& names, std::string_view name) {
+  for (const auto& [tensor, same] : names.file().metadata()) {
+    if (names.official(tensor) == name) return &same;
   }
+  return nullptr;
 }
 
-/// Whether the name of the file is that of a part, such as model-00001-of-00002.safetensors.
-inline bool is_shard(const std::filesystem::path& path) {
-  const std::string name = path_text(path.filename());
-  const std::size_t of = name.find("-of-");
-  const auto digit_at = [&](std::size_t i) { return i < name.size() && '0' <= name[i] && name[i] <= '9'; };
-  return of != std::string::npos && of > 0 && digit_at(of - 1) && digit_at(of + 4);
-}
-
-RWKV_BODY std::string kind_by_names(const TensorFile& file) {
+RWKV_BODY std::string kind_by_names(const OfficialNames& names) {
+  const TensorFile& file = names.file();
   struct Rule {
     std::string_view part;  // of a name
     std::string_view kind;
@@ -96,8 +70,8 @@ RWKV_BODY std::string kind_by_names(const TensorFile& file) {
       "this holds an initial state, not a model; merge it into the model that it was made for, and save that whole";
   static constexpr std::string_view run = "this is the run file of a training; use the model beside it";
   // A name may have parts of several, so the first rule that any name fits decides. Those behind the adapters are only
-  // for files without official names.
-  static constexpr std::size_t adapters = 8;
+  // for files without an embedding, and those behind the states for names of no dialect that is read.
+  static constexpr std::size_t adapters = 8, states = 9;
   static constexpr std::array<Rule, 20> rules{{{".adamw_m", run},
                                                {".adamw_v", run},
                                                {"base_model.model.", adapter},
@@ -125,63 +99,138 @@ RWKV_BODY std::string kind_by_names(const TensorFile& file) {
     return rest.empty() || rest[0] == '.' || part.ends_with('.') || part.ends_with('_');
   };
   if (file.metadata().contains("crc32.texts")) return std::string(run);  // which nothing but a run file has
-  const bool official = lists(file, "emb.weight");
-  const std::size_t used = official ? adapters : rules.size();
+  const std::size_t used = names.find("emb.weight") != nullptr ? adapters
+                           : names.dialect().is_foreign()      ? states
+                                                               : rules.size();
   std::size_t first = used;
-  std::string_view example, prefix;
+  std::string_view example;
   bool has_official = false;
-  for_each_name(file, [&](std::string_view name) {
+  for (const OfficialTensor& tensor : names.tensors()) {
     for (std::size_t i = 0; i < first; ++i) {
-      if (!fits(name, rules[i].part)) continue;
+      if (!fits(tensor.in_file, rules[i].part)) continue;
       first = i;
-      example = name;
+      example = tensor.in_file;
     }
-    const auto before = prefix_of(name);
-    if (before && before->empty()) has_official = true;
-    if (before && prefix.empty()) prefix = *before;
-  });
-  if (first < used) return join(rules[first].kind, " (it holds ", in_quotes(example), ")");
-  if (!prefix.empty() && !has_official) {
-    return join("the names carry the prefix ", in_quotes(prefix),
-                prefix.find("_orig_mod.") != std::string_view::npos ? " of torch.compile"
-                : prefix.find("module.") != std::string_view::npos  ? " of a wrapper for parallel training"
-                                                                    : "",
-                "; save the tensors under their names without it");
+    has_official = has_official || tensor.name == "emb.weight" || tensor.name == "head.weight" ||
+                   block_number(tensor.name).has_value();
   }
-  if (is_shard(file.path())) return "this is one shard of several; join the shards into one file, and use that";
+  if (first < used) return join(rules[first].kind, " (it holds ", in_quotes(example), ")");
+  if (!file.index_beside().empty()) {
+    return join("this is one shard of several; open the index ", in_quotes(file.index_beside()), " beside it");
+  }
+  if (is_shard(file.path())) {
+    return "this is one shard of several; open their index, or join the shards into one file";
+  }
   static constexpr std::array<std::string_view, 3> parts{"emb.weight", "blocks.0.ln1.weight", "head.weight"};
-  const auto there = std::ranges::count_if(parts, [&](auto name) { return lists(file, name); });
-  const auto shared =
-      std::ranges::count_if(parts, [&](auto name) { return file.metadata().contains(std::string(name)); });
+  const auto there = std::ranges::count_if(parts, [&](auto name) { return names.find(name) != nullptr; });
+  const auto shared = std::ranges::count_if(parts, [&](auto name) { return tied_to(names, name) != nullptr; });
   if (has_official && there + shared < std::ssize(parts)) {
     return "this is a part of a model; if it is one shard of several, join them into one file";
   }
   return {};
 }
 
-RWKV_BODY std::string why_missing(const TensorFile& file, std::string_view name) {
-  const auto tied = file.metadata().find(std::string(name));
-  if (tied == file.metadata().end()) return "missing from the file";
-  return join("missing from the file, whose metadata say that it is the same as ", in_quotes(tied->second),
+RWKV_BODY std::string why_missing(const OfficialNames& names, std::string_view name) {
+  const std::string* tied = tied_to(names, name);
+  if (tied == nullptr) return "missing from the file";
+  return join("missing from the file, whose metadata say that it is the same as ", in_quotes(*tied),
               "; save it without sharing, as a clone()");
+}
+
+/// A number that norms add to variances, from outside. Errors: no number between 0 and 1.
+inline double checked_epsilon(double number, std::string_view where, std::string_view key) {
+  expects(number > 0 && number < 1, where, ": ", key, " is not between 0 and 1");  // neither is NaN
+  return number;
+}
+
+/// Sets what norms add to variances from the metadata that save_checkpoint wrote.
+inline void read_epsilons(const TensorFile& file, ModelSizes& sizes) {
+  const auto read = [&](std::string_view key, double& number) {
+    const auto found = file.metadata().find(std::string(key));
+    if (found == file.metadata().end()) return;
+    const std::string& text = found->second;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size()) number = -1;
+    checked_epsilon(number, path_text(file.path()), join("the metadata ", key));
+  };
+  read(norm_epsilon_key, sizes.norm_epsilon);
+  read(head_norm_epsilon_key, sizes.head_norm_epsilon);
+}
+
+/// Sets what norms add to variances as the programs of the dialect do, which read it from config.json.
+inline void apply_config(const OfficialNames& names, ModelSizes& sizes) {
+  const TensorFile& file = names.file();
+  const std::string where = path_text(file.path().parent_path() / "config.json");
+  const auto number = [&](std::initializer_list<std::string_view> keys) -> std::optional<double> {
+    for (const std::string_view key : keys) {
+      const auto found = file.config().find(key);
+      if (found != file.config().end()) return found->second;
+    }
+    return std::nullopt;
+  };
+  const auto width = number({"hidden_size"});
+  expects(!width || *width == static_cast<double>(sizes.width), where,
+          ": this is the configuration of a model of width ", width.value_or(0), ", the model beside it has ",
+          sizes.width);
+  constexpr double usual = 1e-5, usual_head_size = 64, usual_divisor = 8;
+  const double norm =
+      checked_epsilon(number({"norm_eps", "layer_norm_epsilon", "layer_norm_eps"}).value_or(usual), where, "norm_eps");
+  if (norm != usual) sizes.norm_epsilon = norm;
+  // How much larger that of a head's norm is, and how much larger in official files.
+  const double divisor = number({"head_size_divisor"}).value_or(usual_divisor);
+  const double head_size = sizes.head_size > 0 ? static_cast<double>(sizes.head_size) : usual_head_size;
+  const double factor = !names.dialect().dialect->scales_norms ? divisor * divisor
+                        : version_named_by(names) == "RWKV-7"  ? head_size
+                                                               : usual_head_size;
+  const double norm_of_heads = names.dialect().dialect->scales_norms ? norm : usual;
+  const double head_norm = checked_epsilon(number({"group_norm_epsilon"}).value_or(factor * norm_of_heads), where,
+                                           "what ln_x adds to a variance");
+  const bool is_usual = head_norm == usual_head_size * usual || head_norm == 64e-5;
+  if (!is_usual) sizes.head_norm_epsilon = head_norm;
+}
+
+RWKV_BODY void add_epsilons(const ModelSizes& sizes, std::map<std::string, std::string>& metadata) {
+  const auto add = [&](std::string_view key, double number) {
+    if (number == 0) return;
+    std::array<char, 32> text;
+    const auto end = std::to_chars(text.data(), text.data() + text.size(), number).ptr;
+    metadata.insert_or_assign(std::string(key), std::string(text.data(), end));
+  };
+  add(norm_epsilon_key, sizes.norm_epsilon);
+  add(head_norm_epsilon_key, sizes.head_norm_epsilon);
+}
+
+RWKV_BODY std::vector<std::string> notes_on(const OfficialNames& names, const ModelSizes& sizes) {
+  const TensorFile& file = names.file();
+  std::vector<std::string> notes(file.notes().begin(), file.notes().end());
+  for (std::string& note : names.notes()) notes.push_back(std::move(note));
+  const std::string_view from = file.config().empty() ? "" : ", by the config.json beside it";
+  if (sizes.norm_epsilon != 0) notes.push_back(join("its layer norms add ", sizes.norm_epsilon, " to variances", from));
+  if (sizes.head_norm_epsilon != 0)
+    notes.push_back(join("its ln_x adds ", sizes.head_norm_epsilon, " to variances", from));
+  for (std::string& note : notes) note = join(path_text(file.path()), ": ", note);
+  return notes;
 }
 
 }  // namespace detail
 
-RWKV_BODY ModelSizes sizes_of_model(const TensorFile& file) {
+RWKV_BODY ModelSizes sizes_of_model(const OfficialNames& names) {
+  const TensorFile& file = names.file();
   const std::string name = detail::path_text(file.path());
   const auto expects_part = [&](bool holds, std::string_view part) {
     if (holds) return;
-    const std::string kind = detail::kind_by_names(file);
+    const std::string kind = detail::kind_by_names(names);
+    const bool tied = detail::tied_to(names, "emb.weight") != nullptr;
     fail(name, ": this is no RWKV checkpoint: it holds no tensor ", part,
-         file.metadata().contains("emb.weight") ? join(" (emb.weight: ", detail::why_missing(file, "emb.weight"), ")")
-                                                : "",
-         kind.empty() ? "" : "; ", kind);
+         tied ? join(" (emb.weight: ", detail::why_missing(names, "emb.weight"), ")") : "", kind.empty() ? "" : "; ",
+         kind);
   };
-  expects_part(detail::lists(file, "emb.weight"), "emb.weight");
-  const std::vector<Index>* embedding = detail::shape_of(file, "emb.weight");
-  if (embedding == nullptr) static_cast<void>(file.find("emb.weight"));  // says why it cannot be read
-  const std::span<const Index> shape = *embedding;
+  const OfficialTensor* embedding = names.find("emb.weight");
+  expects_part(embedding != nullptr, "emb.weight");
+  if (!embedding->shape) {
+    fail(name, ": tensor ", detail::in_quotes(embedding->in_file), " cannot be read: ", embedding->unreadable->reason);
+  }
+  const std::span<const Index> shape = *embedding->shape;
   expects(shape.size() == 2, name, ": emb.weight has shape ", shape, ", a checkpoint has [vocab, width]");
   ModelSizes sizes{.vocab = shape[0], .width = shape[1]};
   expects(sizes.vocab > 0 && sizes.width > 0, name, ": emb.weight is empty, with shape ", shape);
@@ -195,32 +244,35 @@ RWKV_BODY ModelSizes sizes_of_model(const TensorFile& file) {
 
   // The two norms of a layer alone have four tensors: a large number in a small file is no depth.
   constexpr Index fewest_per_layer = 4;
-  const Index count = std::ssize(file.tensors()) + std::ssize(file.unreadable());
-  detail::for_each_name(file, [&](std::string_view tensor) {
-    const auto number = detail::block_number(tensor);
-    if (!number) return;
+  const Index count = std::ssize(names.tensors());
+  for (const OfficialTensor& tensor : names.tensors()) {
+    const auto number = detail::block_number(tensor.name);
+    if (!number) continue;
     if (*number >= count / fewest_per_layer) {
-      const std::string kind = detail::kind_by_names(file);
-      fail(name, ": ", detail::in_quotes(tensor), " cannot be right in a file of ", count, " tensors",
+      const std::string kind = detail::kind_by_names(names);
+      fail(name, ": ", detail::in_quotes(tensor.in_file), " cannot be right in a file of ", count, " tensors",
            kind.empty() ? "" : "; ", kind);
     }
     sizes.depth = std::max(sizes.depth, *number + 1);
-  });
+  }
   expects_part(sizes.depth > 0, "blocks.0.…");
 
-  const std::vector<Index>* key = detail::shape_of(file, "blocks.0.ffn.key.weight");
+  const std::vector<Index>* key = names.shape_of("blocks.0.ffn.key.weight");
   if (key != nullptr && key->size() == 2) check_size(sizes.ffn = (*key)[0], "an ffn");
   // [heads, head size]: a bonus of the current token, in RWKV-7 or in 5 and 6; in RWKV-5.2 the decay as well.
   for (const char* tensor : {"r_k", "time_faaaa", "time_decay"}) {
-    const std::vector<Index>* heads = detail::shape_of(file, join("blocks.0.att.", tensor));
+    const std::vector<Index>* heads = names.shape_of(join("blocks.0.att.", tensor));
     if (heads == nullptr || heads->empty() || heads->size() > 2) continue;
     const bool per_head = heads->size() == 1;  // RWKV-5.0 and 5.1: a number for each head
-    if (per_head && !detail::lists(file, "blocks.0.att.ln_x.weight")) continue;  // RWKV-4 has one for each channel
+    if (per_head && names.find("blocks.0.att.ln_x.weight") == nullptr) continue;  // RWKV-4 has one for each channel
     check_size(sizes.head_size = per_head ? sizes.width / std::max<Index>(1, (*heads)[0]) : (*heads)[1], "a head size");
     expects(sizes.width % sizes.head_size == 0, name, ": a width of ", sizes.width, " does not divide into heads of ",
             sizes.head_size);
     break;
   }
+  const detail::FoundDialect& dialect = names.dialect();
+  if (dialect.is_foreign()) detail::apply_config(names, sizes);
+  else detail::read_epsilons(file, sizes);
   return sizes;
 }
 

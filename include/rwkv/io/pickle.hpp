@@ -5,6 +5,7 @@
 /// that lead to a better sentence, and refuses all others; a global is a kind in a list here, never something that is
 /// looked up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop
 /// an opcode from being applied to the wrong object.
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -20,6 +21,7 @@
 #include "rwkv/config.hpp"
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/io/dialects.hpp"
 #include "rwkv/io/pickle_globals.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
@@ -52,7 +54,7 @@ class StateDictPickle {
             max_pickle);
   }
 
-  /// The tensors in the order of the dictionary.
+  /// The tensors in the order of the dictionary: of the outermost one, or of the one state dict of a model in it.
   std::vector<PickledTensor> read() {
     require(reader_.remaining() >= 2 && reader_.u8() == proto, "is no pickle of protocol 2 or later");
     const std::uint8_t protocol = reader_.u8();
@@ -62,6 +64,9 @@ class StateDictPickle {
     require(reader_.remaining() == 0, "goes on after its end");
     return collect();
   }
+
+  /// The entry of the outermost dictionary that holds the tensors; empty if it holds them itself.
+  std::string_view entry() const { return entry_; }
 
  private:
   static constexpr std::size_t max_pickle = std::size_t{32} << 20;
@@ -522,7 +527,7 @@ class StateDictPickle {
     if (!std::holds_alternative<Dict>(result)) {
       fail(where_, ": the file holds ", describe(result), ", not a dictionary of tensors; save a state dict");
     }
-    const Dict dict = std::get<Dict>(result);
+    const Dict dict = state_dict(std::get<Dict>(result));
     require(dict_sizes_[dict.id] <= max_tensors, "holds more than ", max_tensors, " tensors");
     refuse_other_values(dict);
     std::vector<PickledTensor> tensors;
@@ -549,6 +554,36 @@ class StateDictPickle {
                          numbers(tensor.strides)});
     }
     return tensors;
+  }
+
+  /// Trainers save dictionaries of what they need: {'model': ..., 'optimizer': ...}. If exactly one entry of this one is
+  /// the state dict of a model, that is meant; else the dictionary itself.
+  Dict state_dict(Dict outer) {
+    struct Holds {
+      bool weight = false, other = false;
+    };
+    std::vector<Holds> holds(dict_sizes_.size());
+    for (const Item& item : items_) {
+      const Text* name = std::get_if<Text>(&item.key);
+      const bool is_tensor = name != nullptr && std::holds_alternative<TensorRef>(item.value);
+      Holds& dict = holds[item.dict];
+      if (!is_tensor) dict.other = true;
+      else if (!dict.weight) dict.weight = is_weight_name(text(*name));
+    }
+    const Item* found = nullptr;
+    for (const Item& item : items_) {
+      if (item.dict != outer.id) continue;
+      const Dict* inner = std::get_if<Dict>(&item.value);
+      if (inner == nullptr || !std::holds_alternative<Text>(item.key)) continue;
+      if (!holds[inner->id].weight || holds[inner->id].other) continue;
+      if (found != nullptr) return outer;
+      found = &item;
+    }
+    const bool is_converted = std::ranges::any_of(
+        items_, [&](const Item& item) { return item.dict == outer.id && is_key(item, "_strategy"); });
+    if (found == nullptr || holds[outer.id].weight || is_converted) return outer;
+    entry_ = text(std::get<Text>(found->key));
+    return std::get<Dict>(found->value);
   }
 
   /// Everything in the dictionary must be a tensor. Of several values that are none, the one is named that says most
@@ -634,6 +669,7 @@ class StateDictPickle {
   std::string_view pickle_;
   ByteReader reader_;
   std::size_t opcode_at_ = 0;
+  std::string_view entry_;
   std::vector<Value> stack_;
   std::vector<Value> memo_;
   std::vector<Value> tuple_items_;

@@ -135,7 +135,9 @@ RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_vie
   TensorTable table;
   PthStorages storages(archive, file);
   Checked total = 0;
-  std::vector<PickledTensor> tensors = StateDictPickle(*pickle, file).read();
+  StateDictPickle program(*pickle, file);
+  std::vector<PickledTensor> tensors = program.read();
+  table.entry = program.entry();
   std::vector<std::string_view> names;
   names.reserve(tensors.size());
   for (const PickledTensor& tensor : tensors) names.push_back(tensor.name);

@@ -69,6 +69,7 @@ struct TensorTable {
   std::vector<TensorView> tensors;
   std::vector<UnreadableTensor> unreadable;
   std::map<std::string, std::string> metadata;
+  std::string entry;  ///< of the dictionary that holds the state dict, if it is not the outermost
 };
 
 /// The positions of the tensors, sorted by name.

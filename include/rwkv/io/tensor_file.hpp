@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -26,13 +27,23 @@ struct OpenOptions {
   bool verify_checksums = true;
 };
 
-/// All tensors of one file. The views point into the bytes of the file, which live as long as this object, a copy of it
-/// or what keep_alive() returned.
+namespace detail {
+/// What lies beside a file of tensors, and what was done to open it.
+struct Surroundings {
+  std::map<std::string, double, std::less<>> config;  ///< the numbers of config.json, read if the names call for it
+  std::string index;                                  ///< the name of the index, if the file is one of its shards
+  std::vector<std::string> notes;                     ///< one sentence for what was done
+};
+}  // namespace detail
+
+/// All tensors of one file, or of the shards of one index. The views point into the bytes of the files, which live as
+/// long as this object, a copy of it or what keep_alive() returned.
 class TensorFile {
  public:
-  TensorFile(Bytes bytes, std::filesystem::path path, detail::TensorTable table);
+  TensorFile(std::vector<Bytes> parts, std::filesystem::path path, detail::TensorTable table,
+             detail::Surroundings surroundings = {});
 
-  /// In the order of the data in a .safetensors, in the order of the dictionary in a .pth.
+  /// In the order of the data in a .safetensors, in the order of the dictionary in a .pth, shard by shard.
   std::span<const TensorView> tensors() const { return tensors_; }
 
   /// What the file holds besides: tensors of foreign number types, classes and layouts, by name.
@@ -56,15 +67,25 @@ class TensorFile {
   const std::filesystem::path& path() const { return path_; }
 
   /// Keeps the bytes in memory; null when the caller of open_tensors owns them.
-  std::shared_ptr<const void> keep_alive() const { return bytes_.keep_alive(); }
+  std::shared_ptr<const void> keep_alive() const { return keep_alive_; }
 
-  bool is_mapped() const { return bytes_.is_mapped(); }
+  /// Whether any of the bytes are.
+  bool is_mapped() const;
 
   /// See Bytes::check_unchanged; to be called before each load from a mapped file.
-  void check_unchanged() const { bytes_.check_unchanged(); }
+  void check_unchanged() const;
+
+  /// The numbers at the top of the config.json beside a file whose names are not official; empty if there is none.
+  const std::map<std::string, double, std::less<>>& config() const { return surroundings_.config; }
+  /// The name of the index beside a file that is a shard of it; empty for all others.
+  const std::string& index_beside() const { return surroundings_.index; }
+  /// What was done to open it, one sentence each, such as that it has several shards.
+  std::span<const std::string> notes() const { return surroundings_.notes; }
 
  private:
-  Bytes bytes_;
+  std::vector<Bytes> parts_;
+  std::shared_ptr<const void> keep_alive_;
+  detail::Surroundings surroundings_;
   std::filesystem::path path_;
   std::vector<TensorView> tensors_;
   std::vector<UnreadableTensor> unreadable_;
@@ -72,9 +93,10 @@ class TensorFile {
   std::vector<std::uint32_t> by_name_;
 };
 
-/// Opens a .safetensors or a .pth; the content decides which, not the name. Nothing in the file is executed. Throws an
-/// Error that names the file, and the tensor where one is to blame; for a file of another kind the Error says which,
-/// and what to do. `files` must outlive the result.
+/// Opens a .safetensors or a .pth; the content decides which, not the name. Nothing in the file is executed. Also opens
+/// an index such as model.safetensors.index.json with all its shards, and a folder that holds an index or else a
+/// model.safetensors. Throws an Error that names the file, and the tensor where one is to blame; for a file of another
+/// kind the Error says which, and what to do. `files` must outlive the result.
 TensorFile open_tensors(const std::filesystem::path& path, OpenOptions options = {},
                         FileSystem& files = system_files());
 

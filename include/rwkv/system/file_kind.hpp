@@ -12,6 +12,10 @@ namespace detail {
 /// no rule knows, such as those of tensor files and vocabularies that the library reads.
 std::string_view kind_of_file(std::string_view content);
 
+/// What it says of an index, which a reader of files on disk knows how to follow.
+inline constexpr std::string_view index_kind =
+    "the index of a model in several shards; open it by its path, or join the shards into one file and use that";
+
 }  // namespace detail
 }  // namespace RWKV_ABI
 }  // namespace rwkv

@@ -94,8 +94,7 @@ RWKV_BODY std::string_view kind_of_file(std::string_view content) {
   skip_blanks();
   if (text.empty() || std::string_view("\"{}[]-0123456789").find(text[0]) == std::string_view::npos) return {};
   const auto holds = [&](std::string_view key) { return text.find(key) != std::string_view::npos; };
-  if (holds("\"weight_map\""))
-    return "the index of a model in several shards; join the shards into one file, and use that";
+  if (holds("\"weight_map\"")) return index_kind;
   if (holds("\"added_tokens\"") || holds("\"merges\"")) return "the tokenizer.json of another tokenizer";
   if (holds("\"model_type\"") || holds("\"architectures\"")) return "the config.json of a model, not its weights";
   return "a JSON text";
