@@ -32,7 +32,17 @@ inline void open_and_check(std::span<const std::byte> bytes, bool verify_checksu
       demand(file.find_unreadable(tensor.name) == &tensor);
     }
     demand(sum <= 510 * file.tensors().size());
-    const rwkv::ModelSizes sizes = rwkv::sizes_of_model(file);
+    const rwkv::OfficialNames names(file);
+    for (const rwkv::OfficialTensor& tensor : names.tensors()) {
+      demand(names.find(tensor.name) == &tensor);
+      if (tensor.unreadable != nullptr) continue;
+      demand(rwkv::detail::count_bytes(*tensor.shape, tensor.dtype).equals(tensor.bytes.size()));
+      if (tensor.bytes.empty()) continue;
+      demand(tensor.bytes.data() >= bytes.data() && tensor.bytes.size() <= bytes.size());
+      demand(tensor.bytes.data() + tensor.bytes.size() <= bytes.data() + bytes.size());
+    }
+    static_cast<void>(rwkv::detail::kind_by_names(names));
+    const rwkv::ModelSizes sizes = rwkv::sizes_of_model(names);
     static_cast<void>(rwkv::Dims<rwkv::dyn, rwkv::dyn, rwkv::dyn, rwkv::dyn>::from(sizes));
     demand(sizes.vocab * sizes.width > 0 && sizes.ffn * sizes.width >= 0);
   } catch (const rwkv::Error& error) {

@@ -79,7 +79,7 @@ inline constexpr std::array<Rename, 13> linear_attention_names{
      {"model.layers.#.linear_attn.", "blocks.#.att."},
      {"model.layers.#.mlp.", "blocks.#.ffn."}}};
 
-/// The dialects; of several that know equally many names the first one counts.
+/// The dialects; the one that knows the most names of a file counts, of several the first.
 inline constexpr std::array<Dialect, 4> dialects{
     {{"the official code", official_names, false, false},
      {"transformers", transformers_names, true, false},
@@ -169,6 +169,7 @@ RWKV_BODY FoundDialect find_dialect(std::span<const std::string_view> names) {
       best = {&dialect, prefix};
       most = tally.count;
     }
+    if (most == names.size()) break;
   }
   return best;
 }
