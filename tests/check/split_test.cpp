@@ -4,19 +4,25 @@
 #include <rwkv/blocks.hpp>
 #include <rwkv/check/adjoint.hpp>
 
+#include "../versions.hpp"
+
 using namespace rwkv;
 
 namespace {
 
 template <class K, class P = Keep>
-void check_halves() {
+void check_halves(Index depth = 2) {
   for (const Index width : {1, 7, 19}) {
     for (const Index time : {2, 5, 130, 200}) {
       for (const Index split : {Index{1}, time / 2, time - 1}) {
         CAPTURE(width);
         CAPTURE(time);
         CAPTURE(split);
-        CHECK(split_defect<K, P>({.width = width, .depth = 2, .head_size = width, .ffn = 2 * width + 1},
+        CHECK(split_defect<K, P>({.width = width,
+                                  .depth = depth,
+                                  .head_size = width,
+                                  .ffn = 2 * width + 1,
+                                  .ranks = config::small_ranks},
                                  {.batch = 3, .time = time}, split) < 1e-10);
       }
     }
@@ -26,8 +32,9 @@ void check_halves() {
 }  // namespace
 
 TEST_CASE_TEMPLATE("a sequence is passed back in halves as it is as a whole", B, Reference, Cpu) {
-  check_halves<TimeMix<V4, double, B>>();
-  check_halves<TimeMix<V5, double, B>>();
-  check_halves<ChannelMix<V4, double, B>>();
-  check_halves<Stack<Layer<TimeMix<V4, double, B>, ChannelMix<V4, double, B>>>, Recompute>();
+  config::each_version([]<class V>() {
+    check_halves<TimeMix<V, double, B>>();
+    check_halves<ChannelMix<V, double, B>>();
+  });
+  check_halves<Stack<typename config::BlocksOf<config::AnyVersion, B>::template Layer<double>>, Recompute>();
 }
