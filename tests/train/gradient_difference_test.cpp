@@ -14,7 +14,7 @@ using config::some_tokens;
 
 namespace {
 
-const ModelSizes sizes{.vocab = 13, .width = 8, .depth = 2, .head_size = 4, .ffn = 11, .ranks = config::small_ranks};
+const ModelSizes sizes{.vocab = 13, .width = 9, .depth = 2, .head_size = 3, .ffn = 11, .ranks = config::small_ranks};
 const Index batch = 2, length = 9;
 
 /// A model in the middle of a text, and the loss on the rest as a function of parameters and state.
