@@ -7,10 +7,12 @@
 #include <rwkv/cuda.cuh>
 #endif
 
+#include "any_version.hpp"
+
 namespace config {
 
-/// RWKV-4 with time always in chunks.
-struct Scanning : rwkv::V4 {
+/// A version with time always in chunks.
+struct Scanning : AnyVersion {
   using Schedule = rwkv::Scan;
 };
 
@@ -57,8 +59,8 @@ RWKV_TEST_VERSION(extern, rwkv::V6, double, rwkv::Reference)
 RWKV_TEST_VERSION(extern, rwkv::V7, float, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V7, double, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V7, double, rwkv::Reference)
-RWKV_TEST_MODEL(extern, rwkv::V4, rwkv::bf16, rwkv::Cpu)
-RWKV_TEST_MODEL(extern, rwkv::V4, rwkv::f16, rwkv::Cpu)
+RWKV_TEST_MODEL(extern, config::AnyVersion, rwkv::bf16, rwkv::Cpu)
+RWKV_TEST_MODEL(extern, config::AnyVersion, rwkv::f16, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, config::Scanning, float, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, config::Scanning, double, rwkv::Cpu)
 #endif

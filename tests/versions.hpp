@@ -2,6 +2,7 @@
 /// The versions that tests sweep, and the goldens of each.
 #include <rwkv/block/version.hpp>
 #include <rwkv/core/fields.hpp>
+#include <rwkv/fwd.hpp>
 
 #include <cstddef>
 #include <string>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "any_version.hpp"
 #include "numbers.hpp"
 
 namespace config {
@@ -44,12 +46,39 @@ struct Goldens<rwkv::V7> {
 
 /// Calls f.template operator()<V>() for every version.
 template <class F>
-void each_version(const F& f) {
+constexpr void each_version(const F& f) {
   f.template operator()<rwkv::V4>();
   f.template operator()<rwkv::V5>();
   f.template operator()<rwkv::V6>();
   f.template operator()<rwkv::V7>();
 }
+
+/// The blocks of a version as templates of the scalar alone.
+template <class V, class B>
+struct BlocksOf {
+  template <class S>
+  using Time = rwkv::TimeMix<V, S, B>;
+  template <class S>
+  using Channel = rwkv::ChannelMix<V, S, B>;
+  template <class S>
+  using Layer = rwkv::Layer<Time<S>, Channel<S>>;
+};
+
+/// Layers of which some are of RWKV-7. The first of those, whose value the later ones read, is not the first layer.
+template <class B>
+struct HybridsOf {
+  template <class S>
+  using Lower = rwkv::Layer<rwkv::TimeMix<rwkv::V6, S, B>, rwkv::ChannelMix<AnyVersion, S, B>>;
+  template <class S>
+  using Upper = typename BlocksOf<rwkv::V7, B>::template Layer<S>;
+  template <class S>
+  using Chain = rwkv::Chain<Lower<S>, Upper<S>, Upper<S>>;
+  template <class S>
+  using Stack = rwkv::Stack<rwkv::Chain<Lower<S>, Lower<S>, Upper<S>>>;  ///< of a depth of 6, 9, ...
+};
+
+/// Low ranks that differ, so that none is taken for another.
+inline constexpr rwkv::Ranks small_ranks{.mix = 2, .w = 3, .a = 4, .v = 5, .g = 6};
 
 /// The numbers of a parameter in the order of files.
 template <class T>

@@ -9,22 +9,24 @@
 
 namespace config {
 
-/// The inputs and outputs of the adjoint of WKV4.
+/// The inputs and outputs of the adjoint of the recurrence of RWKV-4.
 template <class T>
-struct WKV4Back {
+struct ChannelBack {
+  using Cell = rwkv::WKV4;
+
   Index batch, time, width;
   Buffer<T> raw, u, k, v, dy, first, dlast;
   Buffer<T> draw{width}, du{width}, dk{batch * time * width}, dv = dk, dfirst{batch * 3 * width};
 
   template <class B, class Schedule>
-  WKV4Back& run(B be, Schedule schedule) {
+  ChannelBack& run(B be, Schedule schedule) {
     const auto seq = [&](Buffer<T>& numbers) { return numbers.seq(batch, time, width); };
     const auto state = [&](Buffer<T>& numbers) { return rwkv::Mat<const T>(numbers.mat(batch, 3 * width)); };
     Buffer<T> w(width), dw(width);
     config::Scratch scratch(1 << 22);
     const auto dw_row = dw.seq(1, 1, width);
     be.rows(rwkv::NegativeExp{}, rwkv::arg::chan(raw.vec()), rwkv::arg::out(w.seq(1, 1, width)));
-    be.recur_back(scratch.arena(), schedule, rwkv::WKV4{}, rwkv::Extent<3>{}, state(first), state(dlast),
+    be.recur_back(scratch.arena(), schedule, Cell{}, rwkv::Extent<3>{}, state(first), state(dlast),
                   dfirst.mat(batch, 3 * width), rwkv::arg::chan(w.vec()), rwkv::arg::chan(u.vec()),
                   rwkv::arg::in(seq(k)), rwkv::arg::in(seq(v)), rwkv::arg::cot(seq(dy)), rwkv::arg::sum(dw.vec()),
                   rwkv::arg::sum(du.vec()), rwkv::arg::out(seq(dk)), rwkv::arg::out(seq(dv)));

@@ -6,7 +6,7 @@
 
 using namespace rwkv;
 using config::Buffer;
-using config::WKV4Back;
+using config::ChannelBack;
 
 namespace {
 
@@ -34,16 +34,16 @@ void check_wkv4_back(const std::filesystem::path& path, Schedule schedule) {
   const auto k = file["in.k"];
   const Index batch = k.size(0), time = k.size(1), width = k.size(2);
   const auto buffer = [&](const std::string& name) { return Buffer<T>(file[name].values); };
-  WKV4Back<T> back{batch,
-                   time,
-                   width,
-                   buffer("in.time_decay"),
-                   buffer("in.time_first"),
-                   buffer("in.k"),
-                   buffer("in.v"),
-                   buffer("cot.y"),
-                   Buffer<T>(state_of(file, "in.state.", batch, width)),
-                   Buffer<T>(state_of(file, "cot.state.", batch, width))};
+  ChannelBack<T> back{batch,
+                      time,
+                      width,
+                      buffer("in.time_decay"),
+                      buffer("in.time_first"),
+                      buffer("in.k"),
+                      buffer("in.v"),
+                      buffer("cot.y"),
+                      Buffer<T>(state_of(file, "in.state.", batch, width)),
+                      Buffer<T>(state_of(file, "cot.state.", batch, width))};
   back.run(Config::backend(), schedule);
 
   const std::string name = path.filename().string();

@@ -8,7 +8,7 @@
 
 using namespace rwkv;
 using config::Buffer;
-using config::WKV4Back;
+using config::ChannelBack;
 
 namespace {
 
@@ -22,18 +22,18 @@ std::vector<double> noise(Index count, double size, std::uint64_t seed) {
 
 /// A random case in the middle of a text: the first state is not empty.
 template <class T>
-WKV4Back<T> made_up(Index batch, Index time, Index width, double key_size) {
+ChannelBack<T> made_up(Index batch, Index time, Index width, double key_size) {
   const Index count = batch * time * width;
-  WKV4Back<T> back{batch,
-                   time,
-                   width,
-                   Buffer<T>(noise(width, 3, 1)),
-                   Buffer<T>(noise(width, 1, 2)),
-                   Buffer<T>(noise(count, key_size, 3)),
-                   Buffer<T>(noise(count, 1, 4)),
-                   Buffer<T>(noise(count, 1, 5)),
-                   Buffer<T>(noise(batch * 3 * width, 1, 6)),
-                   Buffer<T>(noise(batch * 3 * width, 1, 7))};
+  ChannelBack<T> back{batch,
+                      time,
+                      width,
+                      Buffer<T>(noise(width, 3, 1)),
+                      Buffer<T>(noise(width, 1, 2)),
+                      Buffer<T>(noise(count, key_size, 3)),
+                      Buffer<T>(noise(count, 1, 4)),
+                      Buffer<T>(noise(count, 1, 5)),
+                      Buffer<T>(noise(batch * 3 * width, 1, 6)),
+                      Buffer<T>(noise(batch * 3 * width, 1, 7))};
   for (Index b = 0; b < batch; ++b) {
     for (Index c = 0; c < width; ++c) back.first[(b * 3 + 1) * width + c] += T(1.5);  // the denominator is positive
   }
@@ -56,8 +56,8 @@ TEST_CASE_TEMPLATE("the way back as a scan equals the way back in sequence", T, 
         for (const Index chunk : {1, 64, 100, 128}) {
           CAPTURE(chunk);
           const auto scan = made_up<T>(2, time, width, key_size).run(Cpu(2), Scan{chunk});
-          for (const auto part :
-               {&WKV4Back<T>::draw, &WKV4Back<T>::du, &WKV4Back<T>::dk, &WKV4Back<T>::dv, &WKV4Back<T>::dfirst}) {
+          for (const auto part : {&ChannelBack<T>::draw, &ChannelBack<T>::du, &ChannelBack<T>::dk, &ChannelBack<T>::dv,
+                                  &ChannelBack<T>::dfirst}) {
             CHECK(golden::relative_error((scan.*part).numbers, (sequence.*part).numbers) < limit);
           }
           CHECK(golden::relative_error(scan.dk.numbers, want.dk.numbers) < limit);
@@ -78,8 +78,8 @@ TEST_CASE_TEMPLATE("the way back has the same bits on any number of threads", T,
       CAPTURE(threads);
       const auto more = made_up<T>(2, 300, width, 3).run(Cpu(threads), Sequential{});
       const auto more_scan = made_up<T>(2, 300, width, 3).run(Cpu(threads), Scan{64});
-      for (const auto part :
-           {&WKV4Back<T>::draw, &WKV4Back<T>::du, &WKV4Back<T>::dk, &WKV4Back<T>::dv, &WKV4Back<T>::dfirst}) {
+      for (const auto part : {&ChannelBack<T>::draw, &ChannelBack<T>::du, &ChannelBack<T>::dk, &ChannelBack<T>::dv,
+                              &ChannelBack<T>::dfirst}) {
         CHECK((more.*part).numbers == (one.*part).numbers);
         CHECK((more_scan.*part).numbers == (one_scan.*part).numbers);
       }

@@ -11,6 +11,8 @@ using config::Buffer;
 
 namespace {
 
+using Cell = WKV4;
+
 /// Turns the raw decay w of the files into the decay of the recurrence, exp(-exp(w)).
 struct Decay {
   template <class R>
@@ -40,7 +42,7 @@ void check_wkv4(const std::filesystem::path& path, Schedule schedule) {
   }
   config::Scratch scratch(1 << 22);
   be.rows(NegativeExp{}, arg::chan(raw.vec()), arg::out(w.seq(1, 1, width)));
-  be.recur(scratch.arena(), schedule, WKV4{}, Extent<3>{}, state.mat(batch, 3 * width), arg::chan(w.vec()),
+  be.recur(scratch.arena(), schedule, Cell{}, Extent<3>{}, state.mat(batch, 3 * width), arg::chan(w.vec()),
            arg::chan(u.vec()), arg::in(key.seq(batch, time, width)), arg::in(value.seq(batch, time, width)),
            arg::out(y.seq(batch, time, width)));
 
@@ -117,7 +119,7 @@ TEST_CASE("WKV4 on dual numbers yields its derivatives") {
     One<double> state[3] = {One<double>(point[4]), One<double>(point[5]), One<double>(0.2)};
     const One<double> x[4] = {One<double>(point[0]), One<double>(point[1]), One<double>(point[2]),
                               One<double>(point[3])};
-    outputs[0] = WKV4::step(state, x).v;
+    outputs[0] = Cell::step(state, x).v;
     // Numerator and denominator multiplied by the scale, so that they do not depend on its choice.
     outputs[1] = state[0].v * std::exp(state[2].v);
     outputs[2] = state[1].v * std::exp(state[2].v);
@@ -129,7 +131,7 @@ TEST_CASE("WKV4 on dual numbers yields its derivatives") {
   }
   D state[3] = {x[4], x[5], D(0.2)};
   const D inputs[4] = {x[0], x[1], x[2], x[3]};
-  const D y = WKV4::step(state, inputs);
+  const D y = Cell::step(state, inputs);
   const double scale = std::exp(state[2].value.v);
   for (int i = 0; i < 6; ++i) {
     CAPTURE(i);
@@ -154,10 +156,10 @@ TEST_CASE("composition of WKV4 stretches is associative") {
       return One<double>(40 * Philox{.key = 4}.block(8 * i + n).uniform_double(0) - 20);
     };
     const auto stretch = [&](std::uint64_t n) {
-      return WKV4::Stretch<One<double>>{-exp(draw(n)), draw(n + 1), exp(draw(n + 2)), draw(n + 3)};
+      return Cell::Stretch<One<double>>{-exp(draw(n)), draw(n + 1), exp(draw(n + 2)), draw(n + 3)};
     };
     const auto a = stretch(0), b = stretch(4), c = stretch(8);
-    const auto left = WKV4::compose(WKV4::compose(a, b), c), right = WKV4::compose(a, WKV4::compose(b, c));
+    const auto left = Cell::compose(Cell::compose(a, b), c), right = Cell::compose(a, Cell::compose(b, c));
     CHECK(left.log_decay.v == doctest::Approx(right.log_decay.v).epsilon(1e-14));
     CHECK(left.p.v == doctest::Approx(right.p.v).epsilon(1e-14));
     CHECK(left.a.v == doctest::Approx(right.a.v).epsilon(1e-13));

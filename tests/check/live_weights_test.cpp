@@ -4,14 +4,18 @@
 #include <cmath>
 
 #include "../instances.hpp"
+#include "../versions.hpp"
 
 using namespace rwkv;
 
-TEST_CASE("live weights are finite, differ, and do not depend on the scalar type") {
-  const ModelSizes sizes{.vocab = 30, .width = 20, .depth = 2};
-  LanguageModel<V4, double, Cpu> exact(sizes);
-  LanguageModel<V4, float, Cpu> rounded(sizes);
-  LanguageModel<V4, float, Cpu> other(sizes);
+namespace {
+
+template <class V>
+void check_live_weights() {
+  const ModelSizes sizes{.vocab = 30, .width = 20, .depth = 2, .head_size = 5};
+  LanguageModel<V, double, Cpu> exact(sizes);
+  LanguageModel<V, float, Cpu> rounded(sizes);
+  LanguageModel<V, float, Cpu> other(sizes);
   live_weights(exact, 5);
   live_weights(rounded, 5);
   live_weights(other, 6);
@@ -31,4 +35,10 @@ TEST_CASE("live weights are finite, differ, and do not depend on the scalar type
     CHECK(different == from[p].numbers().size());
     CHECK(apart[p].numbers()[0] != to[p].numbers()[0]);
   }
+}
+
+}  // namespace
+
+TEST_CASE("live weights are finite, differ, and do not depend on the scalar type") {
+  config::each_version([]<class V>() { check_live_weights<V>(); });
 }

@@ -3,4 +3,6 @@
 // error (Clang): constraints not satisfied for alias template 'AsStored'
 #include <rwkv/blocks.hpp>
 
-rwkv::LanguageModel<rwkv::V4, rwkv::AsStored<rwkv::bf16>, rwkv::Cpu> net({.vocab = 8, .width = 8, .depth = 1});
+rwkv::LanguageModel<config::AnyVersion, rwkv::AsStored<rwkv::bf16>, rwkv::Cpu> net({.vocab = 8,
+                                                                                    .width = 8,
+                                                                                    .depth = 1});

@@ -4,4 +4,4 @@
 struct Mine : rwkv::Reference {
   void fill() = delete;
 };
-template class rwkv::TimeMix<rwkv::V4, float, Mine>;
+template class rwkv::TimeMix<config::AnyVersion, float, Mine>;

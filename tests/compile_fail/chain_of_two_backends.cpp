@@ -4,5 +4,5 @@
 using namespace rwkv;
 
 template <class B>
-using Plain = Layer<TimeMix<V4, float, B>, ChannelMix<V4, float, B>>;
+using Plain = Layer<TimeMix<config::AnyVersion, float, B>, ChannelMix<config::AnyVersion, float, B>>;
 template class rwkv::Chain<Plain<Cpu>, Plain<Reference>>;

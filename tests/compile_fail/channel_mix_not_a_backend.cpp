@@ -2,4 +2,4 @@
 #include <rwkv/blocks.hpp>
 
 struct Gpu {};
-template class rwkv::ChannelMix<rwkv::V4, float, Gpu>;
+template class rwkv::ChannelMix<config::AnyVersion, float, Gpu>;

@@ -2,4 +2,4 @@
 // bundle
 #include <rwkv/blocks.hpp>
 
-template class rwkv::ChannelMix<rwkv::V4, std::string, rwkv::Cpu>;
+template class rwkv::ChannelMix<config::AnyVersion, std::string, rwkv::Cpu>;

@@ -9,7 +9,7 @@ struct Exponential {
     return exp(x);
   }
 };
-struct Mine : rwkv::V4 {
+struct Mine : config::AnyVersion {
   using Activation = Exponential;
 };
 using Net = rwkv::LanguageModel<Mine, float, rwkv::Cpu>;

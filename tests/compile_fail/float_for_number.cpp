@@ -2,4 +2,4 @@
 // error: no matching function for call to
 #include <rwkv/blocks.hpp>
 
-float run(float (&state)[3], const float (&x)[4]) { return rwkv::WKV4::step(state, x); }
+float run(float (&state)[3], const float (&x)[4]) { return config::ChannelCell::step(state, x); }

@@ -2,4 +2,4 @@
 #include <rwkv/blocks.hpp>
 #include <rwkv/train/gradient.hpp>
 
-template class rwkv::Gradient<rwkv::LanguageModel<rwkv::V4, rwkv::bf16, rwkv::Cpu>>;
+template class rwkv::Gradient<rwkv::LanguageModel<config::AnyVersion, rwkv::bf16, rwkv::Cpu>>;

@@ -3,4 +3,4 @@
 
 using namespace rwkv;
 
-template class rwkv::Layer<TimeMix<V4, float, Cpu>, ChannelMix<V4, float, Reference>>;
+template class rwkv::Layer<TimeMix<config::AnyVersion, float, Cpu>, ChannelMix<config::AnyVersion, float, Reference>>;

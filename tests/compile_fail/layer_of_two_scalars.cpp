@@ -3,4 +3,4 @@
 
 using namespace rwkv;
 
-template class rwkv::Layer<TimeMix<V4, float, Cpu>, ChannelMix<V4, double, Cpu>>;
+template class rwkv::Layer<TimeMix<config::AnyVersion, float, Cpu>, ChannelMix<config::AnyVersion, double, Cpu>>;

@@ -3,5 +3,5 @@
 
 using namespace rwkv;
 
-using Plain = Layer<TimeMix<V4, float, Cpu>, ChannelMix<V4, float, Cpu>>;
+using Plain = Layer<TimeMix<config::AnyVersion, float, Cpu>, ChannelMix<config::AnyVersion, float, Cpu>>;
 template class rwkv::Model<Embedding<float, Cpu>, Stack<Plain>, Head<float, Reference>>;

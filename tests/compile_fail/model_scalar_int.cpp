@@ -2,4 +2,4 @@
 // bundle
 #include <rwkv/blocks.hpp>
 
-rwkv::LanguageModel<rwkv::V4, int, rwkv::Cpu> net({.vocab = 8, .width = 8, .depth = 1});
+rwkv::LanguageModel<config::AnyVersion, int, rwkv::Cpu> net({.vocab = 8, .width = 8, .depth = 1});

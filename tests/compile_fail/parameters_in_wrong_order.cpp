@@ -2,4 +2,4 @@
 // bundle
 #include <rwkv/blocks.hpp>
 
-template class rwkv::TimeMix<rwkv::V4, rwkv::Cpu, float>;
+template class rwkv::TimeMix<config::AnyVersion, rwkv::Cpu, float>;

@@ -4,6 +4,6 @@
 using namespace rwkv;
 
 void run(Cpu& be, Arena scratch, Mat<float> state, Vec<float> w, Seq<float> k, Seq<float> y) {
-  be.recur(scratch, Auto{}, WKV4{}, Extent<3>{}, state, arg::chan(w), arg::chan(w), arg::in(k), arg::in(k),
-           arg::add(y));
+  be.recur(scratch, Auto{}, config::ChannelCell{}, Extent<3>{}, state, arg::chan(w), arg::chan(w), arg::in(k),
+           arg::in(k), arg::add(y));
 }

@@ -5,5 +5,6 @@
 using namespace rwkv;
 
 void run(Cpu& be, Arena scratch, Mat<const float> first, Mat<float> dfirst, Seq<float> x) {
-  be.recur_back(scratch, Auto{}, WKV4{}, Extent<3>{}, first, first, dfirst, arg::in(x), arg::cot(x), arg::out(x));
+  be.recur_back(scratch, Auto{}, config::ChannelCell{}, Extent<3>{}, first, first, dfirst, arg::in(x), arg::cot(x),
+                arg::out(x));
 }

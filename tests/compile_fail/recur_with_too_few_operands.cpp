@@ -5,5 +5,5 @@
 using namespace rwkv;
 
 void run(Cpu& be, Arena scratch, Mat<float> state, Seq<float> k, Seq<float> y) {
-  be.recur(scratch, Auto{}, WKV4{}, Extent<3>{}, state, arg::in(k), arg::out(y));
+  be.recur(scratch, Auto{}, config::ChannelCell{}, Extent<3>{}, state, arg::in(k), arg::out(y));
 }

@@ -2,4 +2,4 @@
 #include <rwkv/blocks.hpp>
 
 struct Gpu {};
-template class rwkv::TimeMix<rwkv::V4, float, Gpu>;
+template class rwkv::TimeMix<config::AnyVersion, float, Gpu>;

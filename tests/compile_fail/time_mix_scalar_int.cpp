@@ -2,4 +2,4 @@
 // bundle
 #include <rwkv/blocks.hpp>
 
-template class rwkv::TimeMix<rwkv::V4, int, rwkv::Cpu>;
+template class rwkv::TimeMix<config::AnyVersion, int, rwkv::Cpu>;

@@ -5,4 +5,4 @@
 struct Mine : rwkv::Reference {
   void recur_back() = delete;
 };
-template class rwkv::Gradient<rwkv::LanguageModel<rwkv::V4, float, Mine>>;
+template class rwkv::Gradient<rwkv::LanguageModel<config::AnyVersion, float, Mine>>;

@@ -3,9 +3,10 @@
 // the min and max of <windows.h>, which programs turn off by NOMINMAX.
 #include <rwkv/fwd.hpp>
 
-using Net = rwkv::LanguageModel<rwkv::V4, rwkv::bf16, rwkv::Cpu>;
+using Version = rwkv::V4;
+using Net = rwkv::LanguageModel<Version, rwkv::bf16, rwkv::Cpu>;
 using Pattern = rwkv::Chain<
-    rwkv::Layer<rwkv::TimeMix<rwkv::V4, float, rwkv::Reference>, rwkv::ChannelMix<rwkv::V4, float, rwkv::Reference>>>;
+    rwkv::Layer<rwkv::TimeMix<Version, float, rwkv::Reference>, rwkv::ChannelMix<Version, float, rwkv::Reference>>>;
 const void* address(const Net* net);
 long width(rwkv::Seq<const float, 64> x);
 

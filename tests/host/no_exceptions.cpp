@@ -7,9 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "../any_version.hpp"
+
 namespace {
 
-using Net = rwkv::LanguageModel<rwkv::V4, float, rwkv::Cpu>;
+using Net = rwkv::LanguageModel<config::AnyVersion, float, rwkv::Cpu>;
 
 int run(std::string_view what) {
   Net net({.vocab = 16, .width = 8, .depth = 2}, rwkv::Cpu(2));

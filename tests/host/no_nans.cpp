@@ -10,10 +10,12 @@
 #include <string_view>
 #include <vector>
 
+#include "../any_version.hpp"
+
 namespace {
 
 using namespace rwkv;
-using Net = LanguageModel<V4, float, Cpu>;
+using Net = LanguageModel<config::AnyVersion, float, Cpu>;
 
 // Made of bits, because such flags leave the value of a NaN open.
 float of_bits(std::uint32_t bits) {

@@ -15,7 +15,7 @@ using namespace rwkv;
 inline constexpr ModelSizes sizes{.vocab = 37, .width = 20, .depth = 2, .ffn = 33};
 
 template <class S, class B = Cpu>
-using Net = LanguageModel<V4, S, B>;
+using Net = LanguageModel<config::AnyVersion, S, B>;
 
 /// A checkpoint of one number type.
 template <class Storage>

@@ -18,7 +18,8 @@ using namespace rwkv;
 
 namespace {
 
-using Net = LanguageModel<V4, float, Cpu>;
+using Version = V4;  // whose tensors this file names
+using Net = LanguageModel<Version, float, Cpu>;
 
 /// A checkpoint in memory that a test can damage before it is written and read again.
 struct Draft {
@@ -99,7 +100,7 @@ TEST_CASE("a file that is no RWKV checkpoint says what is missing") {
 }
 
 TEST_CASE("sizes that the model cannot have name the file") {
-  using Fixed = LanguageModel<V4, float, Cpu, Dims<8, dyn, dyn, dyn>>;
+  using Fixed = LanguageModel<Version, float, Cpu, Dims<8, dyn, dyn, dyn>>;
   const Draft draft;
   const auto path = std::filesystem::temp_directory_path() / "rwkv_checkpoint_sizes.safetensors";
   std::vector<TensorView> list;
@@ -246,7 +247,7 @@ TEST_CASE("tensors of the wanted type are used where they lie, others are conver
   for (const auto& parameter : load_checkpoint<Net>(file).parameters()) {
     CHECK(static_cast<const void*>(parameter.data) == file.find(parameter.name)->bytes.data());
   }
-  for (const auto& parameter : load_checkpoint<LanguageModel<V4, double, Cpu>>(file).parameters()) {
+  for (const auto& parameter : load_checkpoint<LanguageModel<Version, double, Cpu>>(file).parameters()) {
     CHECK(static_cast<const void*>(parameter.data) != file.find(parameter.name)->bytes.data());
   }
 }
@@ -296,7 +297,7 @@ TEST_CASE_TEMPLATE("a model can be saved in another number type", Storage, doubl
   const auto file = open_tensors(path);
   CHECK(file.metadata().at("made") == "by a test");
   CHECK(file.tensors().size() == net.parameters().size());
-  const auto loaded = load_checkpoint<LanguageModel<V4, Storage, Cpu>>(file);
+  const auto loaded = load_checkpoint<LanguageModel<Version, Storage, Cpu>>(file);
   const auto exact = net.parameters();
   const auto rounded = loaded.parameters();
   for (std::size_t p = 0; p < exact.size(); ++p) {

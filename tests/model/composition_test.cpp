@@ -1,4 +1,4 @@
-/// Composition: chains, stacks of chains, user recurrences, mixed with the blocks of RWKV-4.
+/// Composition: chains, stacks of chains, user recurrences, mixed with the blocks of a version.
 #include <doctest/doctest.h>
 
 #include <rwkv/rwkv.hpp>
@@ -63,10 +63,12 @@ struct StepOnly {
 };
 static_assert(Recurrence<StepOnly> && !Scannable<StepOnly>);
 
+using Version = V4;  // whose tensors are named below
+
 template <class T, class B>
-using Plain = Layer<TimeMix<V4, T, B>, ChannelMix<V4, T, B>>;
+using Plain = Layer<TimeMix<Version, T, B>, ChannelMix<Version, T, B>>;
 template <class Cell, class T, class B>
-using Own = Layer<CellMix<Cell, T, B>, ChannelMix<V4, T, B>>;
+using Own = Layer<CellMix<Cell, T, B>, ChannelMix<Version, T, B>>;
 template <class Cell, class T, class B>
 using Hybrid = Model<Embedding<T, B>, Stack<Chain<Plain<T, B>, Own<Cell, T, B>>>, Head<T, B>>;
 
@@ -135,5 +137,6 @@ TEST_CASE("a chain is a body by itself") {
   using Net = Model<Embedding<T, B>, Stack<Chain<Plain<T, B>, Plain<T, B>>, 1>, Head<T, B>>;
   const ModelSizes sizes{.vocab = 12, .width = 10, .depth = 2};
   const auto tokens = some_tokens(9, 12);
-  CHECK(all_logits(live<Net>(sizes, Cpu()), tokens) == all_logits(live<LanguageModel<V4, T, B>>(sizes, Cpu()), tokens));
+  CHECK(all_logits(live<Net>(sizes, Cpu()), tokens) ==
+        all_logits(live<LanguageModel<Version, T, B>>(sizes, Cpu()), tokens));
 }

@@ -15,7 +15,7 @@ using config::some_tokens;
 
 namespace {
 
-using Net = LanguageModel<V4, float, Cpu>;
+using Net = LanguageModel<config::AnyVersion, float, Cpu>;
 const ModelSizes sizes{.vocab = 40, .width = 24, .depth = 2};
 
 std::vector<float> copy(std::span<const float> logits) { return {logits.begin(), logits.end()}; }

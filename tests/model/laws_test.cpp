@@ -140,7 +140,7 @@ TEST_CASE_TEMPLATE("sequences that come and go leave the others as they are", C,
 }
 
 TEST_CASE_TEMPLATE("a model behind a handle is the model", C, RWKV_TEST_CONFIGS) {
-  using Net = LanguageModel<V4, typename C::scalar, typename C::Backend>;
+  using Net = LanguageModel<config::AnyVersion, typename C::scalar, typename C::Backend>;
   const ModelSizes sizes{.vocab = 9, .width = 8, .depth = 1};
   const auto net = live<Net>(sizes, C::backend());
   auto want = net.context({.batch = 2});
@@ -179,7 +179,7 @@ TEST_CASE_TEMPLATE("a model behind a handle is the model", C, RWKV_TEST_CONFIGS)
 #ifndef RWKV_TEST_CUDA
 TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
   for (const auto& sizes : awkward) {
-    const auto net = live<LanguageModel<V4, T, Cpu>>(sizes, Cpu(2));
+    const auto net = live<LanguageModel<config::AnyVersion, T, Cpu>>(sizes, Cpu(2));
     const auto scanning = live<LanguageModel<Scanning, T, Cpu>>(sizes, Cpu(2));
     const auto tokens = some_tokens(300, sizes.vocab);
     const ContextOptions whole{.chunk = 300};  // longer than a chunk of the scan, 128

@@ -6,14 +6,15 @@
 
 #include <numeric>
 
+#include "../any_version.hpp"
 #include "answers.hpp"
 
 /// The sum of the logits of a small model after a few tokens, on one backend.
 template <class S, class B>
 double answer(B backend) {
   using namespace rwkv;
-  using Mixed = Layer<CellMix<WKV4, S, B>, ChannelMix<V4, S, B>>;
-  using Plain = Layer<TimeMix<V4, S, B>, ChannelMix<V4, S, B>>;
+  using Mixed = Layer<CellMix<config::ChannelCell, S, B>, ChannelMix<config::AnyVersion, S, B>>;
+  using Plain = Layer<TimeMix<config::AnyVersion, S, B>, ChannelMix<config::AnyVersion, S, B>>;
   using Net = Model<Embedding<S, B>, Stack<Chain<Plain, Mixed>>, Head<S, B>>;
   Net net({.vocab = 61, .width = 48, .depth = 4}, backend);
   live_weights(net, 7);

@@ -17,7 +17,7 @@ constexpr ModelSizes sizes{.vocab = 31, .width = 24, .depth = 2, .ffn = 40};
 
 template <class S, class B>
 std::vector<float> logits_of(const std::filesystem::path& path, const ContextOptions& options) {
-  const auto net = load_checkpoint<LanguageModel<V4, S, B>>(path);
+  const auto net = load_checkpoint<LanguageModel<config::AnyVersion, S, B>>(path);
   return config::all_logits(net, config::some_tokens(7, sizes.vocab), options);
 }
 
@@ -25,7 +25,7 @@ std::vector<float> logits_of(const std::filesystem::path& path, const ContextOpt
 
 TEST_CASE("simt: a model AsStored runs files of every type") {
   const build::Folder folder;
-  const auto net = config::live<LanguageModel<V4, float, Cpu>>(sizes, Cpu());
+  const auto net = config::live<LanguageModel<config::AnyVersion, float, Cpu>>(sizes, Cpu());
   save_checkpoint<float>(net, folder / "f32");
   save_checkpoint<bf16>(net, folder / "bf16");
   save_checkpoint<f16>(net, folder / "f16");

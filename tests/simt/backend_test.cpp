@@ -20,7 +20,7 @@ using config::some_tokens;
 
 namespace {
 
-using Net = LanguageModel<V4, float, Cuda>;
+using Net = LanguageModel<config::AnyVersion, float, Cuda>;
 constexpr ModelSizes sizes{.vocab = 31, .width = 24, .depth = 2, .ffn = 40};
 
 /// The emulated machine as it was when the test began, however the test ends.
@@ -191,13 +191,14 @@ TEST_CASE("simt: packed sequences are those of each by itself") {
   for (Index s = 0; s < sequences; ++s) {
     const Index length = lengths[s];
     const auto part = [&](const Seq<float>& x) { return Seq<float>{x.row(0, begin), 1, length, width}; };
-    be.recur(none, Sequential{}, WKV4{}, Extent<1>{}, Mat<float>{apart.row(s), 1, 3 * width, 3 * width}, decay, bonus,
-             arg::in(part(key)), arg::in(part(value)), arg::out(part(want)));
+    be.recur(none, Sequential{}, config::ChannelCell{}, Extent<1>{}, Mat<float>{apart.row(s), 1, 3 * width, 3 * width},
+             decay, bonus, arg::in(part(key)), arg::in(part(value)), arg::out(part(want)));
     begin += static_cast<int>(length);
     starts.numbers()[static_cast<std::size_t>(s) + 1] = begin;
   }
-  be.recur_packed(none, Sequential{}, WKV4{}, Extent<1>{}, packed, static_cast<const int*>(starts.numbers().data()),
-                  decay, bonus, arg::in(key), arg::in(value), arg::out(got));
+  be.recur_packed(none, Sequential{}, config::ChannelCell{}, Extent<1>{}, packed,
+                  static_cast<const int*>(starts.numbers().data()), decay, bonus, arg::in(key), arg::in(value),
+                  arg::out(got));
   be.sync();
   CHECK(std::equal(got.data, got.data + tokens * width, want.data));
   CHECK(std::equal(packed.data, packed.data + sequences * 3 * width, apart.data));

@@ -71,21 +71,22 @@ TEST_CASE_TEMPLATE("simt: a block scans a user's cell by CUB", T, float, double)
 }
 
 TEST_CASE("simt: CUB scans the stretches of a channel of WKV4 on the device") {
-  using Stretch = WKV4::Stretch<One<double>>;
+  using Cell = WKV4;
+  using Stretch = Cell::Stretch<One<double>>;
   const CudaStream stream(0);
   const std::size_t time = 300;
   const auto x = inputs<double>(time);
   std::vector<Stretch> stretches(time), want;
   for (std::size_t t = 0; t < time; ++t) {
     const One<double> token[4] = {One<double>(-0.1), One<double>(0), One<double>(20 * x[t]), One<double>(x[time + t])};
-    stretches[t] = WKV4::lift(token);
-    want.push_back(t == 0 ? stretches[t] : WKV4::compose(want.back(), stretches[t]));
+    stretches[t] = Cell::lift(token);
+    want.push_back(t == 0 ? stretches[t] : Cell::compose(want.back(), stretches[t]));
   }
   const Piece<Stretch> in(stretches), out(stretches);
   Index bytes = 0;
-  scan_stretches<WKV4>(stream, true, Arena(bytes), in.data(), out.data(), static_cast<Index>(time));
+  scan_stretches<Cell>(stream, true, Arena(bytes), in.data(), out.data(), static_cast<Index>(time));
   const Piece<std::byte> scratch(std::vector<std::byte>(static_cast<std::size_t>(bytes)));
-  scan_stretches<WKV4>(stream, false, Arena(scratch.data(), bytes), in.data(), out.data(), static_cast<Index>(time));
+  scan_stretches<Cell>(stream, false, Arena(scratch.data(), bytes), in.data(), out.data(), static_cast<Index>(time));
   stream.sync();
   const auto got = out.numbers();
   for (const auto part : {&Stretch::log_decay, &Stretch::p, &Stretch::a, &Stretch::b}) {

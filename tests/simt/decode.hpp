@@ -18,6 +18,8 @@ namespace decode {
 
 using rwkv::Index;
 
+using Fused = rwkv::V4;  ///< the version whose layers run a token as one fused step
+
 /// One thread for each number of a product.
 template <class T, class W, class Epilogue>
 RWKV_KERNEL void product_kernel(rwkv::Product<T, W, Epilogue> p) {

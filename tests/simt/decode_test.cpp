@@ -50,14 +50,14 @@ TEST_CASE_TEMPLATE("simt: a layer at one token", S, float, rwkv::bf16) {
   Index batch = 1;
   for (const auto& [width, ffn] : sizes) {
     for (int i = 0; i < 4; ++i) {
-      check_layer<rwkv::V4, S>(width, ffn, batch, batch % 2 == 0);
+      check_layer<Fused, S>(width, ffn, batch, batch % 2 == 0);
       batch = batch % 9 + 1;
     }
   }
 }
 
 TEST_CASE("simt: a layer at one token of every number of sequences") {
-  for (Index batch = 1; batch <= 9; ++batch) check_layer<rwkv::V4, float>(40, 56, batch, batch % 2 == 1);
+  for (Index batch = 1; batch <= 9; ++batch) check_layer<Fused, float>(40, 56, batch, batch % 2 == 1);
 }
 
 TEST_CASE("simt: the second work of a launch waits for all of the first") {
@@ -88,13 +88,13 @@ TEST_CASE("simt: the second work of a launch waits for all of the first") {
 }
 
 TEST_CASE("simt: a layer at one token of 16-bit weights in double") {
-  for (const Index batch : {1, 9}) check_layer<rwkv::V4, rwkv::Numerics<rwkv::bf16, double>>(40, 72, batch, true);
+  for (const Index batch : {1, 9}) check_layer<Fused, rwkv::Numerics<rwkv::bf16, double>>(40, 72, batch, true);
 }
 
 TEST_CASE("simt: long rows go through shared memory in chunks") {
   const int multiprocessors = std::exchange(simt::device.multiprocessors, 132);
-  check_layer<rwkv::V4, float>(12, 2 * 2048 + 40, 8, true);
-  check_layer<rwkv::V4, rwkv::Numerics<rwkv::bf16, double>>(6, 8192 + 300, 1, true);
+  check_layer<Fused, float>(12, 2 * 2048 + 40, 8, true);
+  check_layer<Fused, rwkv::Numerics<rwkv::bf16, double>>(6, 8192 + 300, 1, true);
   simt::device.multiprocessors = multiprocessors;
 }
 
@@ -102,11 +102,11 @@ TEST_CASE_TEMPLATE("simt: a sequence does not depend on those beside it", S, flo
   using T = rwkv::compute_t<S>;
   for (const Index width : {24, 17}) {
     const rwkv::ModelSizes sizes{.vocab = 1, .width = width, .depth = 1, .head_size = 0, .ffn = 2 * width};
-    LayerRunner<LayerOf<rwkv::V4, S, Gpu>> all(sizes, 8);
+    LayerRunner<LayerOf<Fused, S, Gpu>> all(sizes, 8);
     std::vector<std::vector<T>> want;
     for (std::uint64_t step = 0; step < 2; ++step) want.push_back(all.step(tokens(8, width, step), true));
     for (const Index batch : {1, 2, 3, 5}) {
-      LayerRunner<LayerOf<rwkv::V4, S, Gpu>> few(sizes, batch);
+      LayerRunner<LayerOf<Fused, S, Gpu>> few(sizes, batch);
       for (std::uint64_t step = 0; step < 2; ++step) {
         const auto got = few.step(tokens(batch, width, step), true);
         CHECK(std::memcmp(got.data(), want[step].data(), got.size() * sizeof(T)) == 0);
@@ -117,7 +117,7 @@ TEST_CASE_TEMPLATE("simt: a sequence does not depend on those beside it", S, flo
 
 TEST_CASE("simt: recorded work runs again") {
   const rwkv::ModelSizes sizes{.vocab = 1, .width = 24, .depth = 1, .head_size = 0, .ffn = 40};
-  LayerRunner<LayerOf<rwkv::V4, float, Gpu>> plain(sizes, 2), recorded(sizes, 2);
+  LayerRunner<LayerOf<Fused, float, Gpu>> plain(sizes, 2), recorded(sizes, 2);
   const rwkv::CudaGraph empty;
   CHECK(empty.empty());
   recorded.be.replay(empty);
@@ -143,7 +143,7 @@ TEST_CASE("simt: recorded work runs again") {
 
 TEST_CASE("simt: a recording that fails leaves the stream usable") {
   const rwkv::ModelSizes sizes{.vocab = 1, .width = 8, .depth = 1, .head_size = 0, .ffn = 8};
-  LayerRunner<LayerOf<rwkv::V4, float, Gpu>> runner(sizes, 1), plain(sizes, 1);
+  LayerRunner<LayerOf<Fused, float, Gpu>> runner(sizes, 1), plain(sizes, 1);
   const auto before = simt::counts;
   CHECK_THROWS_AS(static_cast<void>(runner.be.record([&] {
                     runner.forward(false);

@@ -24,6 +24,7 @@ using namespace rwkv;
 
 namespace {
 
+using ChannelCell = WKV4;
 using Numbers = std::vector<double>;
 
 /// Uniform in [low, high), rounded to U.
@@ -143,7 +144,7 @@ Forward forward(const Problem& p, Run run) {
   E* y = memory.template put<U>(Numbers(static_cast<std::size_t>(p.tokens()), NAN));
   const auto states = matrix(state, p.batch, p.states * p.width);
   const auto out = arg::out(seq(y));
-  if constexpr (std::is_same_v<Cell, WKV4>) {
+  if constexpr (std::is_same_v<Cell, ChannelCell>) {
     run(memory, states, chan(0), chan(1), in(2), in(3), out);
   } else if constexpr (std::is_same_v<Cell, WKV7>) {
     run(memory, states, in(0), arg::shared(in(1)), arg::shared(in(2)), arg::shared(in(3)), arg::shared(in(4)),
@@ -176,7 +177,7 @@ Backward backward(const Problem& p, Run run) {
   T* du = memory.template put<A>(ones);
   const auto sum = [&](T* data) { return arg::sum(Vec<T>{data, p.width}); };
   Backward result;
-  if constexpr (std::is_same_v<Cell, WKV4>) {
+  if constexpr (std::is_same_v<Cell, ChannelCell>) {
     run(memory, first, dlast, states(dfirst), chan(0), chan(1), in(2), in(3), cot, sum(dw), sum(du), arg::out(seq(da)),
         arg::out(seq(db)));
     result.dinputs = {memory.get(dw, p.width), memory.get(du, p.width)};
@@ -344,7 +345,7 @@ TEST_CASE("simt: WKV4 forward and back, in every shape") {
   for (const Index time : {1, 2, 3, 63, 64, 65, 130, 257}) {
     for (const Index width : {1, 3, 32, 33, 65, 130}) {
       const Shuffled order(++seed);
-      check<WKV4, float>(wkv4<float>(1 + (time + width) % 3, time, width));
+      check<ChannelCell, float>(wkv4<float>(1 + (time + width) % 3, time, width));
     }
   }
 }
@@ -353,7 +354,7 @@ TEST_CASE_TEMPLATE("simt: WKV4 forward and back, in every number", U, double, bf
   for (const std::uint64_t seed : {1u, 2u}) {
     const Shuffled order(seed);
     for (const Index width : {3, 66}) {
-      for (const Index time : {2, 65, 257}) check<WKV4, U>(wkv4<U>(2, time, width));
+      for (const Index time : {2, 65, 257}) check<ChannelCell, U>(wkv4<U>(2, time, width));
     }
   }
 }
@@ -361,18 +362,18 @@ TEST_CASE_TEMPLATE("simt: WKV4 forward and back, in every number", U, double, bf
 TEST_CASE("simt: WKV4 with large keys and with decays from weak to strong") {
   // An exponent of 60 and more has an error of 4e-6 in a float, after each token anew.
   for (const double key_size : {10.0, 60.0}) {
-    check<WKV4, float>(wkv4<float>(1, 257, 34, key_size, -1e-4, -1e-3), 10);
-    check<WKV4, float>(wkv4<float>(1, 257, 34, key_size, -1, -40), 10);
-    check<WKV4, double>(wkv4<double>(1, 257, 34, key_size, -1e-4, -40), 10);
+    check<ChannelCell, float>(wkv4<float>(1, 257, 34, key_size, -1e-4, -1e-3), 10);
+    check<ChannelCell, float>(wkv4<float>(1, 257, 34, key_size, -1, -40), 10);
+    check<ChannelCell, double>(wkv4<double>(1, 257, 34, key_size, -1e-4, -40), 10);
   }
 }
 
 TEST_CASE("simt: Auto runs short and long texts") {
-  check_forward<float>(forward_got<WKV4, float>(wkv4<float>(2, 30, 33), Auto{}),
-                       forward_wanted<WKV4, float>(wkv4<float>(2, 30, 33)));
+  check_forward<float>(forward_got<ChannelCell, float>(wkv4<float>(2, 30, 33), Auto{}),
+                       forward_wanted<ChannelCell, float>(wkv4<float>(2, 30, 33)));
   const Problem p = wkv4<float>(1, 8200, 2);
-  check_forward<float>(forward_got<WKV4, float>(p, Auto{}), forward_wanted<WKV4, float>(p), 3);
-  check_backward<float>(backward_got<WKV4, float>(p, Auto{}), backward_wanted<WKV4, float>(p), 3);
+  check_forward<float>(forward_got<ChannelCell, float>(p, Auto{}), forward_wanted<ChannelCell, float>(p), 3);
+  check_backward<float>(backward_got<ChannelCell, float>(p, Auto{}), backward_wanted<ChannelCell, float>(p), 3);
 }
 
 TEST_CASE("simt: from an empty state with no cotangent behind, the gradients of the keys cancel") {
@@ -382,7 +383,7 @@ TEST_CASE("simt: from an empty state with no cotangent behind, the gradients of 
     p.state[66 + c] = -1e38;
   }
   const auto check_sums = [&](auto schedule) {
-    const Backward back = backward_got<WKV4, float>(p, schedule);
+    const Backward back = backward_got<ChannelCell, float>(p, schedule);
     const Numbers& dk = back.dinputs[2];
     for (std::size_t c = 0; c < 33; ++c) {
       double sum = 0, size = 0;
@@ -424,12 +425,12 @@ TEST_CASE_TEMPLATE("simt: WKV7 forward", U, float, double, bf16, f16) {
 TEST_CASE("simt: the same bits again, in any order of threads and blocks") {
   const Problem p = wkv4<bf16>(2, 300, 66);
   const auto check_bits = [&](auto schedule) {
-    const Forward y = forward_got<WKV4, bf16>(p, schedule);
-    const Backward back = backward_got<WKV4, bf16>(p, schedule);
+    const Forward y = forward_got<ChannelCell, bf16>(p, schedule);
+    const Backward back = backward_got<ChannelCell, bf16>(p, schedule);
     for (const std::uint64_t seed : {5u, 6u, 7u}) {
       const Shuffled order(seed);
-      CHECK(forward_got<WKV4, bf16>(p, schedule) == y);
-      CHECK(backward_got<WKV4, bf16>(p, schedule) == back);
+      CHECK(forward_got<ChannelCell, bf16>(p, schedule) == y);
+      CHECK(backward_got<ChannelCell, bf16>(p, schedule) == back);
     }
   };
   check_bits(Sequential{});
@@ -538,13 +539,13 @@ TEST_CASE("simt: sequences of different lengths in one row, forward and back") {
   for (const Index width : {3, 66}) {
     const Problem many = wkv4<float>(sequences, 1, width);
     const Problem p = packed(wkv4<float>(1, tokens, width), many.state, many.dlast);
-    const Forward want = packed_forward_wanted<WKV4, float>(p);
-    const Backward back = packed_backward_wanted<WKV4, float>(p);
+    const Forward want = packed_forward_wanted<ChannelCell, float>(p);
+    const Backward back = packed_backward_wanted<ChannelCell, float>(p);
     const Shuffled order(static_cast<std::uint64_t>(width));
-    check_forward<float>(packed_forward_got<WKV4, float, int>(p, Sequential{}), want);
-    check_forward<float>(packed_forward_got<WKV4, float, int>(p, Scan{64}), want);
-    check_backward<float>(packed_backward_got<WKV4, float, Index>(p, Sequential{}), back);
-    check_backward<float>(packed_backward_got<WKV4, float, int>(p, Scan{64}), back);
+    check_forward<float>(packed_forward_got<ChannelCell, float, int>(p, Sequential{}), want);
+    check_forward<float>(packed_forward_got<ChannelCell, float, int>(p, Scan{64}), want);
+    check_backward<float>(packed_backward_got<ChannelCell, float, Index>(p, Sequential{}), back);
+    check_backward<float>(packed_backward_got<ChannelCell, float, int>(p, Scan{64}), back);
   }
   const Problem p = packed(wkv7<float>(1, tokens, 2, 5), wkv7<float>(sequences, 1, 2, 5).state, {});
   check_forward<float>(packed_forward_got<WKV7, float, int>(p, Auto{}), packed_forward_wanted<WKV7, float>(p));

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "../any_version.hpp"
 #include "../cuda/order.hpp"
 
 using rwkv::Index;
@@ -238,7 +239,7 @@ TEST_CASE("simt: barred tokens are never drawn, whatever their logits") {
 
 namespace {
 
-using Net = rwkv::LanguageModel<rwkv::V4, float, rwkv::Cuda>;
+using Net = rwkv::LanguageModel<config::AnyVersion, float, rwkv::Cuda>;
 constexpr Index depth = 2;
 
 Net small_model() {

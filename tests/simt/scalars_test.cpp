@@ -19,7 +19,7 @@ constexpr ModelSizes sizes{.vocab = 31, .width = 24, .depth = 2, .ffn = 40};
 }  // namespace
 
 TEST_CASE_TEMPLATE("simt: a recorded step has the bits of an eager one", S, float, bf16) {
-  using Model = LanguageModel<V4, S, Cuda>;
+  using Model = LanguageModel<config::AnyVersion, S, Cuda>;
   const auto net = live<Model>(sizes, Cuda());
   for (const Index batch : {1, 2, 11}) {
     auto recorded = net.context({.batch = batch}), eager = net.context({.batch = batch, .record = false});
@@ -33,8 +33,8 @@ TEST_CASE_TEMPLATE("simt: a recorded step has the bits of an eager one", S, floa
 }
 
 TEST_CASE_TEMPLATE("simt: weights in 16 bits give the digits of the same weights in double", S, bf16) {
-  const auto net = live<LanguageModel<V4, S, Cuda>>(sizes, Cuda());
-  auto exact = live<LanguageModel<V4, double, Reference>>(sizes, Reference());
+  const auto net = live<LanguageModel<config::AnyVersion, S, Cuda>>(sizes, Cuda());
+  auto exact = live<LanguageModel<config::AnyVersion, double, Reference>>(sizes, Reference());
   for (auto& parameter : exact.parameters()) {
     for (double& x : parameter.numbers()) x = widen<double>(narrow<S>(x));
   }

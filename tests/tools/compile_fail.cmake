@@ -7,13 +7,13 @@
 #   cmake -DCOMPILER=g++ -DID=GNU -DINCLUDES=include;/usr/include/eigen3 -DPARSED=folder -DSOURCE=case.cpp
 #         -P compile_fail.cmake
 #
-# Without a SOURCE it parses rwkv/blocks.hpp once, into the folder PARSED, for all cases.
+# Without a SOURCE it parses rwkv/blocks.hpp and any_version.hpp once, into the folder PARSED, for all cases.
 cmake_minimum_required(VERSION 3.24)
 list(TRANSFORM INCLUDES PREPEND "-I")
 set(parsed "${PARSED}/rwkv/blocks.hpp.gch")
 if(NOT SOURCE)
   file(MAKE_DIRECTORY "${PARSED}/rwkv")
-  file(WRITE "${PARSED}/blocks.hpp" "#include <rwkv/blocks.hpp>\n")
+  file(WRITE "${PARSED}/blocks.hpp" "#include <rwkv/blocks.hpp>\n#include \"${CMAKE_CURRENT_LIST_DIR}/../any_version.hpp\"\n")
   execute_process(COMMAND "${COMPILER}" -std=c++20 ${INCLUDES} -x c++-header "${PARSED}/blocks.hpp" -o "${parsed}"
     RESULT_VARIABLE status ERROR_VARIABLE report)
   if(NOT status EQUAL 0)

@@ -10,6 +10,7 @@
 
 #include "../model/live.hpp"
 #include "../numbers.hpp"
+#include "../versions.hpp"
 
 using namespace rwkv;
 using config::live;
@@ -17,7 +18,6 @@ using config::some_tokens;
 
 namespace {
 
-using Net = LanguageModel<V4, float, Cpu>;
 using Gradients = std::map<std::string, std::vector<float>>;
 using Wanted = std::function<bool(const TensorSpec&)>;
 
@@ -27,13 +27,14 @@ struct Size {
   ModelSizes model;
   Index length;
 };
-const Size large{{.vocab = 61, .width = 112, .depth = 2, .ffn = 131}, 150};
+const Size large{{.vocab = 61, .width = 112, .depth = 2, .head_size = 16, .ffn = 131}, 150};
 const Size small{{.vocab = 61, .width = 19, .depth = 1, .ffn = 31}, 23};
 
 /// The gradients of two batches in a row by name; the loss of the second as "loss", the gradient of its first state as
 /// "state".
-template <class P>
+template <class P, class V = config::AnyVersion>
 Gradients gradients(const Size& size, Cpu be, Index head_chunk, const Wanted& wanted) {
+  using Net = LanguageModel<V, float, Cpu>;
   auto net = live<Net>(size.model, be);
   const Index batch = 2, length = size.length, vocab = size.model.vocab;
   Gradient<Net, P> gradient(net, {.batch = batch, .length = length, .head_chunk = head_chunk}, wanted);
@@ -55,13 +56,15 @@ bool everything(const TensorSpec&) { return true; }
 }  // namespace
 
 TEST_CASE("gradients have the same bits on any number of threads, and whatever is kept") {
-  const auto one = gradients<Keep>(large, Cpu(1), 256, everything);
-  for (const int threads : {2, 3, 5}) {
-    CAPTURE(threads);
-    CHECK(gradients<Keep>(large, Cpu(threads), 256, everything) == one);
-  }
-  CHECK(gradients<Recompute>(large, Cpu(1), 256, everything) == one);
-  CHECK(gradients<Recompute>(large, Cpu(3), 256, everything) == one);
+  config::each_version([]<class V>() {
+    const auto one = gradients<Keep, V>(large, Cpu(1), 256, everything);
+    for (const int threads : {2, 3, 5}) {
+      CAPTURE(threads);
+      CHECK(gradients<Keep, V>(large, Cpu(threads), 256, everything) == one);
+    }
+    CHECK(gradients<Recompute, V>(large, Cpu(1), 256, everything) == one);
+    CHECK(gradients<Recompute, V>(large, Cpu(3), 256, everything) == one);
+  });
 }
 
 TEST_CASE("the chunks of the head change no bit of what it passes back") {

@@ -7,18 +7,18 @@
 #include <cmath>
 
 #include "../model/live.hpp"
+#include "../versions.hpp"
 
 using namespace rwkv;
 using config::some_tokens;
 
 namespace {
 
-using Net = LanguageModel<V4, double, Cpu>;
-
-const ModelSizes sizes{.vocab = 13, .width = 7, .depth = 2, .ffn = 11};
+const ModelSizes sizes{.vocab = 13, .width = 9, .depth = 2, .head_size = 3, .ffn = 11, .ranks = config::small_ranks};
 const Index batch = 2, length = 9;
 
 /// A model in the middle of a text, and the loss on the rest as a function of parameters and state.
+template <class Net>
 struct Loss {
   Net net = config::live<Net>(sizes, Cpu(1));
   Gradient<Net> gradient{net, {.batch = batch, .length = length, .head_chunk = 5}};
@@ -70,10 +70,10 @@ struct Loss {
   }
 };
 
-}  // namespace
-
-TEST_CASE("the gradient of every parameter is the slope of the loss") {
-  Loss loss;
+template <class V>
+void check_parameters() {
+  CAPTURE(config::Goldens<V>::models);
+  Loss<LanguageModel<V, double, Cpu>> loss;
   std::uint64_t stream = 0;
   for (const auto& parameter : loss.gradient.parameters()) {
     CAPTURE(parameter.name);
@@ -82,8 +82,10 @@ TEST_CASE("the gradient of every parameter is the slope of the loss") {
   }
 }
 
-TEST_CASE("the gradient of the initial state is the slope of the loss") {
-  Loss loss;
+template <class V>
+void check_state() {
+  CAPTURE(config::Goldens<V>::models);
+  Loss<LanguageModel<V, double, Cpu>> loss;
   const double* const begin = loss.gradient.state().numbers().data;
   std::uint64_t stream = 100;
   const auto check = [&](Mat<double> view) {
@@ -96,10 +98,23 @@ TEST_CASE("the gradient of the initial state is the slope of the loss") {
   };
   for (auto& layer : loss.gradient.state().views) {
     check(layer.att.shift);
-    for (Index n = 0; n < 3; ++n) {
-      CAPTURE(n);
-      check(layer.att.wkv.component(n));
+    if constexpr (requires { layer.att.wkv.component(0); }) {
+      for (Index n = 0; n < 3; ++n) {
+        CAPTURE(n);
+        check(layer.att.wkv.component(n));
+      }
+    } else {
+      check(layer.att.wkv.numbers);
     }
     check(layer.ffn.shift);
   }
+}
+
+}  // namespace
+
+TEST_CASE("the gradient of every parameter is the slope of the loss") {
+  config::each_version([]<class V>() { check_parameters<V>(); });
+}
+TEST_CASE("the gradient of the initial state is the slope of the loss") {
+  config::each_version([]<class V>() { check_state<V>(); });
 }

@@ -10,6 +10,7 @@
 #include "../configs.hpp"
 #include "../model/live.hpp"
 #include "../numbers.hpp"
+#include "../versions.hpp"
 
 using namespace rwkv;
 using config::live;
@@ -52,13 +53,12 @@ std::vector<Token> some_targets(Index count, Index vocab) {
 template <class T>
 constexpr double tolerance = std::is_same_v<T, double> ? 1e-11 : 2e-5;
 
-const ModelSizes sizes{.vocab = 33, .width = 19, .depth = 2, .ffn = 31};
+const ModelSizes sizes{.vocab = 33, .width = 20, .depth = 2, .head_size = 5, .ffn = 31};
 
-}  // namespace
-
-TEST_CASE_TEMPLATE("the gradient of a batch is that of its sequences", C, RWKV_TEST_CONFIGS) {
+template <class V, class C>
+void check_batch() {
   using T = typename C::scalar;
-  using Net = LanguageModel<V4, T, typename C::Backend>;
+  using Net = LanguageModel<V, T, typename C::Backend>;
   auto net = live<Net>(sizes, C::backend());
   const Index batch = 3, length = 11;
   const auto tokens = some_tokens(batch * length, sizes.vocab);
@@ -85,9 +85,20 @@ TEST_CASE_TEMPLATE("the gradient of a batch is that of its sequences", C, RWKV_T
   CHECK(difference(got, want) < tolerance<T>);
 }
 
+}  // namespace
+
+TEST_CASE_TEMPLATE("the gradient of a batch is that of its sequences", C, RWKV_TEST_CONFIGS) {
+  // In float the CPU differs from double by rounding alone.
+  if constexpr (std::is_same_v<typename C::scalar, float> && std::is_same_v<typename C::Backend, Cpu>) {
+    check_batch<config::AnyVersion, C>();
+  } else {
+    config::each_version([]<class V>() { check_batch<V, C>(); });
+  }
+}
+
 TEST_CASE_TEMPLATE("a position without target neither counts nor passes anything back", C, RWKV_TEST_CONFIGS) {
   using T = typename C::scalar;
-  using Net = LanguageModel<V4, T, typename C::Backend>;
+  using Net = LanguageModel<config::AnyVersion, T, typename C::Backend>;
   auto net = live<Net>(sizes, C::backend());
   const auto tokens = some_tokens(12, sizes.vocab);
   auto targets = some_tokens(12, sizes.vocab, 9);
@@ -103,7 +114,7 @@ TEST_CASE_TEMPLATE("a position without target neither counts nor passes anything
 
 #ifndef RWKV_TEST_CUDA
 TEST_CASE("a position without target passes nothing to the head either") {
-  using Net = LanguageModel<V4, double, Reference>;
+  using Net = LanguageModel<config::AnyVersion, double, Reference>;
   auto net = live<Net>(sizes, Reference());
   Gradient<Net> gradient(net, {.batch = 1, .length = 3, .l2_wrap = true});
   const std::vector<Token> targets{no_target, 5, no_target};

@@ -158,7 +158,7 @@ TEST_CASE("initialize: one layer, one channel") {
   CHECK(numbers_of(vector_spec(1, start::decay(-5, 8), 0), 1) == std::vector<double>{-5});
   CHECK(numbers_of(vector_spec(1, start::mix(), 0), 2) == std::vector<double>{0});
   CHECK(std::abs(numbers_of(matrix_spec(1, 1, start::matrix(1)), 1)[0]) == near(1).epsilon(1e-15));
-  LanguageModel<V4, double, Reference> net({.vocab = 1, .width = 1, .depth = 1});
+  LanguageModel<config::AnyVersion, double, Reference> net({.vocab = 1, .width = 1, .depth = 1});
   initialize(net, Seed{3});
   for (const auto& parameter : net.parameters()) {
     for (const double x : parameter.numbers()) CHECK(std::isfinite(x));
@@ -180,13 +180,13 @@ TEST_CASE("initialize: wrong numbers and layers are refused") {
                        "w: a tensor of shape [2, 3] does not have 5 numbers", Error);
   CHECK_THROWS_WITH_AS(initial_numbers(vector_spec(5, start::mix(), 2), 2, Seed{}, numbers),
                        "v: there is no layer 2 among 2", Error);
-  auto unbound = LanguageModel<V4, float, Cpu>::unbound({.vocab = 5, .width = 4, .depth = 1}, {});
+  auto unbound = LanguageModel<config::AnyVersion, float, Cpu>::unbound({.vocab = 5, .width = 4, .depth = 1}, {});
   CHECK_THROWS_WITH_AS(initialize(unbound, Seed{}), "emb.weight: the parameter is not bound to memory", Error);
 }
 
 TEST_CASE("initialize: a seed gives the same model in every scalar and on every backend") {
   const ModelSizes sizes{.vocab = 23, .width = 9, .depth = 3, .ffn = 31};
-  LanguageModel<V4, double, Reference> exact(sizes);
+  LanguageModel<config::AnyVersion, double, Reference> exact(sizes);
   initialize(exact, Seed{7});
   const auto from = std::as_const(exact).parameters();
 
@@ -204,12 +204,12 @@ TEST_CASE("initialize: a seed gives the same model in every scalar and on every 
       CHECK(equal == from[p].numbers().size());
     }
   };
-  check_same(LanguageModel<V4, double, Cpu>(sizes, Cpu(3)));
-  check_same(LanguageModel<V4, float, Cpu>(sizes));
-  check_same(LanguageModel<V4, float, Reference>(sizes));
-  check_same(LanguageModel<V4, bf16, Cpu>(sizes));
+  check_same(LanguageModel<config::AnyVersion, double, Cpu>(sizes, Cpu(3)));
+  check_same(LanguageModel<config::AnyVersion, float, Cpu>(sizes));
+  check_same(LanguageModel<config::AnyVersion, float, Reference>(sizes));
+  check_same(LanguageModel<config::AnyVersion, bf16, Cpu>(sizes));
 
-  LanguageModel<V4, double, Reference> other(sizes);
+  LanguageModel<config::AnyVersion, double, Reference> other(sizes);
   initialize(other, Seed{8});
   for (std::size_t p = 0; p < from.size(); ++p) {
     const bool random = from[p].start.draw != Start::each;
@@ -272,7 +272,7 @@ TEST_CASE("initialize: the table of RWKV-5.2 says what the official trainer does
 // The initial logits have a standard deviation of about one half, so the loss starts a little above ln(vocab).
 TEST_CASE("initialize: a fresh model guesses almost uniformly") {
   const ModelSizes sizes{.vocab = 256, .width = 48, .depth = 2};
-  LanguageModel<V4, float, Cpu> net(sizes);
+  LanguageModel<config::AnyVersion, float, Cpu> net(sizes);
   initialize(net, Seed{5});
   auto context = net.context();
   const Philox random{.key = 9};

@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
     const BatchShape shape{.batch = 2, .length = 16};
     const ContiguousStreams streams(TokenData(text), shape);
 
-    LanguageModel<V4, float, Cpu> net({.vocab = 64, .width = 32, .depth = 2});
+    LanguageModel<config::AnyVersion, float, Cpu> net({.vocab = 64, .width = 32, .depth = 2});
     initialize(net, Seed{1});
     const Index steps = 6, save_every = 2;
     Trainer trainer(net, {.shape = shape, .rate = {.peak = 1e-2, .steps = steps}, .average = 0.9});

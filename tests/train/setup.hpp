@@ -15,7 +15,7 @@ using rwkv::Index;
 using rwkv::TrainerOptions;
 
 template <class T = float>
-using SmallNet = rwkv::LanguageModel<rwkv::V4, T, rwkv::Cpu>;
+using SmallNet = rwkv::LanguageModel<config::AnyVersion, T, rwkv::Cpu>;
 
 inline constexpr rwkv::ModelSizes small_sizes{.vocab = 29, .width = 20, .depth = 2, .ffn = 33};
 /// Large enough for every operation to run on several threads.

@@ -11,6 +11,8 @@ namespace simt {
 
 using namespace rwkv;
 
+using ChannelCell = WKV4;
+
 /// Every kernel of a forward pass and of its adjoint, with operands stored as U.
 template <class U>
 void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumulator_t<U>> p,
@@ -24,8 +26,8 @@ void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumula
   const auto sum = arg::sum(p);
   const Mat<const T> first = state;
   const int* const starts = nullptr;
-  gpu::recur(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, state, chan, chan, in, in, out);
-  gpu::recur_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, state, starts, chan, chan, in, in, out);
+  gpu::recur(stream, false, scratch, Auto{}, ChannelCell{}, Extent<1>{}, state, chan, chan, in, in, out);
+  gpu::recur_packed(stream, false, scratch, Auto{}, ChannelCell{}, Extent<1>{}, state, starts, chan, chan, in, in, out);
   gpu::recur(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, state, in, in, out);
   gpu::recur(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, state, in, head, head, head, head, head, out);
   const auto same = arg::shared(chan);
@@ -37,10 +39,10 @@ void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumula
                   cot, out, out, sum, sum, out);
   gpu::recur_back(stream, false, scratch, Auto{}, WKV7{}, Extent<>{64}, first, first, state, in, head, head, head, head,
                   head, cot, arg::add(x), arg::add(x), out, arg::add(x), out, out);
-  gpu::recur_back(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, chan, chan, in, in, cot,
-                  sum, sum, out, out);
-  gpu::recur_back_packed(stream, false, scratch, Auto{}, WKV4{}, Extent<1>{}, first, first, state, starts, chan, chan,
-                         in, in, cot, sum, sum, out, out);
+  gpu::recur_back(stream, false, scratch, Auto{}, ChannelCell{}, Extent<1>{}, first, first, state, chan, chan, in, in,
+                  cot, sum, sum, out, out);
+  gpu::recur_back_packed(stream, false, scratch, Auto{}, ChannelCell{}, Extent<1>{}, first, first, state, starts, chan,
+                         chan, in, in, cot, sum, sum, out, out);
   gpu::recur_back(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, first, first, state, in, in, cot,
                   out, out);
 }
@@ -49,9 +51,9 @@ template void all_kernels(const CudaStream&, Arena, Seq<bf16>, Vec<float>, Mat<f
 template void all_kernels(const CudaStream&, Arena, Seq<f16>, Vec<float>, Mat<float>);
 
 /// Scans by CUB.
-void cub_kernels(const CudaStream& stream, Arena scratch, const WKV4::Stretch<One<float>>* from,
-                 WKV4::Stretch<One<float>>* to, const float* x, float* y) {
-  scan_stretches<WKV4>(stream, false, scratch, from, to, 1000);
+void cub_kernels(const CudaStream& stream, Arena scratch, const ChannelCell::Stretch<One<float>>* from,
+                 ChannelCell::Stretch<One<float>>* to, const float* x, float* y) {
+  scan_stretches<ChannelCell>(stream, false, scratch, from, to, 1000);
   stream.launch({.grid = {1}, .block = {128}}, block_scan_kernel<config::ScannedGate, float, 128>, x, 1000, y, y);
 }
 
