@@ -4,6 +4,7 @@
 #include <rwkv/blocks.hpp>
 
 #include "../golden.hpp"
+#include "../instances.hpp"
 #include "../versions.hpp"
 #include "harness.hpp"
 
