@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "rwkv/backend/cpu/chunked.hpp"
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
 #include "rwkv/backend/cpu/recur_back.hpp"
@@ -177,6 +178,10 @@ class Cpu {
       expects(schedule.chunk > 0, "rwkv: a scan needs chunks of at least one token, not ", schedule.chunk);
       if (y.time > schedule.chunk) return scan(scratch, schedule.chunk, cell, state, ops...);
     }
+    if constexpr (std::is_same_v<Schedule, Chunked>) {
+      expects(schedule.chunk > 0, "rwkv: a chunk needs at least one token, not ", schedule.chunk);
+      if (y.time >= schedule.chunk) return recur_chunks<C>(scratch, schedule.chunk, length, state, ops...);
+    }
     if (dry) return;
     const Index head_lanes = RowCell<C> ? Index(length) : Index(y.width);
     const Index numbers = detail::lane_state_size<C>(length);
@@ -304,6 +309,20 @@ class Cpu {
     if (left() > 0) {
       advance_lanes<R, 1>(cell, length, head_state, at, static_cast<int>(left()), begin, end, ops...);
     }
+  }
+
+  /// A row cell in chunks of time; a tile is a head of a sequence.
+  template <class C, class T, Index M, class... Op>
+  void recur_chunks(Arena scratch, Index chunk, Index size, Mat<T, M> state, const Op&... ops) {
+    const auto y = detail::written(ops...);
+    const Index heads = y.width / size, numbers = chunked::HeadOf<C, T>::memory(size, chunk);
+    T* memory = scratch.take<T>(y.batch * heads * numbers);
+    if (dry) return;
+    over(y.batch * heads, y.batch * y.time * y.width * size, state_updates_worth_a_fork, [&](Index tile) {
+      const Index head = tile % heads, b = tile / heads;
+      chunked::run_head<C>(memory + tile * numbers, chunk, size, state.row(b) + head * size * size, b, head, y.time,
+                           ops...);
+    });
   }
 
   /// Time in parallel, in three phases: summarise every chunk but the last (parallel); carry the state from chunk to
