@@ -307,7 +307,7 @@ TEST_CASE("chunked: vectors of 16 bits, and the same for every token") {
     narrow_keys.push_back(narrow<bf16>(x));
     x = widen<float>(narrow_keys.back());
   }
-  for (const std::size_t i : {2, 3}) {  // decay and bonus
+  for (const std::size_t i : {2u, 3u}) {  // decay and bonus
     for (Index n = size; n < time * size; ++n) wide.inputs[i][n] = wide.inputs[i][n - size];
   }
   wide(WKV5{}, Cpu(1), Chunked{});

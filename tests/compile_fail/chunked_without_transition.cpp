@@ -3,7 +3,7 @@
 
 using namespace rwkv;
 
-struct Sum {
+struct Remembers {
   static constexpr auto inputs = Inputs{"value"};
   static constexpr auto shared = Inputs{"key"};
   template <class R, class State, class Head>
@@ -14,5 +14,5 @@ struct Sum {
 };
 
 void run(Cpu& be, Arena scratch, Mat<float> state, Seq<float> x) {
-  be.recur(scratch, Chunked{}, Sum{}, Extent<>{8}, state, arg::in(x), arg::shared(arg::in(x)), arg::out(x));
+  be.recur(scratch, Chunked{}, Remembers{}, Extent<>{8}, state, arg::in(x), arg::shared(arg::in(x)), arg::out(x));
 }

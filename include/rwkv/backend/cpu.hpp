@@ -178,7 +178,7 @@ class Cpu {
       expects(schedule.chunk > 0, "rwkv: a scan needs chunks of at least one token, not ", schedule.chunk);
       if (y.time > schedule.chunk) return scan(scratch, schedule.chunk, cell, state, ops...);
     }
-    if constexpr (std::is_same_v<Schedule, Chunked>) {
+    if constexpr (detail::in_chunks<Schedule, C>()) {
       expects(schedule.chunk > 0, "rwkv: a chunk needs at least one token, not ", schedule.chunk);
       if (y.time >= schedule.chunk) return recur_chunks<C>(scratch, schedule.chunk, length, state, ops...);
     }

@@ -81,6 +81,15 @@ consteval bool operands_in_order(std::index_sequence<Nth...>) {
   constexpr std::size_t inputs = own + shared_count<C>;
   return ((Nth < own ? !is_shared<Op> && !is_output<Op> : Nth < inputs ? is_shared<Op> : is_output<Op>)&&...);
 }
+/// Whether C runs in chunks of time: the schedule says so and the cell can.
+template <class Schedule, class C>
+consteval bool in_chunks() {
+  if constexpr (std::is_same_v<Schedule, Chunked> && HasTransition<C>) {
+    return input_count<C> == 1 && names_each_vector<C>();
+  } else {
+    return false;
+  }
+}
 template <class Schedule, class C>
 consteval bool explain_schedule() {
   static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,

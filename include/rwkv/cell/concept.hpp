@@ -124,28 +124,28 @@ struct DiagonalPlusRankOne {
 
 namespace detail {
 
-template <class T>
-inline constexpr bool is_transition = std::is_same_v<T, Diagonal> || std::is_same_v<T, DiagonalPlusRankOne>;
+/// Whether the declared transition of C has the form T.
+template <class C, class T>
+inline constexpr bool declares = std::is_same_v<std::remove_cvref_t<decltype(C::transition)>, T>;
 
 /// The transition names every shared vector of C once, and no other.
 template <class C>
 consteval bool names_each_vector() {
-  constexpr auto transition = C::transition;
   int named[shared_count<C> + 1] = {};
   bool good = true;
   const auto name = [&](int vector) {
     good = good && vector >= 0 && vector < static_cast<int>(shared_count<C>);
     if (good) ++named[vector];
   };
-  name(transition.read);
-  name(transition.decay);
-  name(transition.write);
-  if constexpr (requires { transition.a; }) {
-    name(transition.a);
-    name(transition.b);
-  } else if (transition.bonus != no_vector) {
-    name(transition.bonus);
-    good = good && transition.reads == Reads::before_update;
+  name(C::transition.read);
+  name(C::transition.decay);
+  name(C::transition.write);
+  if constexpr (declares<C, DiagonalPlusRankOne>) {
+    name(C::transition.a);
+    name(C::transition.b);
+  } else if (C::transition.bonus != no_vector) {
+    name(C::transition.bonus);
+    good = good && C::transition.reads == Reads::before_update;
   }
   for (std::size_t i = 0; i < shared_count<C>; ++i) good = good && named[i] == 1;
   return good;
@@ -156,8 +156,8 @@ consteval bool names_each_vector() {
 /// A row cell that declares its transition. Law: the declared form leaves the same state and output as `step`.
 template <class C>
 concept HasTransition = RowCell<C> && requires {
-  requires detail::is_transition<std::remove_cvref_t<decltype(C::transition)>>;
-};
+  C::transition;
+} &&(detail::declares<C, Diagonal> || detail::declares<C, DiagonalPlusRankOne>);
 
 /// Named inputs and a step. `init` and `state_size` belong to channel cells; the state of a row cell starts at zero.
 template <class C>

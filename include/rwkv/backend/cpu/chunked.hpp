@@ -195,24 +195,23 @@ template <class T, class U>
 
 /// The part that an operand of a cell plays: its input is the value, the shared vectors are named by the transition.
 template <class C>
-consteval Part::Name part_of(std::size_t operand) {
-  constexpr auto transition = C::transition;
+constexpr Part::Name part_of(std::size_t operand) {
   const int vector = static_cast<int>(operand) - 1;
-  if (vector == transition.read) return Part::read;
-  if (vector == transition.decay) return Part::decay;
-  if (vector == transition.write) return Part::write;
-  if constexpr (requires { transition.a; }) {
-    if (vector == transition.a) return Part::a;
-    if (vector == transition.b) return Part::b;
+  if (vector == C::transition.read) return Part::read;
+  if (vector == C::transition.decay) return Part::decay;
+  if (vector == C::transition.write) return Part::write;
+  if constexpr (detail::declares<C, DiagonalPlusRankOne>) {
+    if (vector == C::transition.a) return Part::a;
+    if (vector == C::transition.b) return Part::b;
   } else {
-    if (vector == transition.bonus && vector >= 0) return Part::bonus;
+    if (vector == C::transition.bonus && vector >= 0) return Part::bonus;
   }
   return Part::value;
 }
 
 /// One head of one sequence. RankOne: the transition has vectors a and b. After: a token reads after its own update.
 template <class T, bool RankOne, bool After>
-class Head {
+class HeadInChunks {
  public:
   /// The numbers of memory it needs.
   static constexpr Index memory(Index size, Index chunk) {
@@ -221,7 +220,7 @@ class Head {
     return round_up(rows * stride + 2 * block * (stride + written), 64);
   }
 
-  Head(T* memory, Index size, Index chunk, bool has_bonus)
+  HeadInChunks(T* memory, Index size, Index chunk, bool has_bonus)
       : stride_(padded<T>(size)), factors_(stride_ + written_per_token * round_up(chunk, block)), size_(size),
         has_bonus_(has_bonus) {
     const auto take = [&](Index numbers) {
@@ -401,10 +400,16 @@ class Head {
   T *of_read_, *of_a_;    ///< y = of_read * state, z = of_a * state; [block, factors]
 };
 
+template <class C>
+consteval bool has_bonus() {
+  if constexpr (detail::declares<C, Diagonal>) return C::transition.bonus != no_vector;
+  else return false;
+}
+
 /// The form of the transition of C.
 template <class C, class T>
-using HeadOf = Head<T, std::is_same_v<std::remove_cvref_t<decltype(C::transition)>, DiagonalPlusRankOne>,
-                    C::transition.reads == Reads::after_update>;
+using HeadOf = HeadInChunks<T, std::is_same_v<std::remove_cvref_t<decltype(C::transition)>, DiagonalPlusRankOne>,
+                            C::transition.reads == Reads::after_update>;
 
 /// Fills the rows of token t of sequence b, `nth` in its block; behind the end of the sequence, a token that changes
 /// nothing. `begin` is the first channel of the head.
@@ -429,12 +434,8 @@ void load_token(std::index_sequence<Nth...>, const H& head, Ahead& ahead, Index 
 /// Runs head `nth` of sequence b through all of time, in the memory that HeadOf<C, T> needs.
 template <class C, class T, class... Op>
 void run_head(T* memory, Index chunk, Index size, T* head_state, Index b, Index nth, Index time, const Op&... ops) {
-  constexpr bool bonus = [] {
-    if constexpr (requires { C::transition.bonus; }) return C::transition.bonus >= 0;
-    else return false;
-  }();
   const Index begin = nth * size, per_chunk = round_up(chunk, block);
-  HeadOf<C, T> head(memory, size, chunk, bonus);
+  HeadOf<C, T> head(memory, size, chunk, has_bonus<C>());
   head.load_state(head_state);
   Ahead ahead;
   for (Index t = 0; t < time; t += block) {
