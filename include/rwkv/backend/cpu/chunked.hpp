@@ -14,7 +14,8 @@
 /// tokens come in blocks of four. Within a block, the decays between each pair of tokens are multiplied out; between
 /// blocks, one factor decays what was written up to the start of the block, the other decays from there on.
 ///
-/// The order of every sum depends on the chunk, the head size and the vector width alone.
+/// The order of every sum depends on the chunk, the head size and the vector width alone. Numbers must be finite: a token
+/// multiplies what later tokens of its block write by zero, and zero times infinity is no number.
 #include <algorithm>
 #include <type_traits>
 #include <utility>
