@@ -22,49 +22,49 @@ struct Several {
 
   Several() = default;
   template <class U>
-  requires std::is_arithmetic_v<U> RWKV_INLINE explicit Several(U all) {
+  requires std::is_arithmetic_v<U> RWKV_HD explicit Several(U all) {
     RWKV_UNROLL for (int i = 0; i < K; ++i) parts[i] = R(all);
   }
 
   template <class U>
-  RWKV_INLINE static Several load(const U* from) {
+  RWKV_HD static Several load(const U* from) {
     Several x;
     RWKV_UNROLL for (int i = 0; i < K; ++i) x.parts[i] = R::load(from + i * R::size);
     return x;
   }
   template <class U>
-  RWKV_INLINE void store(U* to) const {
+  RWKV_HD void store(U* to) const {
     RWKV_UNROLL for (int i = 0; i < K; ++i) parts[i].store(to + i * R::size);
   }
 
-  RWKV_INLINE friend Several operator+(const Several& a, const Several& b) {
+  RWKV_HD friend Several operator+(const Several& a, const Several& b) {
     return each([](R x, R y) { return x + y; }, a, b);
   }
-  RWKV_INLINE friend Several operator-(const Several& a, const Several& b) {
+  RWKV_HD friend Several operator-(const Several& a, const Several& b) {
     return each([](R x, R y) { return x - y; }, a, b);
   }
-  RWKV_INLINE friend Several operator*(const Several& a, const Several& b) {
+  RWKV_HD friend Several operator*(const Several& a, const Several& b) {
     return each([](R x, R y) { return x * y; }, a, b);
   }
-  RWKV_INLINE friend Several operator/(const Several& a, const Several& b) {
+  RWKV_HD friend Several operator/(const Several& a, const Several& b) {
     return each([](R x, R y) { return x / y; }, a, b);
   }
-  RWKV_INLINE friend Several operator-(const Several& a) {
+  RWKV_HD friend Several operator-(const Several& a) {
     return each([](R x) { return -x; }, a);
   }
-  RWKV_INLINE friend Several& operator+=(Several& a, const Several& b) { return a = a + b; }
-  RWKV_INLINE friend Several& operator-=(Several& a, const Several& b) { return a = a - b; }
-  RWKV_INLINE friend Several& operator*=(Several& a, const Several& b) { return a = a * b; }
-  RWKV_INLINE friend auto operator<(const Several& a, const Several& b) {
+  RWKV_HD friend Several& operator+=(Several& a, const Several& b) { return a = a + b; }
+  RWKV_HD friend Several& operator-=(Several& a, const Several& b) { return a = a - b; }
+  RWKV_HD friend Several& operator*=(Several& a, const Several& b) { return a = a * b; }
+  RWKV_HD friend auto operator<(const Several& a, const Several& b) {
     return flags([](R x, R y) { return x < y; }, a, b);
   }
-  RWKV_INLINE friend auto operator>(const Several& a, const Several& b) {
+  RWKV_HD friend auto operator>(const Several& a, const Several& b) {
     return flags([](R x, R y) { return x > y; }, a, b);
   }
 
   /// f of the parts of its arguments.
   template <class F, class... Arg>
-  RWKV_INLINE static Several each(const F& f, const Arg&... args) {
+  RWKV_HD static Several each(const F& f, const Arg&... args) {
     RWKV_CONTRACT
     Several y;
     RWKV_UNROLL for (int i = 0; i < K; ++i) y.parts[i] = f(args.parts[i]...);
@@ -73,7 +73,7 @@ struct Several {
 
  private:
   template <class F>
-  RWKV_INLINE static auto flags(const F& f, const Several& a, const Several& b) {
+  RWKV_HD static auto flags(const F& f, const Several& a, const Several& b) {
     SeveralFlags<decltype(f(a.parts[0], b.parts[0])), K> which;
     RWKV_UNROLL for (int i = 0; i < K; ++i) which.parts[i] = f(a.parts[i], b.parts[i]);
     return which;
@@ -81,20 +81,19 @@ struct Several {
 };
 
 template <class Flags, class R, int K>
-RWKV_INLINE Several<R, K> select(const SeveralFlags<Flags, K>& which, const Several<R, K>& yes,
-                                 const Several<R, K>& no) {
+RWKV_HD Several<R, K> select(const SeveralFlags<Flags, K>& which, const Several<R, K>& yes, const Several<R, K>& no) {
   return Several<R, K>::each([](Flags flags, R x, R y) { return select(flags, x, y); }, which, yes, no);
 }
 template <class R, int K>
-RWKV_INLINE Several<R, K> exp(const Several<R, K>& x) {
+RWKV_HD Several<R, K> exp(const Several<R, K>& x) {
   return Several<R, K>::each([](R part) { return exp(part); }, x);
 }
 template <class R, int K>
-RWKV_INLINE Several<R, K> sqrt(const Several<R, K>& x) {
+RWKV_HD Several<R, K> sqrt(const Several<R, K>& x) {
   return Several<R, K>::each([](R part) { return sqrt(part); }, x);
 }
 template <class R, int K>
-RWKV_INLINE Several<R, K> detach(const Several<R, K>& x) {
+RWKV_HD Several<R, K> detach(const Several<R, K>& x) {
   return x;
 }
 static_assert(FunctorNumber<Several<Widest<float>, 2>>);
