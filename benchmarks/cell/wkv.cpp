@@ -1,6 +1,6 @@
 /// The recurrences alone. `scalar` is the functor on one lane at a time, in the lane driver of the packs; `pack` is the
-/// functor as the library runs it; `hand` is a hand-written loop for WKV4; `scan` is parallel over time. `back` is the
-/// backward pass; `derived` is the backward pass with the adjoint from dual numbers.
+/// functor as the library runs it; `hand` is a hand-written loop for WKV4; `scan` is parallel over time; `chunked` is a
+/// row cell in chunks of time, whose `fraction` counts the operations of token after token. `back` is the backward pass; `derived` is the backward pass with the adjoint from dual numbers.
 #include <cmath>
 
 #include "../report.hpp"
@@ -327,11 +327,11 @@ struct RowCase {
   }
   arg::Out<float, rwkv::dyn> out(std::vector<float>& to) { return arg::out(Seq<float>{to.data(), 1, time, width}); }
 
-  void library(Cpu& cpu) {
-    Index none = 0;
+  template <class Schedule>
+  void library(Cpu& cpu, rwkv::Arena scratch, Schedule schedule) {
     each_vector([&](auto... nth) {
-      cpu.recur(rwkv::Arena(none), rwkv::Sequential{}, Cell{}, Extent<head>{},
-                rwkv::matrix(state.data(), 1, width * head), in(v), arg::shared(in(shared[nth]))..., out(y));
+      cpu.recur(scratch, schedule, Cell{}, Extent<head>{}, rwkv::matrix(state.data(), 1, width * head), in(v),
+                arg::shared(in(shared[nth]))..., out(y));
     });
   }
   void library_back(Cpu& cpu, rwkv::Arena scratch) {
@@ -372,12 +372,15 @@ void row_scalar(benchmark::State& state, const std::string& name, Index width, I
   compare(state, scalar_time(name, data), time);
 }
 
-template <class Cell>
-void row_library(benchmark::State& state, const std::string& name, Index width, Index time, int threads) {
+template <class Cell, class Schedule>
+void row_library(benchmark::State& state, const std::string& name, Index width, Index time, int threads,
+                 Schedule schedule) {
   Cpu cpu(threads);
   RowCase<Cell> data(width, time);
   const double scalar = scalar_time(name, data);
-  bench::measure(state, data.work(threads, data.forward_operations), [&] { data.library(cpu); });
+  const auto call = [&](rwkv::Arena ws) { data.library(cpu, ws, schedule); };
+  const auto scratch = rwkv::scratch_for(cpu, call);
+  bench::measure(state, data.work(threads, data.forward_operations), [&] { call(scratch.arena()); });
   compare(state, scalar, time);
 }
 
@@ -393,13 +396,16 @@ void row_library_back(benchmark::State& state, Index width, Index time, int thre
 
 template <class Cell>
 void add_row_cell(const std::string& name) {
-  for (const Index time : {1, 64, 512}) {
+  for (const Index time : {1, 64, 512, 1024}) {
     const std::string suffix = rwkv::join("/768/T", time);
     bench::add(name + "_scalar" + suffix, [=](auto& state) { row_scalar<Cell>(state, name, 768, time); });
     for (const int threads : {1, 2}) {
       const std::string on = rwkv::join(suffix, "/", threads, "threads");
-      bench::add(name + "_pack" + on, [=](auto& state) { row_library<Cell>(state, name, 768, time, threads); });
+      bench::add(name + "_pack" + on,
+                 [=](auto& state) { row_library<Cell>(state, name, 768, time, threads, rwkv::Sequential{}); });
       if (time > 1) {
+        bench::add(name + "_chunked" + on,
+                   [=](auto& state) { row_library<Cell>(state, name, 768, time, threads, rwkv::Chunked{}); });
         bench::add(name + "_back_pack" + on, [=](auto& state) { row_library_back<Cell>(state, 768, time, threads); });
       }
     }

@@ -183,6 +183,27 @@ struct DerivedWKV5 {
   }
 };
 
+/// A row cell with every operation and function of functor numbers.
+struct Bounded {
+  static constexpr auto inputs = Inputs{"value"};
+  static constexpr auto shared = Inputs{"key"};
+
+  template <class R, class State, class Head>
+  RWKV_HD static R step(State state, const R (&x)[1], const Head& head) {
+    R sum = -R(0), most = x[0];
+    for (Index n = 0; n < state.size; ++n) {
+      const R k = head(0, n);
+      R next = select(state[n] < k, exp(state[n] - k), sigmoid(k)) / (R(1) + k * k);
+      next -= R(0.25f) * max(next, x[0]);
+      next *= sqrt(R(1) + x[0] * x[0]);
+      state[n] = next;
+      sum += next;
+      most = detach(max(most, next));
+    }
+    return sum + most;
+  }
+};
+
 template <class T>
 Heads<T> random_heads(Index batch, Index time, Index heads, Index size, std::size_t vectors) {
   const Index width = heads * size, tokens = batch * time * width;
@@ -223,7 +244,7 @@ TEST_CASE_TEMPLATE("row cells: awkward sizes agree with the reference", C, RWKV_
     Index batch, time, heads, size;
   };
   for (const Case& c : {Case{1, 1, 1, 1}, Case{3, 2, 23, 3}, Case{1, 33, 2, 5}, Case{2, 65, 1, 4}, Case{1, 32, 1, 19},
-                        Case{1, 3, 1, 33}, Case{2, 0, 2, 4}, Case{0, 3, 2, 4}}) {
+                        Case{1, 3, 1, 33}, Case{1, 2, 1, 117}, Case{2, 0, 2, 4}, Case{0, 3, 2, 4}}) {
     const Index batch = c.batch, time = c.time, heads = c.heads, size = c.size;
     CAPTURE(time);
     CAPTURE(size);
@@ -236,6 +257,31 @@ TEST_CASE_TEMPLATE("row cells: awkward sizes agree with the reference", C, RWKV_
     want7.run(WKV7{}, Reference{}, Extent<>{size});
     got7.run(WKV7{}, C::backend(), Extent<>{size});
     check_equal(got7, want7, limit);
+  }
+}
+
+TEST_CASE_TEMPLATE("row cells: all that a functor may call, in heads of any number of packs", C, RWKV_TEST_CONFIGS) {
+  using T = typename C::scalar;
+  for (const Index size : {1, 9, 64, 117}) {  // 117: four packs, two, one and a part, of 16 floats each
+    CAPTURE(size);
+    const Index time = 3, width = 2 * size;
+    const auto run = [&]<class U, class B>(U, B be, std::vector<U>& y, std::vector<U>& last) {
+      Buffer<U> value(config::noise(2 * time * width, 1)), key(config::noise(2 * time * width, 2));
+      Buffer<U> state(config::noise(2 * width * size, 3)), out(2 * time * width);
+      be.recur(Arena(nullptr, 0), Auto{}, Bounded{}, Extent<>{size}, state.mat(2, width * size),
+               arg::in(value.seq(2, time, width)), arg::shared(arg::in(key.seq(2, time, width))),
+               arg::out(out.seq(2, time, width)));
+      be.sync();
+      y = out.numbers;
+      last = state.numbers;
+    };
+    std::vector<double> want, want_last;
+    std::vector<T> got, got_last;
+    run(double{}, Reference{}, want, want_last);
+    run(T{}, C::backend(), got, got_last);
+    const double limit = std::is_same_v<T, double> ? 1e-13 : 2e-6;
+    CHECK(golden::relative_error(got, want) < limit);
+    CHECK(golden::relative_error(got_last, want_last) < limit);
   }
 }
 

@@ -7,9 +7,11 @@
 #include <span>
 #include <utility>
 
+#include "rwkv/backend/cpu/chunked.hpp"
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
 #include "rwkv/backend/cpu/recur_back.hpp"
+#include "rwkv/backend/cpu/several.hpp"
 #include "rwkv/backend/cpu/threads.hpp"
 #include "rwkv/backend/cross_entropy.hpp"
 #include "rwkv/backend/product.hpp"
@@ -177,11 +179,15 @@ class Cpu {
       expects(schedule.chunk > 0, "rwkv: a scan needs chunks of at least one token, not ", schedule.chunk);
       if (y.time > schedule.chunk) return scan(scratch, schedule.chunk, cell, state, ops...);
     }
+    if constexpr (detail::in_chunks<Schedule, C>()) {
+      expects(schedule.chunk > 0, "rwkv: a chunk needs at least one token, not ", schedule.chunk);
+      if (y.time >= schedule.chunk) return recur_chunks<C>(scratch, schedule.chunk, length, state, ops...);
+    }
     if (dry) return;
     const Index head_lanes = RowCell<C> ? Index(length) : Index(y.width);
     const Index numbers = detail::lane_state_size<C>(length);
     using R = Widest<T>;
-    constexpr int groups = RowCell<C> ? 2 : 4;
+    constexpr int groups = 4;
     const LaneTiles tiles{head_lanes, groups * R::size};
     const Index heads = y.width / head_lanes;
     over(y.batch * heads * tiles.count(), y.batch * y.time * y.width * numbers, state_updates_worth_a_fork,
@@ -287,14 +293,25 @@ class Cpu {
     return true;
   }
 
-  /// Advances one group of packs. At the end of a head: single packs, then the lanes that do not fill a pack.
+  /// Advances the lanes of a tile of at most Groups packs. At the end of a head: fewer packs at a time, then the lanes
+  /// that do not fill a pack. A row cell sums along the head, so there a group is part of the number: Several packs.
   template <class R, int Groups, class C, Index N, class T, class... Op>
   static void advance_tile(C cell, Extent<N> length, T* head_state, LanePlace at, Index begin, Index end,
                            const Op&... ops) {
     const auto left = [&] { return at.head_lanes - at.lane; };
     if (left() >= Groups * R::size) {
-      advance_lanes<R, Groups>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
+      if constexpr (RowCell<C> && Groups > 1) {
+        advance_lanes<Several<R, Groups>, 1>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
+      } else {
+        advance_lanes<R, Groups>(cell, length, head_state, at, detail::AllLanes{}, begin, end, ops...);
+      }
       return;
+    }
+    if constexpr (RowCell<C> && Groups > 2) {
+      if (left() >= Groups / 2 * R::size) {
+        advance_tile<R, Groups / 2>(cell, length, head_state, at, begin, end, ops...);
+        at.lane += Groups / 2 * R::size;
+      }
     }
     if constexpr (Groups > 1) {
       for (; left() >= R::size; at.lane += R::size) {
@@ -304,6 +321,20 @@ class Cpu {
     if (left() > 0) {
       advance_lanes<R, 1>(cell, length, head_state, at, static_cast<int>(left()), begin, end, ops...);
     }
+  }
+
+  /// A row cell in chunks of time; a tile is a head of a sequence.
+  template <class C, class T, Index M, class... Op>
+  void recur_chunks(Arena scratch, Index chunk, Index size, Mat<T, M> state, const Op&... ops) {
+    const auto y = detail::written(ops...);
+    const Index heads = y.width / size, numbers = chunked::HeadOf<C, T>::memory(size, chunk);
+    T* memory = scratch.take<T>(y.batch * heads * numbers);
+    if (dry) return;
+    over(y.batch * heads, y.batch * y.time * y.width * size, state_updates_worth_a_fork, [&](Index tile) {
+      const Index head = tile % heads, b = tile / heads;
+      chunked::run_head<C>(memory + tile * numbers, chunk, size, state.row(b) + head * size * size, b, head, y.time,
+                           ops...);
+    });
   }
 
   /// Time in parallel, in three phases: summarise every chunk but the last (parallel); carry the state from chunk to

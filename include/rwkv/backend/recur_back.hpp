@@ -26,8 +26,7 @@ consteval bool back_operands_in_order(std::index_sequence<Nth...>) {
 template <class Schedule, class C, class... Op>
 consteval bool explain_recur_back() {
   static_assert(explain_recurrence<C>());
-  static_assert(!std::is_same_v<Schedule, Scan> || Scannable<C>,
-                "rwkv: Scan needs a recurrence with lift, compose and enter");
+  static_assert(explain_schedule<Schedule, C>());
   constexpr bool complete = sizeof...(Op) == 2 * (input_count<C> + shared_count<C>)+1;
   static_assert(complete,
                 "rwkv: recur_back takes one operand for each input of the recurrence, one shared(...) for each shared "

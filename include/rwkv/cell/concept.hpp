@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <string_view>
+#include <type_traits>
 
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/math.hpp"
@@ -86,9 +87,77 @@ concept Composes = ChannelSteps<C, R> && requires(R (&state)[C::state_size], con
 
 }  // namespace detail
 
-/// How the state of a row cell passes from one token to the next, S -> S D + ... : what time-parallel forms rest on.
-struct Diagonal {};             ///< D is diagonal (RWKV-5 and 6)
-struct DiagonalPlusRankOne {};  ///< D is diagonal plus a product of two vectors (RWKV-7)
+/// When a token of a row cell reads the state: before its own update or after it.
+enum class Reads { before_update, after_update };
+
+/// In the place of a shared vector: there is none.
+inline constexpr int no_vector = -1;
+
+/// A row cell with one input, the value v, may declare its transition: which form it has, and which shared vector plays
+/// which part in it. From the declaration alone, the schedule Chunked runs time in chunks. So it must say all that
+/// `step` does, and name every shared vector once:
+///
+///     enum { receptance, decay, key };
+///     static constexpr Diagonal transition{.read = receptance, .decay = decay, .write = key};
+///
+/// Here decays are diagonal (RWKV-5 and 6), with S of shape [value, key]:
+///
+///     S_t = S_{t-1} diag(decay_t) + v_t write_t^T
+///     y_t = S_{t-1} read_t + (read_t . (bonus_t * write_t)) v_t    before the update; the bonus is optional
+///     y_t = S_t read_t                                             after the update; without a bonus
+///
+/// Decays are in [0, 1]: larger ones may overflow.
+struct Diagonal {
+  int read, decay, write;
+  int bonus = no_vector;
+  Reads reads = Reads::before_update;
+};
+
+/// As Diagonal, with a product of two vectors (RWKV-7):
+///
+///     S_t = S_{t-1} (diag(decay_t) + a_t b_t^T) + v_t write_t^T
+///     y_t = S_{t-1} read_t or S_t read_t
+struct DiagonalPlusRankOne {
+  int read, decay, write, a, b;
+  Reads reads = Reads::after_update;
+};
+
+namespace detail {
+
+/// Whether the declared transition of C has the form T.
+template <class C, class T>
+inline constexpr bool declares = std::is_same_v<std::remove_cvref_t<decltype(C::transition)>, T>;
+
+/// The transition names every shared vector of C once, and no other.
+template <class C>
+consteval bool names_each_vector() {
+  int named[shared_count<C> + 1] = {};
+  bool good = true;
+  const auto name = [&](int vector) {
+    good = good && vector >= 0 && vector < static_cast<int>(shared_count<C>);
+    if (good) ++named[vector];
+  };
+  name(C::transition.read);
+  name(C::transition.decay);
+  name(C::transition.write);
+  if constexpr (declares<C, DiagonalPlusRankOne>) {
+    name(C::transition.a);
+    name(C::transition.b);
+  } else if (C::transition.bonus != no_vector) {
+    name(C::transition.bonus);
+    good = good && C::transition.reads == Reads::before_update;
+  }
+  for (std::size_t i = 0; i < shared_count<C>; ++i) good = good && named[i] == 1;
+  return good;
+}
+
+}  // namespace detail
+
+/// A row cell that declares its transition. Law: the declared form leaves the same state and output as `step`.
+template <class C>
+concept HasTransition = RowCell<C> && requires {
+  C::transition;
+} &&(detail::declares<C, Diagonal> || detail::declares<C, DiagonalPlusRankOne>);
 
 /// Named inputs and a step. `init` and `state_size` belong to channel cells; the state of a row cell starts at zero.
 template <class C>

@@ -16,7 +16,7 @@ struct WKV5 {
   static constexpr auto inputs = Inputs{"value"};
   static constexpr auto shared = Inputs{"receptance", "decay", "bonus", "key"};
   enum { receptance, decay, bonus, key };
-  using transition = Diagonal;
+  static constexpr Diagonal transition{.read = receptance, .decay = decay, .write = key, .bonus = bonus};
 
   template <class R, class State, class Head>
   RWKV_HD static R step(State state, const R (&x)[1], const Head& head) {

@@ -15,7 +15,7 @@ struct WKV7 {
   static constexpr auto inputs = Inputs{"value"};
   static constexpr auto shared = Inputs{"receptance", "decay", "key", "a", "b"};
   enum { receptance, decay, key, a, b };
-  using transition = DiagonalPlusRankOne;
+  static constexpr DiagonalPlusRankOne transition{.read = receptance, .decay = decay, .write = key, .a = a, .b = b};
 
   template <class R, class State, class Head>
   RWKV_HD static R step(State state, const R (&x)[1], const Head& head) {
