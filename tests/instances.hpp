@@ -33,12 +33,10 @@ struct Scanning : AnyVersion {
   EXTERN template class rwkv::Trainer<rwkv::LanguageModel<__VA_ARGS__>, rwkv::Keep>;  \
   EXTERN template void rwkv::initialize(rwkv::LanguageModel<__VA_ARGS__>&, rwkv::Seed);
 
-/// All of it, and the blocks by themselves.
-#define RWKV_TEST_VERSION(EXTERN, ...)                 \
-  EXTERN template class rwkv::TimeMix<__VA_ARGS__>;    \
-  EXTERN template class rwkv::ChannelMix<__VA_ARGS__>; \
-  RWKV_TEST_MODEL(EXTERN, __VA_ARGS__)                 \
-  RWKV_TEST_TRAINING(EXTERN, __VA_ARGS__)              \
+/// All of it.
+#define RWKV_TEST_VERSION(EXTERN, ...)    \
+  RWKV_TEST_MODEL(EXTERN, __VA_ARGS__)    \
+  RWKV_TEST_TRAINING(EXTERN, __VA_ARGS__) \
   RWKV_TEST_RECOMPUTING(EXTERN, __VA_ARGS__)
 
 #if defined(RWKV_TEST_ALONE) || defined(__CUDACC__)

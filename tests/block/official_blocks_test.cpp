@@ -4,7 +4,6 @@
 #include <rwkv/blocks.hpp>
 
 #include "../golden.hpp"
-#include "../instances.hpp"
 #include "../versions.hpp"
 #include "harness.hpp"
 
