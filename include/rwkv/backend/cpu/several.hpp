@@ -22,7 +22,7 @@ struct Several {
 
   Several() = default;
   template <class U>
-  requires std::is_arithmetic_v<U> RWKV_HD explicit Several(U all) {
+  requires std::is_constructible_v<R, U> RWKV_HD explicit Several(U all) {
     RWKV_UNROLL for (int i = 0; i < K; ++i) parts[i] = R(all);
   }
 
