@@ -214,3 +214,17 @@ TEST_CASE("what cannot be saved or loaded says so") {
   CHECK_THROWS_WITH_AS(load_state(any, 0, path), part, Error);
   CHECK(!std::filesystem::exists(path));
 }
+
+TEST_CASE("a state of a model that does not tell its version keeps to such models") {
+  const StateLayout layout{"", sizes, DType::f32, {{"layers.0.own", 2}, {"layers.1.none", 0}}};
+  const auto path = temporary("rwkv_state_own.safetensors");
+  const float numbers[] = {1.5f, -INFINITY};
+  detail::write_state(path, layout, std::as_bytes(std::span(numbers)), Index{1} << 40, {}, system_files());
+  const auto saved = detail::read_state(path, layout, system_files());
+  CHECK(saved.position == Index{1} << 40);
+  CHECK(std::ranges::equal(saved.numbers, std::as_bytes(std::span(numbers))));
+  Draft draft;
+  draft.write();
+  CHECK_THROWS_WITH_AS(static_cast<void>(detail::read_state(draft.path, layout, system_files())),
+                       doctest::Contains("version is 'RWKV-5.2' there and 'nothing' here"), Error);
+}

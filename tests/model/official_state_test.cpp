@@ -26,7 +26,7 @@ void check_official() {
   std::size_t next = 0;
   context.visit_state([&](const std::string& name, const Mat<float>& view) {
     const std::vector<float> ours(view.row(1), view.row(1) + view.cols);
-    const std::string block = name.substr(0, 12);
+    const std::string block = name.substr(0, 13);
     if (!name.ends_with(".wkv")) {
       CHECK(arrays[next].name == block + "x");
       CHECK(arrays[next].shape == Shape{12});
@@ -78,4 +78,18 @@ void check_official() {
 
 TEST_CASE("a state goes to the official order and back") {
   config::each_version([]<class V>() { check_official<V>(); });
+}
+
+TEST_CASE("a model of no one version has no official state") {
+  const StateLayout layout{"", sizes, DType::f32, {{"blocks.0.att.wkv", 48}}};
+  CHECK_THROWS_WITH_AS(static_cast<void>(detail::official_arrays<float>(layout)),
+                       "rwkv: the model is of no one version, so that there is no official list of its state", Error);
+  CHECK(detail::version_of<Stack<Chain<Layer<TimeMix<V4, float, Cpu>, ChannelMix<V4, float, Cpu>>>>>::name.empty());
+  struct OtherCell : V4 {
+    using Cell = WKV5;
+  };
+  CHECK(detail::version_of<TimeMix<OtherCell, float, Cpu>>::name.empty());
+  CHECK(detail::version_of<TimeMix<config::Scanning, float, Cpu>>::name == "RWKV-4");
+  CHECK(detail::version_of<TimeMix<V5_1, float, Cpu>>::name == "RWKV-5.1");
+  CHECK(detail::version_of<TimeMix<V5_0, float, Cpu>>::name == "RWKV-5.0");
 }
