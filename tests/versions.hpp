@@ -32,6 +32,16 @@ struct Goldens<rwkv::V5> {
   static constexpr std::size_t model_files = 4, time_mixes = 3;
 };
 template <>
+struct Goldens<rwkv::V5_0> {
+  static constexpr const char *models = "rwkv5.0", *time_mix = "timemix_v5.0_";
+  static constexpr std::size_t model_files = 2, time_mixes = 1;
+};
+template <>
+struct Goldens<rwkv::V5_1> {
+  static constexpr const char *models = "rwkv5.1", *time_mix = "timemix_v5.1_";
+  static constexpr std::size_t model_files = 2, time_mixes = 1;
+};
+template <>
 struct Goldens<rwkv::V6> {
   static constexpr const char *models = "rwkv6", *model = "rwkv6-rand-l2-d32-h4-bf16", *training = "rwkv6",
                               *time_mix = "timemix_v6_", *channel_mix = "channelmix_v6_";

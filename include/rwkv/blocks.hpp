@@ -17,3 +17,5 @@
 #include "rwkv/model/any_model.hpp"
 #include "rwkv/model/chain.hpp"
 #include "rwkv/model/model.hpp"
+#include "rwkv/model/official_state.hpp"
+#include "rwkv/model/state_ring.hpp"

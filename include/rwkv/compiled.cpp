@@ -10,6 +10,7 @@
 #include "rwkv/io/pth.ipp"
 #include "rwkv/io/safetensors.ipp"
 #include "rwkv/io/shards.ipp"
+#include "rwkv/io/state_file.ipp"
 #include "rwkv/io/tensor.ipp"
 #include "rwkv/io/tensor_file.ipp"
 #include "rwkv/system/byte_reader.ipp"

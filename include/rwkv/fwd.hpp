@@ -70,6 +70,8 @@ template <class E, class Body, class H>
 class Model;
 template <class M>
 class Context;
+template <class M>
+class StateRing;
 class AnyModel;
 class AnyContext;
 struct Keep;

@@ -55,12 +55,15 @@ void check_steps() {
         auto context = net.context({.batch = batch, .chunk = 3});
         const std::vector<rwkv::Token> tokens(static_cast<std::size_t>(batch), 7);
         const std::vector<rwkv::Token> prompt(static_cast<std::size_t>(batch * 5), 7);
+        rwkv::StateRing ring(context, 2);
         CAPTURE(width);
         CAPTURE(threads);
         const long before = allocations;
         Eigen::internal::set_is_malloc_allowed(false);
         for (int i = 0; i < 3; ++i) context.step(tokens);
         context.prefill(prompt);
+        ring.push();
+        ring.back(1);
         context.reset();
         Eigen::internal::set_is_malloc_allowed(true);
         CHECK(allocations == before);

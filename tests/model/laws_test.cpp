@@ -119,9 +119,26 @@ void check_coming_and_going() {
   CHECK(logits.size() == 40);
   CHECK(golden::relative_error(row(logits, 0), alone(std::vector<Token>{9, 10})) < tolerance<T>);
   CHECK(golden::relative_error(row(logits, 1), alone(std::vector<Token>{6, 8, 11})) < tolerance<T>);
-  context.restore(1, state);
+  context.restore(1, state, 1);
   logits = context.prefill(std::vector<Token>{1, 2, 10, 12});
   CHECK(golden::relative_error(row(logits, 1), alone(std::vector<Token>{9, 10, 12})) < tolerance<T>);
+
+  CHECK(context.position(0) == 4);
+  CHECK(context.position(1) == 3);
+  StateRing ring(context, 2);
+  const std::vector<Token> next{3, 4};
+  std::vector<T> once;
+  for (int i = 0; i < 2; ++i) {  // the second time after going back, with the same bits
+    logits = context.step(next);
+    if (i == 0) once.assign(logits.begin(), logits.end());
+    else CHECK(std::equal(logits.begin(), logits.end(), once.begin(), once.end()));
+    ring.push();
+    context.step(next);
+    ring.push();
+    ring.back(2);
+    CHECK(context.position(0) == 4);
+    CHECK(context.position(1) == 3);
+  }
   CHECK_THROWS_WITH_AS(context.remove(2), "rwkv: there is no sequence 2 in a context of 2", Error);
   CHECK_THROWS_WITH_AS(context.restore(0, std::span(state).first(3)),
                        doctest::Contains("rwkv: a state of 3 numbers does not fit a sequence whose state has "), Error);

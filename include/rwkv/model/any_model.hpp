@@ -32,13 +32,17 @@ class AnyContext {
   Index capacity() const { return held_->capacity(); }
   Index vocab() const { return held_->vocab(); }
   Index state_bytes() const { return held_->state_bytes(); }
+  Index position(Index sequence) const { return held_->position(sequence); }
+  StateLayout state_layout() const { return held_->state_layout(); }
   Index add() { return held_->add(); }
   void remove(Index sequence) { held_->remove(sequence); }
   void reset() { held_->reset(); }
   std::vector<float> state() const { return held_->state(); }
   std::vector<float> state(Index sequence) const { return held_->state(sequence); }
   void restore(std::span<const float> numbers) { held_->restore(numbers); }
-  void restore(Index sequence, std::span<const float> numbers) { held_->restore(sequence, numbers); }
+  void restore(Index sequence, std::span<const float> numbers, Index position = 0) {
+    held_->restore(sequence, numbers, position);
+  }
   AnyContext fork() const { return AnyContext(held_->fork()); }
 
  private:
@@ -51,13 +55,15 @@ class AnyContext {
     virtual Index capacity() const = 0;
     virtual Index vocab() const = 0;
     virtual Index state_bytes() const = 0;
+    virtual Index position(Index sequence) const = 0;
+    virtual StateLayout state_layout() const = 0;
     virtual Index add() = 0;
     virtual void remove(Index sequence) = 0;
     virtual void reset() = 0;
     virtual std::vector<float> state() const = 0;
     virtual std::vector<float> state(Index sequence) const = 0;
     virtual void restore(std::span<const float> numbers) = 0;
-    virtual void restore(Index sequence, std::span<const float> numbers) = 0;
+    virtual void restore(Index sequence, std::span<const float> numbers, Index position) = 0;
     virtual std::unique_ptr<Interface> fork() const = 0;
   };
 
@@ -103,6 +109,8 @@ class AnyContext {
     Index capacity() const override { return context.capacity(); }
     Index vocab() const override { return context.vocab(); }
     Index state_bytes() const override { return context.state_bytes(); }
+    Index position(Index sequence) const override { return context.position(sequence); }
+    StateLayout state_layout() const override { return context.state_layout(); }
     Index add() override { return context.add(); }
     void remove(Index sequence) override { context.remove(sequence); }
     void reset() override { context.reset(); }
@@ -111,8 +119,8 @@ class AnyContext {
     void restore(std::span<const float> numbers) override {
       context.restore(std::vector<compute>(numbers.begin(), numbers.end()));
     }
-    void restore(Index sequence, std::span<const float> numbers) override {
-      context.restore(sequence, std::vector<compute>(numbers.begin(), numbers.end()));
+    void restore(Index sequence, std::span<const float> numbers, Index position) override {
+      context.restore(sequence, std::vector<compute>(numbers.begin(), numbers.end()), position);
     }
     std::unique_ptr<Interface> fork() const override { return std::make_unique<Held>(context.fork()); }
   };

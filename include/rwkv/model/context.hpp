@@ -14,6 +14,7 @@
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dims.hpp"
+#include "rwkv/core/dtype.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/state.hpp"
@@ -71,15 +72,23 @@ class Context {
   Index batch() const { return batch_; }
   Index capacity() const { return options_.batch; }
   Index vocab() const { return vocab_; }
+  const ModelSizes& sizes() const { return sizes_; }
   Index state_bytes() const { return state_.bytes(); }
   Index scratch_bytes() const { return scratch_memory_.bytes(); }
 
   /// The backend of this context; on a backend with streams (queues), it has its own stream.
   const backend& runs_on() const { return backend_; }
 
+  /// How many tokens the state of a sequence has seen: 0 after `reset` and `add`, and what `restore` was told.
+  Index position(Index sequence) const {
+    check_sequence(sequence);
+    return positions_[static_cast<std::size_t>(sequence)];
+  }
+
   /// Sets every sequence to the state before its first token.
   void reset() {
     parts_.body.reset(backend_, state_.views);
+    std::ranges::fill(positions_, 0);
     has_logits_ = false;
   }
 
@@ -90,6 +99,7 @@ class Context {
     resize(batch_ + 1);
     auto state = state_.sequence(parts_.body, batch_ - 1);
     parts_.body.reset(backend_, state);
+    positions_[static_cast<std::size_t>(batch_ - 1)] = 0;
     return batch_ - 1;
   }
   /// Removes a sequence; the last sequence takes its number.
@@ -100,6 +110,7 @@ class Context {
     for (const Mat<compute>& tensor : state_.tensors) {
       if (sequence != last) backend_.copy(row_of(tensor, last), row_of(tensor, sequence));
     }
+    positions_[static_cast<std::size_t>(sequence)] = positions_[static_cast<std::size_t>(last)];
   }
 
   /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], valid until the next
@@ -160,6 +171,7 @@ class Context {
     take_tokens(0, tokens);
     queue_step();
     backend_.sync();
+    count(1);
     has_logits_ = true;
     return draw(sampler);
   }
@@ -208,8 +220,9 @@ class Context {
     });
   }
 
-  /// The state of all sequences as plain numbers, for `restore` of a context of the same model and capacity.
-  /// Errors: `restore` refuses another number of numbers and leaves the state as it was.
+  /// The state of all sequences as plain numbers, for `restore` of a context of the same model and capacity. The
+  /// numbers do not say how many tokens they have seen: `restore` is told, or every sequence counts from 0.
+  /// Errors: `restore` refuses another number of numbers, or a negative position, and leaves the state as it was.
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
     backend be = backend_;
@@ -230,8 +243,9 @@ class Context {
     be.sync();
     return numbers;
   }
-  void restore(Index sequence, std::span<const compute> numbers) {
+  void restore(Index sequence, std::span<const compute> numbers, Index position = 0) {
     check_sequence(sequence);
+    expects(position >= 0, "rwkv: a position counts tokens, so it is not ", position);
     const Index wanted = state_bytes() / capacity() / Index{sizeof(compute)};
     expects(std::ssize(numbers) == wanted, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a sequence whose state has ", wanted);
@@ -241,6 +255,7 @@ class Context {
       next += tensor.cols;
     }
     backend_.sync();
+    positions_[static_cast<std::size_t>(sequence)] = position;
     has_logits_ = false;
   }
   void restore(std::span<const compute> numbers) {
@@ -249,6 +264,7 @@ class Context {
             " numbers does not fit a context whose state has ", Index(state.cols));
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
     backend_.sync();
+    std::ranges::fill(positions_, 0);
     has_logits_ = false;
   }
 
@@ -261,6 +277,7 @@ class Context {
     other.backend_.copy(Mat<const compute>(state_.numbers()), other.state_.numbers());
     other.backend_.copy(matrix(static_cast<const compute*>(logits_), batch_, vocab_),
                         matrix(other.logits_, batch_, vocab_));
+    other.positions_ = positions_;
     other.has_logits_ = has_logits_;
     other.backend_.sync();
     return other;
@@ -272,14 +289,26 @@ class Context {
     parts_.body.visit_state(state_.views, std::string(),
                             [&](const std::string& name, Index, Mat<compute>& view) { visitor(name, view); });
   }
+  /// What the numbers of `state(sequence)` are.
+  StateLayout state_layout() const {
+    StateLayout layout{detail::version_of<decltype(M::Parts::body)>::name, sizes_, dtype_of<compute>(), {}};
+    auto views = state_.views;
+    parts_.body.visit_state(views, std::string(), [&](const std::string& name, Index numbers, Mat<compute>&) {
+      layout.tensors.push_back({name, numbers});
+    });
+    return layout;
+  }
 
  private:
+  friend class StateRing<M>;
+
   Context(const typename M::Parts& parts, std::shared_ptr<const void> owner, const backend& be,
           const ContextOptions& options, const ModelSizes& sizes)
       : parts_(parts), owner_(std::move(owner)), backend_(own(be)), options_(checked(options)), sizes_(sizes),
         batch_(options.batch), vocab_(sizes.vocab), width_(sizes.width), state_(backend_, parts_.body, options.batch),
         host_logits_(backend_, host_reaches<backend> ? 0 : static_cast<std::size_t>(options.batch * sizes.vocab)),
-        tokens_(backend_, static_cast<std::size_t>(options.batch * options.chunk)) {
+        tokens_(backend_, static_cast<std::size_t>(options.batch * options.chunk)),
+        positions_(static_cast<std::size_t>(options.batch)) {
     scratch_memory_ = scratch_for(backend_, [&](Arena ws) { run_largest(ws); });
     logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());
@@ -321,6 +350,7 @@ class Context {
     record();
     undo.needed = false;
     has_logits_ = false;
+    ++changes_;
   }
 
   /// Records a step of all sequences. A replay reads the tokens in tokens_ at that time and writes the logits.
@@ -338,6 +368,11 @@ class Context {
     take_tokens(0, tokens);
     backend_.replay(recording);
     backend_.sync();
+    count(1);
+  }
+  /// Counts tokens that every sequence has taken.
+  void count(Index tokens) {
+    for (Index& position : positions_) position += tokens;
   }
 
   /// Copies tokens into tokens_; memmove, because drawn tokens are in tokens_ already.
@@ -422,6 +457,7 @@ class Context {
       if (!host_reaches<backend> && begin + length < time) backend_.sync();
     }
     backend_.sync();
+    count(time);
   }
 
   /// The number of positions whose logits are in scratch at a time; only used where the host cannot read logits in
@@ -464,6 +500,8 @@ class Context {
   Exchange<compute, backend> host_logits_;  // copy for the host; empty where the host reads logits in place
   Exchange<Token, backend> tokens_;
   Memory<backend> scratch_memory_, logits_memory_;
+  std::vector<Index> positions_;  // tokens seen, of as many sequences as fit
+  Index changes_ = 0;             // how often a sequence was added or removed
   compute* logits_ = nullptr;
   bool has_logits_ = false;  // whether logits_ belongs to the present state
   std::shared_ptr<const void> drawing_owner_;

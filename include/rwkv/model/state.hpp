@@ -1,13 +1,59 @@
 #pragma once
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "rwkv/backend/memory.hpp"
 #include "rwkv/block/concept.hpp"
+#include "rwkv/block/version.hpp"
+#include "rwkv/core/dims.hpp"
+#include "rwkv/core/dtype.hpp"
 #include "rwkv/core/view.hpp"
+#include "rwkv/fwd.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
+
+/// One tensor of the state of a sequence.
+struct StateTensor {
+  std::string name;   ///< that of visit_state, such as blocks.0.att.wkv
+  Index numbers = 0;  ///< of one sequence
+};
+
+/// What the numbers of a sequence's state are.
+struct StateLayout {
+  std::string_view version;          ///< of the model, such as "RWKV-7"; empty where its type does not tell
+  ModelSizes sizes;                  ///< of the model, as it was made
+  DType type = DType::f32;           ///< that the model computes in
+  std::vector<StateTensor> tensors;  ///< one after the other
+};
+
+namespace detail {
+template <class Body>
+struct version_of {
+  static constexpr std::string_view name{};
+};
+/// Whether a version tag is another or a variant of it with the same recurrence.
+template <class V, class Of>
+inline constexpr bool is_version =
+    std::conjunction_v<std::is_base_of<Of, V>, std::is_same<typename V::Cell, typename Of::Cell>>;
+
+template <class V, class S, class B, class D>
+struct version_of<TimeMix<V, S, B, D>> {
+  static constexpr std::string_view name = is_version<V, V7>     ? "RWKV-7"
+                                           : is_version<V, V6>   ? "RWKV-6"
+                                           : is_version<V, V5_0> ? "RWKV-5.0"
+                                           : is_version<V, V5_1> ? "RWKV-5.1"
+                                           : is_version<V, V5>   ? "RWKV-5.2"
+                                           : is_version<V, V4>   ? "RWKV-4"
+                                                                 : "";
+};
+template <class TimeMixing, class ChannelMixing>
+struct version_of<Layer<TimeMixing, ChannelMixing>> : version_of<TimeMixing> {};
+template <class L, Index N>
+struct version_of<Stack<L, N>> : version_of<L> {};
+}  // namespace detail
 
 /// The state of `batch` sequences in the body of a model. It owns its memory: one block without gaps, so that the state
 /// is copied, kept and restored as plain numbers.

@@ -1,0 +1,120 @@
+#pragma once
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/finite.hpp"
+#include "rwkv/io/checkpoint.hpp"
+#include "rwkv/io/safetensors.hpp"
+#include "rwkv/io/state_file.hpp"
+#include "rwkv/io/tensor_file.hpp"
+#include "rwkv/system/byte_reader.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+namespace detail {
+
+/// What the metadata of a state have in front, and the word and number of the format.
+inline constexpr std::string_view state_prefix = "rwkv.", state_key = "rwkv.state", state_format = "1",
+                                  state_position_key = "rwkv.position";
+
+/// The texts that a state and a model must agree on. The size of heads is not among them: the tensors have it.
+inline std::map<std::string, std::string> texts_of_state(const StateLayout& layout) {
+  std::map<std::string, std::string> texts{{"rwkv.layout", "head, key, value"},
+                                           {"rwkv.vocab", join(layout.sizes.vocab)},
+                                           {"rwkv.width", join(layout.sizes.width)},
+                                           {"rwkv.depth", join(layout.sizes.depth)},
+                                           {"rwkv.number_type", std::string(name_of(layout.type))}};
+  if (!layout.version.empty()) texts["rwkv.version"] = layout.version;
+  return texts;
+}
+
+RWKV_BODY void check_whole(const StateLayout& layout, DType type) {
+  expects(type == layout.type, "rwkv: the model computes in ", name_of(layout.type),
+          ", and its handle has the state in ", name_of(type),
+          ", which is not all of it; use the context of the model itself");
+}
+
+RWKV_BODY void write_state(const std::filesystem::path& path, const StateLayout& layout,
+                           std::span<const std::byte> numbers, Index position,
+                           std::map<std::string, std::string> metadata, FileSystem& files) {
+  for (const auto& [key, text] : metadata) {
+    expects(!key.starts_with(state_prefix), "rwkv: the metadata ", in_quotes(key),
+            " would be taken for those of the state, which start with 'rwkv.'");
+  }
+  metadata.merge(texts_of_state(layout));
+  metadata.emplace(state_key, state_format);
+  metadata.emplace(state_position_key, join(position));
+  if (layout.sizes.head_size > 0) metadata.emplace("rwkv.head_size", join(layout.sizes.head_size));
+  std::vector<TensorView> tensors;
+  for (const StateTensor& tensor : layout.tensors) {
+    const std::size_t bytes = static_cast<std::size_t>(tensor.numbers) * size_of(layout.type);
+    tensors.push_back({tensor.name, layout.type, {tensor.numbers}, numbers.first(bytes)});
+    numbers = numbers.subspan(bytes);
+  }
+  save_safetensors(path, tensors, metadata, files);
+}
+
+RWKV_BODY SavedState read_state(const std::filesystem::path& path, const StateLayout& layout, FileSystem& files) {
+  const TensorFile file = open_tensors(path, {Access::loaded}, files);
+  const std::string name = path_text(path);
+  const auto text = [&](std::string_view key) -> const std::string* {
+    const auto found = file.metadata().find(std::string(key));
+    return found == file.metadata().end() ? nullptr : &found->second;
+  };
+  const std::string* const format = text(state_key);
+  expects(format != nullptr, name, ": this is no file of a state");
+  expects(*format == state_format, name, ": the state has the format ", in_quotes(*format),
+          ", where this library reads ", state_format);
+  const auto wanted_texts = texts_of_state(layout);
+  const auto differs = [&](std::string_view key, std::string_view was, std::string_view wanted) {
+    fail(name, ": the state belongs to another model: ", key.substr(state_prefix.size()), " is ", in_quotes(was),
+         " there and ", in_quotes(wanted), " here");
+  };
+  for (const auto& [key, wanted] : wanted_texts) {
+    const std::string was = text(key) == nullptr ? "nothing" : *text(key);
+    if (was != wanted) differs(key, was, wanted);
+  }
+  constexpr std::string_view version_key = "rwkv.version";
+  if (layout.version.empty() && text(version_key) != nullptr) differs(version_key, *text(version_key), "nothing");
+
+  SavedState saved;
+  for (const StateTensor& tensor : layout.tensors) {
+    const TensorView* const found = file.find(tensor.name);
+    expects(found != nullptr, name, ": ", tensor.name, " is missing from the file");
+    const Index shape[] = {tensor.numbers};
+    expects(std::ranges::equal(found->shape, shape), name, ": ", tensor.name, ": file has ", std::span(found->shape),
+            ", the model expects ", std::span<const Index>(shape));
+    expects(found->dtype == layout.type, name, ": ", tensor.name, ": file has ", name_of(found->dtype),
+            " numbers, the model computes in ", name_of(layout.type));
+    std::vector<double> values(static_cast<std::size_t>(tensor.numbers));
+    convert(found->dtype, found->bytes.data(), DType::f64, reinterpret_cast<std::byte*>(values.data()), values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      expects(!is_nan(values[i]), name, ": ", tensor.name, " has NaN at ", i);
+    }
+    saved.numbers.insert(saved.numbers.end(), found->bytes.begin(), found->bytes.end());
+  }
+  const std::size_t tensors = file.tensors().size() + file.unreadable().size();
+  expects(tensors == layout.tensors.size(), name, ": the file holds ", tensors, " tensors, the state has ",
+          layout.tensors.size());
+
+  const std::string* const digits = text(state_position_key);
+  expects(digits != nullptr, name, ": the file does not say how many tokens the state has seen");
+  const auto [end, error] = std::from_chars(digits->data(), digits->data() + digits->size(), saved.position);
+  expects(error == std::errc() && end == digits->data() + digits->size() && saved.position >= 0, name,
+          ": the state cannot have seen ", in_quotes(*digits), " tokens");
+  return saved;
+}
+
+}  // namespace detail
+}  // namespace RWKV_ABI
+}  // namespace rwkv
