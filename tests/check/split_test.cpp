@@ -13,12 +13,14 @@ namespace {
 template <class K>
 void check_halves() {
   for (const Index width : {1, 7, 19}) {
+    // The reference derives the adjoint of a row cell number by number, so its heads are small.
+    const Index head = std::is_same_v<typename K::backend, Reference> && width > 7 ? 1 : width;
     for (const Index time : {2, 5, 130, 200}) {
       for (const Index split : {Index{1}, time / 2, time - 1}) {
         CAPTURE(width);
         CAPTURE(time);
         CAPTURE(split);
-        CHECK(split_defect<K>({.width = width, .head_size = width, .ffn = 2 * width + 1, .ranks = config::small_ranks},
+        CHECK(split_defect<K>({.width = width, .head_size = head, .ffn = 2 * width + 1, .ranks = config::small_ranks},
                               {.batch = 3, .time = time}, split) < 1e-10);
       }
     }
