@@ -99,6 +99,27 @@ TEST_CASE("a file that is no RWKV checkpoint says what is missing") {
   CHECK(mentions(draft.error(), "emb.weight is empty, with shape [0, 4]"));
 }
 
+TEST_CASE("where tensors disagree about a size, the first one stands and the others are named") {
+  Draft draft;
+  const Index ffn = draft.tensors.at("blocks.0.ffn.key.weight").shape[0];
+  draft.zeros("blocks.1.ffn.value.weight", DType::f32, {4, ffn + 3});
+  const std::string error = draft.error();
+  CAPTURE(error);
+  CHECK(mentions(error, "in 1 place ("));
+  CHECK(mentions(error, join("blocks.1.ffn.value.weight: file has [4, ", ffn + 3, "], model expects [4, ", ffn, "]")));
+}
+
+TEST_CASE("what a model leaves open, the type of its sizes may say") {
+  const LanguageModel<V7, float, Cpu, Dims<16, 2>> heads({.vocab = 3, .width = 16, .depth = 1});
+  CHECK(heads.parts.body.parts[0].att.dims.head_size() == 8);
+  const TimeMix<V6, float, Cpu, Dims<16, 2, 40>> mix({.width = 16}, 0);
+  CHECK(mix.dims.ffn == 40);
+  CHECK_THROWS_WITH_AS((TimeMix<V6, float, Cpu>({.width = 8, .head_size = 4, .ranks = {.mix = -3}}, 0)),
+                       "rwkv: the rank of a product must not be negative: -3", Error);
+  CHECK_THROWS_WITH_AS((TimeMix<V6, float, Cpu>({.width = 8, .head_size = 4, .ranks = {.mix = Index{1} << 62}}, 0)),
+                       "rwkv: a size of 4611686018427387904 is above 1099511627776", Error);
+}
+
 TEST_CASE("sizes that the model cannot have name the file") {
   using Fixed = LanguageModel<Version, float, Cpu, Dims<8, dyn, dyn, dyn>>;
   const Draft draft;

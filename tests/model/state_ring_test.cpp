@@ -161,7 +161,8 @@ TEST_CASE("a context counts the tokens of each sequence") {
 
   context.restore(0, state, 9);
   CHECK(positions(context) == Positions{9, 11});
-  CHECK_THROWS_WITH_AS(context.restore(0, state, -1), "rwkv: a position counts tokens, so it is not -1", Error);
+  CHECK_THROWS_WITH_AS(context.restore(0, state, -1),
+                       "rwkv: a position counts tokens, from 0 to 1152921504606846976, so it is not -1", Error);
   CHECK_THROWS_AS(context.restore(0, std::span(state).first(3), 7), Error);
   CHECK(positions(context) == Positions{9, 11});
   context.restore(0, state);
@@ -179,4 +180,20 @@ TEST_CASE("a context behind a handle counts as well") {
   CHECK(positions(context) == Positions{3, 3});
   context.restore(1, context.state(0), 8);
   CHECK(positions(context.fork()) == Positions{3, 8});
+}
+
+TEST_CASE("a ring notices that its context was replaced") {
+  const auto net = live<LanguageModel<config::AnyVersion, float, Cpu>>({.vocab = 9, .width = 8, .depth = 1}, Cpu());
+  auto context = net.context();
+  StateRing ring(context, 2);
+  ring.push();
+  context = net.context();  // of the same size: what was kept is lost
+  CHECK(ring.kept() == 0);
+  CHECK_THROWS_WITH_AS(ring.back(1),
+                       "rwkv: the ring has no states of these sequences: one was added or removed since the last push",
+                       Error);
+  ring.push();
+  CHECK(ring.kept() == 0);
+  context = net.context({.batch = 4});
+  CHECK_THROWS_WITH_AS(ring.push(), "rwkv: the context of the ring was moved, or replaced by another", Error);
 }

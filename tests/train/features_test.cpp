@@ -248,7 +248,7 @@ TEST_CASE("settings and batches that make no sense are named") {
   refuses([](TrainerOptions& o) { o.lora.matrices = "no.such.*"; },
           "rwkv: nothing is left to train: no free matrix is named like 'no.such.*'");
   refuses([](TrainerOptions& o) { o.lora = {.matrices = "ln_out.weight"}; },
-          "rwkv: ln_out.weight is no matrix, so it has no low-rank factors");
+          "rwkv: ln_out.weight of shape [20] is no matrix of two axes, so it has no low-rank factors");
   refuses([](TrainerOptions& o) { o.lora = {.matrices = "head.weight", .rank = 0}; },
           "rwkv: low-rank factors need a rank and an alpha above zero, not 0 and 16");
 

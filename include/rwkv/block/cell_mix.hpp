@@ -76,7 +76,7 @@ class CellMix {
   Params params{};
 
   explicit CellMix(const ModelSizes& sizes, Index = 0)
-      : dims(D::from(RowCell<Cell> ? detail::with_heads(sizes) : sizes)) {}
+      : dims(D::from(RowCell<Cell> ? detail::with_heads<D>(sizes) : sizes)) {}
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x

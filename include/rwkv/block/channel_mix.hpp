@@ -7,11 +7,11 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 namespace detail {
-/// The sizes with the hidden units of the version, unless they say otherwise.
-template <class V>
+/// The sizes with the hidden units of the version, unless they or the static sizes D say otherwise.
+template <class V, class D>
 constexpr ModelSizes with_ffn(ModelSizes sizes) {
   if constexpr (requires { V::ffn(sizes.width); }) {
-    if (sizes.ffn == 0) sizes.ffn = V::ffn(sizes.width);
+    if (sizes.ffn == 0 && D::static_ffn == dyn) sizes.ffn = V::ffn(sizes.width);
   }
   return sizes;
 }

@@ -51,7 +51,7 @@ class ChannelMix<V, S, B, D> {
   D dims;
   Params params{};
 
-  explicit ChannelMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_ffn<V>(sizes))) {}
+  explicit ChannelMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_ffn<V, D>(sizes))) {}
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x

@@ -6,9 +6,10 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 namespace detail {
 
-/// The sizes with heads of 64 channels, unless they say otherwise.
+/// The sizes with heads of 64 channels, unless they or the static sizes D say otherwise.
+template <class D>
 constexpr ModelSizes with_heads(ModelSizes sizes) {
-  if (sizes.head_size == 0) sizes.head_size = 64;
+  if (sizes.head_size == 0 && D::static_heads == dyn) sizes.head_size = 64;
   return sizes;
 }
 

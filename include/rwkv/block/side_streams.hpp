@@ -6,7 +6,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The value of the first layer of a model, which later layers of RWKV-7 mix into theirs. The first block that uses it
+/// The value of the first layer of a model, v_first in official code, which later layers of RWKV-7 mix into theirs (the
+/// value residual). The first block that uses it
 /// provides it; whatever stands below that block may be of another kind.
 ///
 /// A block that reads or writes it says `static constexpr bool uses_side_streams = true`, and has besides the forms of

@@ -61,11 +61,12 @@ constexpr auto decay_v7() {
     return -5.5 + 6 * std::pow(p.part_to_last(), 1 + std::pow(p.rho1(), 0.3)) + 2.5 * in_head(p);
   });
 }
-/// The other vectors of RWKV-7: base + slope (i/(C-1) - 1/2), for a0 plus 0.3 s |s|.
+/// v0, k_k and k_a of RWKV-7: base + slope (i/(C-1) - 1/2).
 constexpr auto line_v7(double base, double slope) {
   return channels([](const ChannelPlace& p, double a, double b) { return a + b * centred(p); }, base, slope);
 }
-constexpr auto rate_v7() {
+/// a0 of RWKV-7, in front of the in-context learning rate: -0.19 + 0.4 (i/(C-1) - 1/2) + 0.3 s |s|.
+constexpr auto in_context_rate_v7() {
   return channels([](const ChannelPlace& p, double, double) { return -0.19 + 0.3 * in_head(p) + 0.4 * centred(p); });
 }
 /// The scale of the norm behind a head: ((1 + l) / L)^0.7.

@@ -88,7 +88,7 @@ class TimeMix<V, S, B, D> {
   Params params{};
   double epsilon = 64e-5;  ///< of ln_x: 1e-5 times 8^2, because the official trainer divides by 8 in front of the norm
 
-  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_heads(sizes))) {
+  explicit TimeMix(const ModelSizes& sizes, Index = 0) : dims(D::from(detail::with_heads<D>(sizes))) {
     if (sizes.head_norm_epsilon > 0) epsilon = sizes.head_norm_epsilon;
   }
 
@@ -125,7 +125,7 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(gated ? gate_out : normed, params.output, y));
   }
 
-  /// The adjoint, see Block; scratch of eleven sequences.
+  /// The adjoint, see Block; scratch of eleven sequences, and that of recur_back.
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
     Tape d;  // the cotangents of what the tape holds

@@ -131,7 +131,7 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(gated, params.output, y));
   }
 
-  /// The adjoint, see Block; scratch of 22 sequences and of the ranks.
+  /// The adjoint, see Block; scratch of 20 sequences, of the ranks, and that of recur_back.
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
     Tape d;  // the cotangents of what the tape holds
@@ -200,7 +200,7 @@ class TimeMix<V, S, B, D> {
   static ModelSizes completed(ModelSizes sizes) {
     const bool large = sizes.width >= 4096;
     sizes.ranks = sizes.ranks.or_else({.mix = large ? 64 : 32, .w = large ? 128 : 64});
-    return detail::with_heads(sizes);
+    return detail::with_heads<D>(sizes);
   }
 
   void take(Arena& ws, Seq<const compute, Width> x, Tape& tape) const {

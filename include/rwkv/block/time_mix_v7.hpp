@@ -62,7 +62,7 @@ class TimeMix<V, S, B, D> {
           field("w0", &Params::w0, channel, start::decay_v7(), row::rate(2), row::live(-6, 1)),
           field("w1", &Params::w1, shape(Axis::rank_w, Axis::width), turned, start::low_rank(0)),
           field("w2", &Params::w2, shape(Axis::width, Axis::rank_w), turned, start::low_rank(0.1)),
-          field("a0", &Params::a0, channel, start::rate_v7()),
+          field("a0", &Params::a0, channel, start::in_context_rate_v7()),
           field("a1", &Params::a1, shape(Axis::rank_a, Axis::width), turned, start::low_rank(0)),
           field("a2", &Params::a2, shape(Axis::width, Axis::rank_a), turned, start::low_rank(0.1)),
           field("v0", &Params::v0, channel, later, start::line_v7(0.73, -0.4)),
@@ -110,7 +110,7 @@ class TimeMix<V, S, B, D> {
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x
-  /// Cost      four width x width products, and low-rank ones; scratch of 20 sequences and of the ranks
+  /// Cost      four width x width products, and low-rank ones; scratch of 20 sequences, one more without side streams, and of the ranks
   void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
     auto side = start_side_streams<TimeMix>(ws, x);
     forward(be, ws, side, x, state, y);
@@ -158,7 +158,7 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(gated, p.output, y));
   }
 
-  /// The adjoint, see Block; scratch of 24 sequences and of the ranks.
+  /// The adjoint, see Block; scratch of 20 sequences, of the ranks, and that of recur_back.
   void backward(B& be, Arena ws, Seq<const compute, Width> dy, const Tape& tape, const State& first, const State& dlast,
                 Seq<compute, Width> dx, TimeMix& grad, State& dfirst) const {
     Side side;
@@ -240,7 +240,7 @@ class TimeMix<V, S, B, D> {
       return std::max<Index>(32, 32 * static_cast<Index>(std::nearbyint(thirty_twos)));
     };
     sizes.ranks = sizes.ranks.or_else({.w = rank(2.5), .a = rank(2.5), .v = rank(1.7), .g = rank(5)});
-    return detail::with_heads(sizes);
+    return detail::with_heads<D>(sizes);
   }
 
   PrepareKeys prepare() const { return {dims.heads}; }

@@ -36,7 +36,7 @@ struct Ranks {
 
   /// These, with `defaults` in the place of zeros.
   constexpr Ranks or_else(const Ranks& defaults) const {
-    const auto pick = [](Index own, Index other) { return own > 0 ? own : other; };
+    const auto pick = [](Index own, Index other) { return own != 0 ? own : other; };
     return {pick(mix, defaults.mix), pick(w, defaults.w), pick(a, defaults.a), pick(v, defaults.v),
             pick(g, defaults.g)};
   }
@@ -47,8 +47,8 @@ struct ModelSizes {
   Index vocab = 0;      ///< rows of the embedding
   Index width = 0;      ///< channels of the residual stream
   Index depth = 0;      ///< layers
-  Index head_size = 0;  ///< channels of a head; versions without heads ignore it
-  Index ffn = 0;        ///< hidden units of the channel mix; 0: 4 * width
+  Index head_size = 0;  ///< channels of a head, which divides the width; RWKV-4 does not use it
+  Index ffn = 0;        ///< hidden units of the channel mix; 0: 4 * width, in RWKV-5.1 to 6 3.5 * width in whole 32s
   Ranks ranks{};        ///< of low-rank products, in RWKV-6 and 7
 
   double norm_epsilon = 0;       ///< what layer norms add to a variance; 0: 1e-5
@@ -59,8 +59,12 @@ struct ModelSizes {
 constexpr void set_size(ModelSizes& sizes, Axis axis, Index size) {
   switch (axis) {
     case Axis::ffn: sizes.ffn = size; break;
-    case Axis::head_size: sizes.head_size = size; break;
-    case Axis::heads: sizes.head_size = sizes.width / size; break;
+    case Axis::head_size:
+      if (sizes.width % size == 0) sizes.head_size = size;
+      break;
+    case Axis::heads:
+      if (sizes.width % size == 0) sizes.head_size = sizes.width / size;
+      break;
     case Axis::rank_mix: sizes.ranks.mix = size; break;
     case Axis::rank_w: sizes.ranks.w = size; break;
     case Axis::rank_a: sizes.ranks.a = size; break;
@@ -93,12 +97,19 @@ struct Dims {
             " and ", sizes.head_size);
     for (const Index rank : {sizes.ranks.mix, sizes.ranks.w, sizes.ranks.a, sizes.ranks.v, sizes.ranks.g})
       expects(rank >= 0, "rwkv: the rank of a product must not be negative: ", rank);
-    const Index head_count = sizes.head_size > 0 ? sizes.width / sizes.head_size : 0;
+    constexpr Index largest = Index{1} << 40;  // so that no product of sizes below overflows
+    for (const Index size : {sizes.width, sizes.ffn, sizes.vocab, sizes.ranks.mix, sizes.ranks.w, sizes.ranks.a,
+                             sizes.ranks.v, sizes.ranks.g}) {
+      expects(size <= largest, "rwkv: a size of ", size, " is above ", largest);
+    }
+    // What the model leaves open, the type may say.
+    const Index open_heads = Heads == dyn ? 0 : Heads, open_ffn = Ffn == dyn ? 4 * sizes.width : Ffn;
+    const Index head_count = sizes.head_size > 0 ? sizes.width / sizes.head_size : open_heads;
     expects(sizes.head_size == 0 || head_count * sizes.head_size == sizes.width, "rwkv: a width of ", sizes.width,
             " does not divide into heads of ", sizes.head_size);
     return {.width = agree(Extent<Width>{}, sizes.width, "width"),
             .heads = agree(Extent<Heads>{}, head_count, "number of heads"),
-            .ffn = agree(Extent<Ffn>{}, sizes.ffn > 0 ? sizes.ffn : 4 * sizes.width, "ffn"),
+            .ffn = agree(Extent<Ffn>{}, sizes.ffn > 0 ? sizes.ffn : open_ffn, "ffn"),
             .vocab = agree(Extent<Vocab>{}, sizes.vocab, "vocab"),
             .ranks = sizes.ranks};
   }

@@ -88,11 +88,15 @@ RWKV_BODY void transpose_bytes(DType type, const std::byte* from, Index rows, In
 
 RWKV_BODY void solve_sizes(std::span<const StoredParameter> parameters, const OfficialNames& names, ModelSizes& sizes) {
   constexpr Index largest = Index{1} << 20;  // see sizes_of_model
-  for (const StoredParameter& parameter : parameters) {
-    const std::vector<Index>* shape = names.shape_of(parameter.name);
-    if (shape == nullptr) continue;
-    const bool possible = std::ranges::all_of(*shape, [](Index size) { return 0 < size && size <= largest; });
-    if (possible) set_sizes(sizes, parameter, *shape);
+  // The first tensor that has an axis decides, so from the last one on; those without use only where there is no other.
+  for (const bool unused : {true, false}) {
+    for (std::size_t i = parameters.size(); i-- > 0;) {
+      if (parameters[i].unused() != unused) continue;
+      const std::vector<Index>* shape = names.shape_of(parameters[i].name);
+      if (shape == nullptr) continue;
+      const bool possible = std::ranges::all_of(*shape, [](Index size) { return 0 < size && size <= largest; });
+      if (possible) set_sizes(sizes, parameters[i], *shape);
+    }
   }
 }
 

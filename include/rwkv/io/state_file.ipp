@@ -13,6 +13,7 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/finite.hpp"
+#include "rwkv/core/token.hpp"
 #include "rwkv/io/checkpoint.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/state_file.hpp"
@@ -99,7 +100,7 @@ RWKV_BODY SavedState read_state(const std::filesystem::path& path, const StateLa
     std::vector<double> values(static_cast<std::size_t>(tensor.numbers));
     convert(found->dtype, found->bytes.data(), DType::f64, reinterpret_cast<std::byte*>(values.data()), values.size());
     for (std::size_t i = 0; i < values.size(); ++i) {
-      expects(!is_nan(values[i]), name, ": ", tensor.name, " has NaN at ", i);
+      expects(!is_nan(values[i]), name, ": ", tensor.name, " has NaN at ", i);  // a cell may keep an infinity
     }
     saved.numbers.insert(saved.numbers.end(), found->bytes.begin(), found->bytes.end());
   }
@@ -110,8 +111,9 @@ RWKV_BODY SavedState read_state(const std::filesystem::path& path, const StateLa
   const std::string* const digits = text(state_position_key);
   expects(digits != nullptr, name, ": the file does not say how many tokens the state has seen");
   const auto [end, error] = std::from_chars(digits->data(), digits->data() + digits->size(), saved.position);
-  expects(error == std::errc() && end == digits->data() + digits->size() && saved.position >= 0, name,
-          ": the state cannot have seen ", in_quotes(*digits), " tokens");
+  expects(error == std::errc() && end == digits->data() + digits->size() && saved.position >= 0 &&
+              saved.position <= most_tokens_seen,
+          name, ": the state cannot have seen ", in_quotes(*digits), " tokens");
   return saved;
 }
 

@@ -245,7 +245,8 @@ class Context {
   }
   void restore(Index sequence, std::span<const compute> numbers, Index position = 0) {
     check_sequence(sequence);
-    expects(position >= 0, "rwkv: a position counts tokens, so it is not ", position);
+    expects(position >= 0 && position <= most_tokens_seen, "rwkv: a position counts tokens, from 0 to ",
+            most_tokens_seen, ", so it is not ", position);
     const Index wanted = state_bytes() / capacity() / Index{sizeof(compute)};
     expects(std::ssize(numbers) == wanted, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a sequence whose state has ", wanted);

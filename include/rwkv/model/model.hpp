@@ -32,6 +32,9 @@ class Model {
           std::is_same_v<typename E::compute, compute> && std::is_same_v<typename H::compute, compute>,
       "rwkv: the embedding, the body and the head of a model must share one backend and one computing scalar");
 
+  static_assert(std::is_constructible_v<Body, const ModelSizes&>,
+                "rwkv: the body of a model is a Stack, which repeats a layer or a chain: Stack<Chain<...>, 1> for one");
+
   /// The parts: descriptors of the weights, cheap to copy.
   struct Parts {
     E embedding;

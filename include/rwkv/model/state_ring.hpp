@@ -19,7 +19,7 @@ inline namespace RWKV_ABI {
 ///     context.step(token); ring.push();       // after each step
 ///     ring.back(2);                           // as if the last two steps had not been
 ///
-/// The context must stay where it is and outlive the ring. When a sequence is added or removed, what was kept is lost,
+/// The context must be neither moved nor assigned, and outlive the ring. When a sequence is added or removed, what was kept is lost,
 /// and the next push begins anew.
 /// Cost    memory for `most` + 1 states of the whole context, sequences to come included, allocated once; a push and a
 ///         back are one copy of such a state each, in the backend's own queue, and allocate nothing
@@ -37,9 +37,14 @@ class StateRing {
   Index kept() const { return changed() ? 0 : count_ - 1; }
 
   /// Keeps the present states, in the place of the oldest when the ring is full.
+  /// Errors: another context was assigned to the ring's
   void push() {
+    expects(slots_ * context_->state_.bytes() == memory_.bytes() &&
+                slots_ * std::ssize(context_->positions_) == std::ssize(positions_),
+            "rwkv: the context of the ring was moved, or replaced by another");
     if (changed()) count_ = 0;
     changes_ = context_->changes_;
+    states_ = context_->state_.numbers().data;
     newest_ = (newest_ + 1) % slots_;
     count_ = std::min(count_ + 1, slots_);
     context_->backend_.copy(Mat<const compute>(context_->state_.numbers()), slot());
@@ -69,7 +74,7 @@ class StateRing {
     expects(most >= 1 && most <= limit, "rwkv: a ring of states goes back by 1 to ", limit, " pushes, not by ", most);
     return most;
   }
-  bool changed() const { return changes_ != context_->changes_; }
+  bool changed() const { return changes_ != context_->changes_ || states_ != context_->state_.numbers().data; }
 
   /// The latest states, and their positions.
   Mat<compute> slot() const {
@@ -80,7 +85,8 @@ class StateRing {
 
   Context<M>* context_;
   Index slots_, newest_ = 0, count_ = 0;
-  Index changes_ = 0;  // of the context at the latest push
+  Index changes_ = 0;                // of the context at the latest push
+  const compute* states_ = nullptr;  // where it had its states then
   Memory<typename M::backend> memory_;
   std::vector<Index> positions_;  // [slots, capacity]
 };

@@ -24,8 +24,7 @@ struct PrepareKeys {
   Index groups;  ///< heads
 
   using stages = Stages<1>;
-  static constexpr int most_channels =
-      2;  ///< of a CUDA thread at a time: a head has few, and the operands take registers
+  static constexpr int most_channels = 2;  ///< of a CUDA thread at a time: every operand takes registers for each
 
   template <class R, class... Rest>
   RWKV_HD void reduce(Stage<0>, const R*, R* terms, R k, R, R, R, R, R k_k, const Rest&...) const {

@@ -216,7 +216,8 @@ class Trainer {
     for (const auto& parameter : parameters) {
       const Index size = std::ssize(parameter.values);
       if (lora) {
-        expects(parameter.shape.rank == 2, "rwkv: ", parameter.name, " is no matrix, so it has no low-rank factors");
+        expects(parameter.shape.rank == 2 && parameter.role != Role::vector, "rwkv: ", parameter.name, " of shape ",
+                parameter.shape.span(), " is no matrix of two axes, so it has no low-rank factors");
         count += size + options_.lora.rank * (parameter.shape.sizes[0] + parameter.shape.sizes[1]) * (moments + 2);
       } else {
         count += size * moments;
