@@ -100,7 +100,9 @@ Standalone<K> block_of(const golden::File& file, typename K::backend be, const t
 /// Compares the gradients of all parameters with those of a file.
 template <class T, class K>
 void check_gradients(const Standalone<K>& block, const golden::File& file, double limit) {
-  for (const auto& [spec, numbers] : block.gradients()) {
+  for (const auto& gradient : block.gradients()) {
+    const TensorSpec& spec = gradient.first;
+    const auto& numbers = gradient.second;
     CAPTURE(spec.name);
     if (spec.unused_at_first && !file.has("grad.param." + spec.name)) continue;
     CHECK(golden::error_ratio<T>(config::as_in_files(spec, numbers), file["grad.param." + spec.name]) < limit);
