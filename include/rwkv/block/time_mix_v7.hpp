@@ -243,8 +243,8 @@ class TimeMix<V, S, B, D> {
     return detail::with_heads<D>(sizes);
   }
 
-  PrepareKeys prepare() const { return {dims.heads}; }
-  ReadOut read_out() const { return {dims.heads, 1.0 / static_cast<double>(dims.head_size()), epsilon}; }
+  PrepareKeys prepare() const { return PrepareKeys{Index(dims.heads)}; }
+  ReadOut read_out() const { return ReadOut{Index(dims.heads), 1.0 / static_cast<double>(dims.head_size()), epsilon}; }
 
   void take(Arena& ws, Seq<const compute, Width> x, Tape& tape) const {
     tape.x = x;
