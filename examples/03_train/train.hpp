@@ -401,7 +401,8 @@ void describe(Options& options, Settings& settings) {
   options.add("--depth", settings.sizes.depth, "layers", 1, 1024);
   options.add("--width", settings.sizes.width, "channels", 1, 65536);
   options.add("--head-size", settings.sizes.head_size, "channels of a head, from RWKV-5 on; 0: 64", 0, 256);
-  options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width, in RWKV-5.2 and 6 3.5", 0, 262144);
+  options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width, in RWKV-5.2 and 6 3.5", 0,
+              262144);
   options.add("--batch", shape.batch, "sequences of a batch", 1, 4096);
   options.add("--length", shape.length, "tokens of a sequence", 1, 65536);
   options.add("--accumulate", settings.accumulate, "batches of a step", 1, 65536);
