@@ -20,6 +20,8 @@ void check_trajectory(const std::string& steps, TrainerOptions options) {
   const std::string model = config::Goldens<V>::model, name = config::Goldens<V>::training + steps;
   CAPTURE(name);
   constexpr bool exact = std::is_same_v<T, double>;
+  // Where the loss of RWKV-7 bends most, in steps 9 and 11, float changes the norm by 2e-4, and double by 1e-13.
+  constexpr double norm_tolerance = exact ? 1e-8 : std::is_same_v<V, V7> ? 5e-4 : 1e-4;
   const golden::File want(golden::folder() / "training" / (name + ".safetensors"));
   auto net = load_checkpoint<Net>(golden::folder() / "models" / (model + ".safetensors"), {}, C::backend());
   const auto tokens = want["tokens"];
@@ -33,8 +35,7 @@ void check_trajectory(const std::string& steps, TrainerOptions options) {
     CAPTURE(i);
     CHECK(trainer.learning_rate() == doctest::Approx(rates[i]).epsilon(1e-12));
     CHECK(std::abs(trainer.step(batch) - losses[i]) < (exact ? 1e-9 * losses[i] : 2e-5));
-    // In the steps where the loss bends most, float changes the norm by 2e-4, and double by 1e-13.
-    CHECK(std::abs(trainer.gradient_norm() - norms[i]) < (exact ? 1e-8 : 5e-4) * norms[i]);
+    CHECK(std::abs(trainer.gradient_norm() - norms[i]) < norm_tolerance * norms[i]);
   }
   Gradient<Net> after(net, {.batch = tokens.size(0), .length = tokens.size(1)});
   CHECK(std::abs(after.add(batch.tokens, batch.targets) - losses.back()) < (exact ? 1e-9 * losses.back() : 2e-5));

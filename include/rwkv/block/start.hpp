@@ -14,7 +14,7 @@ constexpr auto mix(double scale = 1, double lift = 0) {
       [](const ChannelPlace& p, double a, double b) { return std::pow(p.part(), a * p.rho0()) + b * p.rho1(); }, scale,
       lift);
 }
-/// The same for a mix that weighs the previous token (RWKV-6): 1 - (i/C)^(scale rho0) - lift rho1.
+/// The same for a mix that weighs the previous token (RWKV-6 and 7): 1 - (i/C)^(scale rho0) - lift rho1.
 constexpr auto maa(double scale = 1, double lift = 0) {
   return channels(
       [](const ChannelPlace& p, double a, double b) { return 1 - std::pow(p.part(), a * p.rho0()) - b * p.rho1(); },
@@ -41,8 +41,6 @@ constexpr auto bonus_v5() {
 constexpr auto bonus_of_heads() {
   return channels([](const ChannelPlace& p, double, double) { return p.rho1() * (1 - p.part_to_last()); });
 }
-/// The mixes of RWKV-7: 1 - (i/C)^(scale rho0).
-constexpr auto mix_v7(double scale) { return maa(scale); }
 /// The mix of the channel mix of RWKV-7: 1 - (i/C)^(rho0^4).
 constexpr auto channel_mix_v7() {
   return channels([](const ChannelPlace& p, double, double) { return 1 - std::pow(p.part(), std::pow(p.rho0(), 4)); });

@@ -47,10 +47,7 @@ class TimeMix<V, S, B, D> {
     }
   };
 
-  struct State {
-    Mat<compute> shift;  // [batch, width], the last x
-    WKVState<V, S, B> wkv;
-  };
+  using State = TimeMixState<V, S, B>;
 
   /// Intermediate results of forward that backward reads.
   struct Tape {
@@ -119,10 +116,7 @@ class TimeMix<V, S, B, D> {
               arg::sum(grad.params.mix_v), arg::sum(grad.params.mix_r));
   }
 
-  void reset(B& be, State& state) const {
-    be.fill(state.shift, compute(0));
-    state.wkv.reset(be);
-  }
+  void reset(B& be, State& state) const { state.reset(be); }
 
   /// For training the initial state; see op/initial_state.hpp.
   void begin_tuning(B& be, State& state) const {
@@ -138,8 +132,7 @@ class TimeMix<V, S, B, D> {
 
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
-    visitor(prefix + "shift", Index(dims.width), state.shift);
-    visitor(prefix + "wkv", state.wkv.per_lane(1) * dims.width, state.wkv.numbers);
+    state.visit(dims, prefix, visitor);
   }
 
  private:

@@ -72,10 +72,7 @@ class TimeMix<V, S, B, D> {
     }
   };
 
-  struct State {
-    Mat<compute> shift;  // [batch, width], the last x
-    WKVState<V, S, B> wkv;
-  };
+  using State = TimeMixState<V, S, B>;
 
   /// Intermediate results of forward that backward reads.
   struct Tape {
@@ -167,10 +164,7 @@ class TimeMix<V, S, B, D> {
     }
   }
 
-  void reset(B& be, State& state) const {
-    be.fill(state.shift, compute(0));
-    state.wkv.reset(be);
-  }
+  void reset(B& be, State& state) const { state.reset(be); }
 
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
@@ -179,8 +173,7 @@ class TimeMix<V, S, B, D> {
 
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
-    visitor(prefix + "shift", Index(dims.width), state.shift);
-    visitor(prefix + "wkv", state.wkv.per_lane(dims.head_size()) * dims.width, state.wkv.numbers);
+    state.visit(dims, prefix, visitor);
   }
 
  private:

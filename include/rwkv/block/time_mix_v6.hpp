@@ -76,10 +76,7 @@ class TimeMix<V, S, B, D> {
     }
   };
 
-  struct State {
-    Mat<compute> shift;  // [batch, width], the last x
-    WKVState<V, S, B> wkv;
-  };
+  using State = TimeMixState<V, S, B>;
 
   /// Intermediate results of forward that backward reads.
   struct Tape {
@@ -180,10 +177,7 @@ class TimeMix<V, S, B, D> {
               arg::out(d.data[to_r]), arg::out(d.data[to_g]));
   }
 
-  void reset(B& be, State& state) const {
-    be.fill(state.shift, compute(0));
-    state.wkv.reset(be);
-  }
+  void reset(B& be, State& state) const { state.reset(be); }
 
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
@@ -192,8 +186,7 @@ class TimeMix<V, S, B, D> {
 
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
-    visitor(prefix + "shift", Index(dims.width), state.shift);
-    visitor(prefix + "wkv", state.wkv.per_lane(dims.head_size()) * dims.width, state.wkv.numbers);
+    state.visit(dims, prefix, visitor);
   }
 
  private:

@@ -53,12 +53,12 @@ class TimeMix<V, S, B, D> {
       constexpr auto turned = row::transposed();
       constexpr auto later = row::unused_at_first();
       return table(
-          field("x_r", &Params::mix_r, channel, start::mix_v7(0.2), unit),
-          field("x_w", &Params::mix_w, channel, start::mix_v7(0.9), unit),
-          field("x_k", &Params::mix_k, channel, start::mix_v7(0.7), unit),
-          field("x_v", &Params::mix_v, channel, start::mix_v7(0.7), unit),
-          field("x_a", &Params::mix_a, channel, start::mix_v7(0.9), unit),
-          field("x_g", &Params::mix_g, channel, start::mix_v7(0.2), unit),
+          field("x_r", &Params::mix_r, channel, start::maa(0.2), unit),
+          field("x_w", &Params::mix_w, channel, start::maa(0.9), unit),
+          field("x_k", &Params::mix_k, channel, start::maa(0.7), unit),
+          field("x_v", &Params::mix_v, channel, start::maa(0.7), unit),
+          field("x_a", &Params::mix_a, channel, start::maa(0.9), unit),
+          field("x_g", &Params::mix_g, channel, start::maa(0.2), unit),
           field("w0", &Params::w0, channel, start::decay_v7(), row::rate(2), row::live(-6, 1)),
           field("w1", &Params::w1, shape(Axis::rank_w, Axis::width), turned, start::low_rank(0)),
           field("w2", &Params::w2, shape(Axis::width, Axis::rank_w), turned, start::low_rank(0.1)),
@@ -82,10 +82,7 @@ class TimeMix<V, S, B, D> {
     }
   };
 
-  struct State {
-    Mat<compute> shift;  // [batch, width], the last x
-    WKVState<V, S, B> wkv;
-  };
+  using State = TimeMixState<V, S, B>;
 
   /// Intermediate results of forward that backward reads.
   struct Tape {
@@ -129,6 +126,8 @@ class TimeMix<V, S, B, D> {
     tape.first_value = side.first_value;
     tape.provides = !side.provided;
     side.provided = true;
+    // The first value is the projection itself, and there is nothing to mix into it.
+    if (tape.provides) tape.u = tape.v = {side.first_value.data, x.batch, x.time, dims.width};
     const auto& [_, xr, xw, xk, xv, xa, xg, w_h, a_h, v_h, g_h, r, k, u, g, w_in, a_in, v_in, w, key, v, remove, write,
                  wkv, gated, first_value, provides] = tape;
     const Params& p = params;
@@ -140,10 +139,7 @@ class TimeMix<V, S, B, D> {
     be.gemm(linear(xr, p.receptance, r), linear(xk, p.key, k), linear(xv, p.value, u), linear(xw, p.w1, w_h, Tanh{}),
             linear(xa, p.a1, a_h), linear(xg, p.g1, g_h, Sigmoid{}));
     be.gemm(linear(w_h, p.w2, w_in), linear(a_h, p.a2, a_in), linear(g_h, p.g2, g));
-    if (provides) {
-      be.copy(u.flat(), first_value.flat());
-      be.copy(u.flat(), v.flat());
-    } else {
+    if (!provides) {
       be.gemm(linear(xv, p.v1, v_h));
       be.gemm(linear(v_h, p.v2, v_in));
       be.rows(MixValues{}, arg::in(u), arg::in(first_value), arg::in(v_in), arg::chan(p.v0), arg::out(v));
@@ -216,10 +212,7 @@ class TimeMix<V, S, B, D> {
               arg::sum(dp.mix_k), arg::sum(dp.mix_v), arg::sum(dp.mix_a), arg::sum(dp.mix_g));
   }
 
-  void reset(B& be, State& state) const {
-    be.fill(state.shift, compute(0));
-    state.wkv.reset(be);
-  }
+  void reset(B& be, State& state) const { state.reset(be); }
 
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
@@ -228,8 +221,7 @@ class TimeMix<V, S, B, D> {
 
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
-    visitor(prefix + "shift", Index(dims.width), state.shift);
-    visitor(prefix + "wkv", state.wkv.per_lane(dims.head_size()) * dims.width, state.wkv.numbers);
+    state.visit(dims, prefix, visitor);
   }
 
  private:

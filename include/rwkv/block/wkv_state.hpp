@@ -1,4 +1,6 @@
 #pragma once
+#include <string>
+
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/version.hpp"
 #include "rwkv/op/initial_state.hpp"
@@ -29,6 +31,27 @@ struct WKVState {
 
   /// The state before the first token.
   void reset(B& be) { reset_state<Cell>(be, numbers); }
+};
+
+/// The state of a time mix: the last token, for its token shift, and the state of its recurrence.
+template <class V, class S, class B>
+struct TimeMixState {
+  using compute = compute_t<S>;
+
+  Mat<compute> shift;  // [batch, width], the last x
+  WKVState<V, S, B> wkv;
+
+  void reset(B& be) {
+    be.fill(shift, compute(0));
+    wkv.reset(be);
+  }
+
+  /// Calls visitor(name, numbers per sequence, view) for both.
+  template <class D, class Visitor>
+  void visit(const D& dims, const std::string& prefix, Visitor&& visitor) {
+    visitor(prefix + "shift", Index(dims.width), shift);
+    visitor(prefix + "wkv", wkv.per_lane(dims.head_size()) * dims.width, wkv.numbers);
+  }
 };
 
 }  // namespace RWKV_ABI

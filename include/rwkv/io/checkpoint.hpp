@@ -18,6 +18,7 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/fields.hpp"
+#include "rwkv/core/transpose.hpp"
 #include "rwkv/io/names.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
@@ -47,10 +48,6 @@ T element_at(std::span<const std::byte> bytes, std::size_t i) {
   std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
   return value;
 }
-
-/// Copies matrices [rows, cols] of a type, one after the other, with their axes exchanged. `to` and `from` must not
-/// overlap.
-void transpose_bytes(DType type, const std::byte* from, Index rows, Index cols, std::span<std::byte> to);
 
 /// Converts `count` numbers of one type to another, by way of double; neither side need be aligned.
 void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count);
@@ -185,7 +182,7 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
     const Shape shape = parameter.file_shape();
     if (parameter.transposed) {
       std::vector<std::byte> turned(bytes.size());
-      detail::transpose_bytes(type, bytes.data(), shape.sizes[shape.rank - 1], shape.sizes[shape.rank - 2], turned);
+      transpose_matrices(bytes.data(), size_of(type), shape.sizes[shape.rank - 1], shape.sizes[shape.rank - 2], turned);
       copies.back() = std::move(turned);
       bytes = copies.back();
     }

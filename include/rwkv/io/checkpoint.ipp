@@ -74,27 +74,14 @@ RWKV_BODY void convert(DType from_type, const std::byte* from, DType to_type, st
   }
 }
 
-RWKV_BODY void transpose_bytes(DType type, const std::byte* from, Index rows, Index cols, std::span<std::byte> to) {
-  const std::size_t size = size_of(type), one = static_cast<std::size_t>(rows * cols) * size;
-  for (std::size_t begin = 0; begin < to.size(); begin += one) {
-    for (Index r = 0; r < rows; ++r) {
-      for (Index c = 0; c < cols; ++c) {
-        std::memcpy(to.data() + begin + static_cast<std::size_t>(c * rows + r) * size,
-                    from + begin + static_cast<std::size_t>(r * cols + c) * size, size);
-      }
-    }
-  }
-}
-
 RWKV_BODY void solve_sizes(std::span<const StoredParameter> parameters, const OfficialNames& names, ModelSizes& sizes) {
-  constexpr Index largest = Index{1} << 20;  // see sizes_of_model
   // The first tensor that has an axis decides, so from the last one on; those without use only where there is no other.
   for (const bool unused : {true, false}) {
     for (std::size_t i = parameters.size(); i-- > 0;) {
       if (parameters[i].unused() != unused) continue;
       const std::vector<Index>* shape = names.shape_of(parameters[i].name);
       if (shape == nullptr) continue;
-      const bool possible = std::ranges::all_of(*shape, [](Index size) { return 0 < size && size <= largest; });
+      const bool possible = std::ranges::all_of(*shape, [](Index size) { return 0 < size && size <= largest_size; });
       if (possible) set_sizes(sizes, parameters[i], *shape);
     }
   }
@@ -254,7 +241,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
       if (parameter.transposed != tensor->turned) {
         turned.resize(tensor->bytes.size());
         const std::vector<Index> shape = tensor->shape_in_file();
-        transpose_bytes(tensor->dtype, from, shape.end()[-2], shape.end()[-1], turned);
+        transpose_matrices(from, size_of(tensor->dtype), shape.end()[-2], shape.end()[-1], turned);
         from = turned.data();
       }
       convert(tensor->dtype, from, type, to.data(), count);

@@ -22,6 +22,10 @@ ModelSizes sizes_of_model(const OfficialNames& names);
 
 namespace detail {
 
+/// The largest size of a model in a file: far above every model, and low enough that no product of sizes overflows,
+/// whatever an unreadable tensor claims.
+inline constexpr Index largest_size = Index{1} << 20;
+
 /// What the names of a file show it to be that holds no model, or not a whole one, and what to do then. Empty when they
 /// show nothing.
 std::string kind_by_names(const OfficialNames& names);

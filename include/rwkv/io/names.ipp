@@ -234,10 +234,9 @@ RWKV_BODY ModelSizes sizes_of_model(const OfficialNames& names) {
   expects(shape.size() == 2, name, ": emb.weight has shape ", shape, ", a checkpoint has [vocab, width]");
   ModelSizes sizes{.vocab = shape[0], .width = shape[1]};
   expects(sizes.vocab > 0 && sizes.width > 0, name, ": emb.weight is empty, with shape ", shape);
-  // Far above every model, and low enough that no product of sizes overflows, whatever an unreadable tensor claims.
-  constexpr Index largest = Index{1} << 20;
   const auto check_size = [&](Index size, std::string_view what) {
-    expects(0 < size && size <= largest, name, ": ", what, " of ", size, " is not between 1 and ", largest);
+    expects(0 < size && size <= detail::largest_size, name, ": ", what, " of ", size, " is not between 1 and ",
+            detail::largest_size);
   };
   check_size(sizes.vocab, "a vocabulary");
   check_size(sizes.width, "a width");

@@ -6,7 +6,6 @@
 /// looked up or called. Every opcode checks the type of its operands, because lists of allowed names alone do not stop
 /// an opcode from being applied to the wrong object.
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +14,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "rwkv/config.hpp"
@@ -23,6 +21,7 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/io/dialects.hpp"
 #include "rwkv/io/pickle_globals.hpp"
+#include "rwkv/io/pickle_values.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
 #include "rwkv/system/utf8.hpp"
@@ -31,21 +30,7 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 namespace detail {
 
-/// A tensor as the pickle describes it: a strided view of a storage. Counts are elements. Texts are views of the
-/// pickle. Of a tensor that cannot be read, only the name and perhaps the shape are known.
-struct PickledTensor {
-  std::string_view name;
-  std::string unreadable;  // why; empty for all others
-  bool has_shape;
-  DType dtype;
-  std::string_view storage;
-  std::uint64_t storage_size;
-  std::uint64_t offset;
-  std::vector<Index> shape;
-  std::vector<Index> strides;
-};
-
-class StateDictPickle {
+class StateDictPickle : PickleValues {
  public:
   /// `where` starts every error.
   StateDictPickle(std::span<const std::byte> pickle, std::string_view where)
@@ -69,69 +54,10 @@ class StateDictPickle {
   std::string_view entry() const { return entry_; }
 
  private:
-  static constexpr std::size_t max_pickle = std::size_t{32} << 20;
-  static constexpr std::size_t max_text = 65536;
-  static constexpr std::size_t max_stack = 2 * max_tensors + 100;
-  // Per tensor, torch.save writes about 8 remembered values and 15 in tuples.
-  static constexpr std::size_t max_values = 20 * max_tensors;
-  static constexpr std::size_t max_items = 4 * max_tensors;
   static constexpr std::uint8_t proto = 0x80;
   static constexpr std::string_view not_needed =
       ", which a dictionary of tensors does not need; save the state dict of the model alone";
   static constexpr std::string_view not_text = " instead of a text";
-
-  struct Mark {};
-  struct None {};
-  struct Text {
-    std::uint32_t begin;
-    std::uint32_t size;
-  };
-  using Kind = PickleGlobal::Kind;
-  struct Global {
-    Kind kind;
-    DType dtype;  // of a storage
-    Text name;
-  };
-  struct Tuple {
-    std::uint32_t begin;
-    std::uint32_t size;
-  };
-  /// What a list holds is not kept, because no tensor is read from one.
-  struct List {};
-  struct Object {};
-  struct Dict {
-    std::uint32_t id;
-  };
-  struct StorageRef {
-    std::uint32_t id;
-  };
-  struct TensorRef {
-    std::uint32_t id;
-  };
-  /// 16 bytes, because a hostile pickle can ask for millions.
-  using Value = std::variant<Mark, None, bool, std::int64_t, double, Text, Tuple, List, Dict, Global, StorageRef,
-                             TensorRef, Object>;
-
-  struct Storage {
-    Global type;
-    Text key;
-    std::uint64_t size;
-  };
-  struct Tensor {
-    std::uint32_t storage;
-    std::uint64_t offset;
-    Tuple shape;
-    Tuple strides;
-    Global foreign;  // what makes it unreadable, unless that is a plain storage
-    bool has_shape;
-    bool is_marked = false;        // as a view whose numbers are not those of the storage
-    std::uint32_t dimensions = 0;  // if they are too many
-  };
-  struct Item {
-    std::uint32_t dict;
-    Value key;
-    Value value;
-  };
 
   /// Executes one opcode; false at the end. The comments give Python's names.
   bool step() {
@@ -543,15 +469,8 @@ class StateDictPickle {
         continue;
       }
       const Storage& storage = storages_[tensor.storage];
-      tensors.push_back({name,
-                         {},
-                         true,
-                         storage.type.dtype,
-                         text(storage.key),
-                         storage.size,
-                         tensor.offset,
-                         numbers(tensor.shape),
-                         numbers(tensor.strides)});
+      tensors.push_back({name, std::string(), true, storage.type.dtype, text(storage.key), storage.size, tensor.offset,
+                         numbers(tensor.shape), numbers(tensor.strides)});
     }
     return tensors;
   }
@@ -631,13 +550,6 @@ class StateDictPickle {
   bool is_key(const Item& entry, std::string_view key) const {
     const Text* name = std::get_if<Text>(&entry.key);
     return name != nullptr && text(*name) == key;
-  }
-
-  static std::string_view describe(const Value& value) {
-    constexpr std::array<std::string_view, std::variant_size_v<Value>> names{
-        "a mark", "None",         "a boolean",          "an integer", "a float",  "a text",   "a tuple",
-        "a list", "a dictionary", "a function or type", "a storage",  "a tensor", "an object"};
-    return names[value.index()];
   }
 
   /// The key of the dictionary entry that is being read, for errors: keys stand at even distances from the first mark.

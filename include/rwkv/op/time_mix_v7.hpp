@@ -2,6 +2,7 @@
 /// Row programs of the time mix of RWKV-7, around its recurrence.
 #include "rwkv/backend/rows.hpp"
 #include "rwkv/core/math.hpp"
+#include "rwkv/op/norm.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -47,39 +48,25 @@ struct PrepareKeys {
   }
 };
 
-/// y = (norm(x) + <r r_k, key> v) g per head, with norm(x) = (x - mean) / sqrt(variance + epsilon) * scale + shift: a group
-/// norm as Normalise has it, and a bonus for the current token. Operands x, r, key, v, g, r_k, scale, shift, y.
-struct ReadOut {
-  Index groups;        ///< heads
-  double per_channel;  ///< 1 / channels of a head
-  double epsilon;
-
-  using stages = Stages<2, 2>;
+/// y = (norm(x) + <r r_k, key> v) g per head: the norm of Normalise, and a bonus for the current token. Operands x, r, key,
+/// v, g, r_k, scale, shift, y.
+struct ReadOut : Normalise {
+  using stages = Stages<1, 3>;             // the sums of Normalise, then the bonus
   static constexpr int most_channels = 2;  ///< as in PrepareKeys
 
   template <class R, class... Rest>
-  RWKV_HD void reduce(Stage<0>, const R*, R* terms, R x, R r, R key, R, R, R r_k, const Rest&...) const {
-    terms[0] = x;
-    terms[1] = r * r_k * key;
+  RWKV_HD void reduce(Stage<0> stage, const R* totals, R* terms, R x, const Rest&...) const {
+    Normalise::reduce(stage, totals, terms, x);
   }
   template <class R, class... Rest>
-  RWKV_HD void reduce(Stage<1>, const R* totals, R* terms, R x, const Rest&...) const {
-    const R rest = x - totals[0] * R(per_channel);
-    terms[0] = rest;
-    terms[1] = rest * rest;
+  RWKV_HD void reduce(Stage<1> stage, const R* totals, R* terms, R x, R r, R key, R, R, R r_k, const Rest&...) const {
+    Normalise::reduce(stage, totals, terms, x);
+    terms[2] = r * r_k * key;
   }
   template <class R>
-  RWKV_HD void finish(Stage<1>, R* totals) const {
-    const R n = R(per_channel);
-    const R correction = totals[2] * n;
-    const R variance = max(totals[3] * n - correction * correction, R(0));  // rounding may make it negative
-    totals[2] = totals[0] * n + correction;
-    totals[3] = R(1) / sqrt(variance + R(epsilon));
-  }
-  template <class R>
-  RWKV_HD void map(const R* totals, R x, R r, R key, R v, R g, R r_k, R scale, R shift, R& y) const {
-    static_cast<void>(r), static_cast<void>(key), static_cast<void>(r_k);
-    y = ((x - totals[2]) * totals[3] * scale + shift + totals[1] * v) * g;
+  RWKV_HD void map(const R* totals, R x, R, R, R v, R g, R, R scale, R shift, R& y) const {
+    Normalise::map(totals, x, scale, shift, y);
+    y = (y + totals[3] * v) * g;
   }
 };
 

@@ -13,6 +13,7 @@
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/core/random.hpp"
+#include "rwkv/core/transpose.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -107,18 +108,6 @@ inline void fill_orthogonal(const Philox& source, double gain, Index rows, Index
   }
 }
 
-/// Writes matrices [rows, cols], one after the other, with their axes exchanged.
-inline void transpose_matrices(const double* from, Index rows, Index cols, std::span<double> to) {
-  const auto size = static_cast<std::size_t>(rows * cols);
-  for (std::size_t begin = 0; begin < to.size(); begin += size) {
-    for (Index r = 0; r < rows; ++r) {
-      for (Index c = 0; c < cols; ++c) {
-        to[begin + static_cast<std::size_t>(c * rows + r)] = from[begin + static_cast<std::size_t>(r * cols + c)];
-      }
-    }
-  }
-}
-
 }  // namespace detail
 
 /// Computes the initial numbers of one parameter; see initialize(). They depend on the seed, the depth and the spec
@@ -155,7 +144,8 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
   if (spec.transposed) {
     const std::vector<double> drawn(numbers.begin(), numbers.end());
     const Index in = shape.sizes[shape.rank - 2];
-    detail::transpose_matrices(drawn.data(), in, cols, numbers);
+    transpose_matrices(std::as_bytes(std::span(drawn)).data(), sizeof(double), in, cols,
+                       std::as_writable_bytes(numbers));
   }
 }
 
