@@ -95,7 +95,7 @@ struct Draft {
       TensorView& made = set(name, tensor.dtype, tensor.shape, tensor.bytes);
       if (form.squeezes && made.shape.size() == 3 && made.shape[1] == 1) made.shape = {made.shape[2]};
       if (!low_rank) continue;
-      detail::transpose_bytes(made.dtype, tensor.bytes.data(), made.shape[0], made.shape[1], bytes.back());
+      transpose_matrices(tensor.bytes.data(), size_of(made.dtype), made.shape[0], made.shape[1], bytes.back());
       std::swap(made.shape[0], made.shape[1]);
     }
   }
