@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "rwkv/backend/cpu/chunked.hpp"
+#include "rwkv/backend/cpu/chunked_back.hpp"
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
 #include "rwkv/backend/cpu/recur_back.hpp"
@@ -208,8 +209,14 @@ class Cpu {
     const auto run = [this](Index tiles, Index work, TileBody body) {
       over(tiles, work, state_updates_worth_a_fork, body);
     };
-    if constexpr (RowCell<C>) recur_back_heads(run, scratch, dry, cell, length, first, dlast, dfirst, ops...);
-    else recur_back_lanes(run, scratch, dry, schedule, cell, first, dlast, dfirst, ops...);
+    if constexpr (detail::in_chunks<Schedule, C>()) {
+      expects(schedule.chunk > 0, "rwkv: a chunk needs at least one token, not ", schedule.chunk);
+      recur_back_chunks<C>(run, scratch, dry, schedule.chunk, length, first, dlast, dfirst, ops...);
+    } else if constexpr (RowCell<C>) {
+      recur_back_heads(run, scratch, dry, cell, length, first, dlast, dfirst, ops...);
+    } else {
+      recur_back_lanes(run, scratch, dry, schedule, cell, first, dlast, dfirst, ops...);
+    }
   }
 
  private:

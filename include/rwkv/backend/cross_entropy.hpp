@@ -23,15 +23,6 @@ struct CrossEntropyWeights {
 
 namespace detail {
 
-/// Calls visit(column, lanes) for the columns of a row, R::size at a time. `lanes` is AllLanes, or an int for a partial
-/// pack at the end.
-template <class R, class Visit>
-RWKV_INLINE void each_pack(Index columns, const Visit& visit) {
-  Index c = 0;
-  for (; c + R::size <= columns; c += R::size) visit(c, AllLanes{});
-  if (c < columns) visit(c, static_cast<int>(columns - c));
-}
-
 /// The largest of `count` numbers. NaNs are ignored, but if the first number is NaN, so is the result.
 template <class R, class T>
 RWKV_INLINE T largest_of(const T* numbers, Index count) {

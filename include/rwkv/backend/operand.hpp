@@ -200,6 +200,15 @@ using element_t = std::remove_const_t<typename decltype(written(std::declval<con
 /// Says that all lanes of a number are in use; a partial pack at the end of a row passes an int instead.
 struct AllLanes {};
 
+/// Calls visit(column, lanes) for the columns of a row, R::size at a time. `lanes` is AllLanes, or an int for a partial
+/// pack at the end.
+template <class R, class Visit>
+RWKV_INLINE void each_pack(Index columns, const Visit& visit) {
+  Index c = 0;
+  for (; c + R::size <= columns; c += R::size) visit(c, AllLanes{});
+  if (c < columns) visit(c, static_cast<int>(columns - c));
+}
+
 template <class R, class T>
 RWKV_HD R load(const T* from, AllLanes) {
   return R::load(from);

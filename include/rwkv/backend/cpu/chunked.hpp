@@ -48,7 +48,7 @@ constexpr Index padded(Index size) {
 
 /// The vectors of a token.
 struct Part {
-  enum Name { read, decay, write, a, b, bonus, value, count };
+  enum Name { read, decay, write, a, b, bonus, value, cotangent, count };
 };
 
 /// Rows of memory that are needed soon, prefetched line by line while products run. Prefetched all at once, they would
@@ -194,9 +194,11 @@ template <class T, class U>
   if (n < size) R::load(from + n).store(to + n, static_cast<int>(size - n));
 }
 
-/// The part that an operand of a cell plays: its input is the value, the shared vectors are named by the transition.
+/// The part that an operand of a cell plays: its input is the value, the shared vectors are named by the transition, and
+/// the cotangent of the output may follow.
 template <class C>
 constexpr Part::Name part_of(std::size_t operand) {
+  if (operand == 0) return Part::value;
   const int vector = static_cast<int>(operand) - 1;
   if (vector == C::transition.read) return Part::read;
   if (vector == C::transition.decay) return Part::decay;
@@ -205,9 +207,9 @@ constexpr Part::Name part_of(std::size_t operand) {
     if (vector == C::transition.a) return Part::a;
     if (vector == C::transition.b) return Part::b;
   } else {
-    if (vector == C::transition.bonus && vector >= 0) return Part::bonus;
+    if (vector == C::transition.bonus) return Part::bonus;
   }
-  return Part::value;
+  return Part::cotangent;
 }
 
 /// One head of one sequence. RankOne: the transition has vectors a and b. After: a token reads after its own update.
@@ -247,8 +249,11 @@ class HeadInChunks {
   /// A row of the next block of tokens; the caller fills all of them.
   T* row(Part::Name part, Index token) const { return rows_[part] + token * stride_; }
   Index stride() const { return stride_; }
-  /// The output of a token of the last block.
+  /// Of a token of the last block: the output, and the row that it has removed.
   const T* y(Index token) const { return y_ + token * stride_; }
+  const T* removed(Index token) const { return state_ + (stride_ + written_ - block + token) * stride_; }
+  /// The state in front of the chunk, [stride, stride].
+  const T* state() const { return state_; }
 
   void load_state(const T* from) {
     for (Index n = 0; n < size_; ++n) copy_row(from + n * size_, size_, stride_, state_ + n * stride_);
@@ -258,13 +263,14 @@ class HeadInChunks {
     for (Index n = 0; n < size_; ++n) store_row(state_ + n * stride_, size_, to + n * size_);
   }
 
-  /// Runs the next block of tokens: computes its outputs and keeps what it writes for the end of the chunk.
-  [[gnu::noinline]] void advance_block(Ahead& ahead) {
+  /// Runs the next block of tokens: computes its outputs, if it `reads`, and keeps what it writes for the end of the
+  /// chunk.
+  [[gnu::noinline]] void advance_block(Ahead& ahead, bool reads = true) {
     pairs_in_block(written_, rows_[Part::write], has_bonus_ ? rows_[Part::bonus] : nullptr);
     if constexpr (RankOne) pairs_in_block(written_ + block, rows_[Part::b], nullptr);
     decay_reads();
     if (written_ > 0) {
-      multiply_rows(rows_[Part::read], keys_, written_, stride_, of_read_ + stride_, factors_);
+      if (reads) multiply_rows(rows_[Part::read], keys_, written_, stride_, of_read_ + stride_, factors_);
       if constexpr (RankOne) multiply_rows(rows_[Part::a], keys_, written_, stride_, of_a_ + stride_, factors_);
       decay_keys();
     }
@@ -274,7 +280,7 @@ class HeadInChunks {
       substitute(z);
     }
     written_ += block * written_per_token;
-    multiply<T>(y_, block, stride_, {of_read_, factors_, 1}, state_, stride_ + written_, nullptr, ahead);
+    if (reads) multiply<T>(y_, block, stride_, {of_read_, factors_, 1}, state_, stride_ + written_, nullptr, ahead);
     place_rows();
   }
 

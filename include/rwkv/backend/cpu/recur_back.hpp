@@ -195,9 +195,34 @@ inline constexpr Index head_stretch = 32;
 /// Heads whose scratch exists at the same time.
 inline constexpr Index heads_together = 64;
 
-/// Runs the adjoint of a row cell. A tile is a head of a sequence, because the lanes of a head add to the same
-/// cotangents. On the way forwards it keeps the state in front of every stretch of tokens; on the way backwards it
-/// recomputes the states inside a stretch.
+/// Calls body(room, b, nth, operands...) for head `nth` of every sequence b, with `bytes` of room for each and every `sum`
+/// redirected to a partial sum of its sequence. A tile is a head of a sequence, because the lanes of a head add to the
+/// same cotangents.
+template <class T, class Run, class Body, class... Op>
+void run_heads_back(const Run& run, Arena scratch, bool dry, Index size, Index bytes, const Body& body,
+                    const Op&... ops) {
+  const auto y = detail::written(ops...);
+  const Index batch = y.batch, time = y.time, width = y.width;
+  const Index heads = size > 0 ? width / size : 0, tiles = batch * heads, together = std::min(tiles, heads_together);
+  const Index sums = static_cast<Index>(detail::sum_count<Op...>) * width;
+  std::byte* rooms = scratch.take<std::byte>(together * bytes);
+  T* partial = scratch.take<T>(batch * sums);
+  if (dry) return;
+  std::fill_n(partial, batch * sums, T(0));
+  for (Index done = 0; done < tiles; done += together) {
+    const Index count = std::min(together, tiles - done);
+    run(count, count * time * size * size, [&](Index slot) {
+      const Index b = (done + slot) / heads, nth = (done + slot) % heads;
+      partial_sums::with(
+          partial + b * sums, std::index_sequence_for<Op...>(),
+          [&](const auto&... to) { body(rooms + slot * bytes, b, nth, to...); }, ops...);
+    });
+  }
+  if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, batch, ops...);
+}
+
+/// Runs the adjoint of a row cell. On the way forwards it keeps the state in front of every stretch of tokens; on the way
+/// backwards it recomputes the states inside a stretch.
 template <class Run, class C, Index N, class T, Index F, Index L, Index M, class... Op>
 void recur_back_heads(const Run& run, Arena scratch, bool dry, C, Extent<N> length, Mat<const T, F> first,
                       Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
@@ -206,22 +231,17 @@ void recur_back_heads(const Run& run, Arena scratch, bool dry, C, Extent<N> leng
   constexpr std::size_t own = input_count<C>;
   constexpr Index vectors = detail::shared_count<C>;
   const auto y = detail::written(ops...);
-  const Index batch = y.batch, time = y.time, width = y.width, size = length;
-  const Index heads = size > 0 ? width / size : 0, tiles = batch * heads, together = std::min(tiles, heads_together);
+  const Index time = y.time, size = length;
   const Index stretches = std::max<Index>(1, (time + head_stretch - 1) / head_stretch);
   const Index state = (size + R::size - 1) / R::size * size;  // [pack, component]
   const Index room = (stretches + head_stretch + 1) * state + vectors * size;
-  const Index sums = static_cast<Index>(detail::sum_count<Op...>) * width;
-  R* rooms = scratch.take<R>(together * room);
-  T* partial = scratch.take<T>(batch * sums);
-  if (dry) return;
-  std::fill_n(partial, batch * sums, T(0));
 
-  const auto retreat = [&](Index tile, R* marks, const auto&... to) {
+  const auto retreat = [&](std::byte* memory, Index b, Index nth, const auto&... to) {
+    R* const marks = reinterpret_cast<R*>(memory);
     R* const inside = marks + stretches * state;  // the states before the tokens of a stretch
     R* const dstate = inside + head_stretch * state;
     R* const dshared = dstate + state;
-    const Index b = tile / heads, begin = tile % heads * size;
+    const Index begin = nth * size;
     // Calls visit(place of its state, its first lane, lanes in use) for the packs of lanes.
     const auto each_pack = [&](const auto& visit) {
       Index lane = 0;
@@ -285,15 +305,7 @@ void recur_back_heads(const Run& run, Arena scratch, bool dry, C, Extent<N> leng
     });
   };
 
-  for (Index done = 0; done < tiles; done += together) {
-    const Index count = std::min(together, tiles - done);
-    run(count, count * time * size * size, [&](Index slot) {
-      partial_sums::with(
-          partial + (done + slot) / heads * sums, order,
-          [&](const auto&... to) { retreat(done + slot, rooms + slot * room, to...); }, ops...);
-    });
-  }
-  if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, batch, ops...);
+  run_heads_back<T>(run, scratch, dry, size, room * Index{sizeof(R)}, retreat, ops...);
 }
 
 }  // namespace RWKV_CPU_ABI
