@@ -1,7 +1,10 @@
 /// The recurrences alone. `scalar` is the functor on one lane at a time, in the lane driver of the packs; `pack` is the
 /// functor as the library runs it; `hand` is a hand-written loop for WKV4; `scan` is parallel over time; `chunked` is a
-/// row cell in chunks of time, whose `fraction` counts the operations of token after token. `back` is the backward pass; `derived` is the backward pass with the adjoint from dual numbers.
+/// row cell in chunks of time, whose `fraction` counts the operations of token after token. `back` is the backward pass;
+/// `derived` is the backward pass with the adjoint from dual numbers. Row cells have 12 heads.
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "../report.hpp"
 #include "../synthetic.hpp"
@@ -288,10 +291,10 @@ void wkv4_back_library(benchmark::State& state, Index width, Index time, int thr
   compare(state, scalar, time);
 }
 
-/// One sequence of a row cell with heads of 64, forwards and backwards.
-template <class Cell>
+/// One sequence of a row cell, forwards and backwards.
+template <class Cell, Index Head = 64>
 struct RowCase {
-  static constexpr Index head = 64;
+  static constexpr Index head = Head;
   static constexpr std::size_t vectors = Cell::shared.size();
   Index width, time;
   std::vector<float> v, y, dy, dv, state, dstate;
@@ -334,10 +337,11 @@ struct RowCase {
                 arg::shared(in(shared[nth]))..., out(y));
     });
   }
-  void library_back(Cpu& cpu, rwkv::Arena scratch) {
+  template <class Schedule>
+  void library_back(Cpu& cpu, rwkv::Arena scratch, Schedule schedule) {
     const rwkv::Mat<const float> first = rwkv::matrix(state.data(), 1, width * head);
     each_vector([&](auto... nth) {
-      cpu.recur_back(scratch, rwkv::Sequential{}, Cell{}, Extent<head>{}, first, first,
+      cpu.recur_back(scratch, schedule, Cell{}, Extent<head>{}, first, first,
                      rwkv::matrix(dstate.data(), 1, width * head), in(v), arg::shared(in(shared[nth]))...,
                      arg::cot(Seq<const float>{dy.data(), 1, time, width}), out(dv), out(dshared[nth])...);
     });
@@ -384,14 +388,50 @@ void row_library(benchmark::State& state, const std::string& name, Index width, 
   compare(state, scalar, time);
 }
 
-template <class Cell>
-void row_library_back(benchmark::State& state, Index width, Index time, int threads) {
+template <class Cell, Index Head>
+void row_back(benchmark::State& state, Index time, int threads) {
   Cpu cpu(threads);
-  RowCase<Cell> data(width, time);
-  const auto call = [&](rwkv::Arena ws) { data.library_back(cpu, ws); };
+  RowCase<Cell, Head> data(12 * Head, time);
+  const auto call = [&](rwkv::Arena ws) { data.library_back(cpu, ws, rwkv::Sequential{}); };
   const auto scratch = rwkv::scratch_for(cpu, call);
   bench::measure(state, data.work(threads, data.forward_operations + data.backward_operations),
                  [&] { call(scratch.arena()); });
+}
+
+/// Runs token after token in turn with chunks, for the column `x_pack`: how many times faster chunks are.
+template <class Cell, Index Head>
+void row_back_chunked(benchmark::State& state, Index time, int threads) {
+  Cpu cpu(threads);
+  RowCase<Cell, Head> data(12 * Head, time);
+  const auto by_token = [&](rwkv::Arena ws) { data.library_back(cpu, ws, rwkv::Sequential{}); };
+  const auto in_chunks = [&](rwkv::Arena ws) { data.library_back(cpu, ws, rwkv::Chunked{}); };
+  const auto token_scratch = rwkv::scratch_for(cpu, by_token), chunk_scratch = rwkv::scratch_for(cpu, in_chunks);
+  std::vector<double> token_seconds, chunk_seconds;
+  const auto timed = [](const auto& body, const auto& scratch, std::vector<double>& seconds) {
+    const auto start = bench::Clock::now();
+    body(scratch.arena());
+    seconds.push_back(bench::seconds_since(start));
+  };
+  in_chunks(chunk_scratch.arena());  // warms up
+  for (auto _ : state) {
+    state.PauseTiming();
+    timed(by_token, token_scratch, token_seconds);
+    state.ResumeTiming();
+    timed(in_chunks, chunk_scratch, chunk_seconds);
+  }
+  const double seconds = std::accumulate(chunk_seconds.begin(), chunk_seconds.end(), 0.0);
+  bench::report(state, seconds, data.work(threads, data.forward_operations + data.backward_operations),
+                bench::fma_peak(threads));
+  state.counters["x_pack"] = bench::median(token_seconds) / bench::median(chunk_seconds);
+}
+
+template <class Cell, Index Head>
+void add_row_back(const std::string& name, Index time) {
+  for (const int threads : {1, 2}) {
+    const std::string on = rwkv::join("/", 12 * Head, "/T", time, "/", threads, "threads");
+    bench::add(name + "_back_pack" + on, [=](auto& state) { row_back<Cell, Head>(state, time, threads); });
+    bench::add(name + "_back_chunked" + on, [=](auto& state) { row_back_chunked<Cell, Head>(state, time, threads); });
+  }
 }
 
 template <class Cell>
@@ -406,10 +446,11 @@ void add_row_cell(const std::string& name) {
       if (time > 1) {
         bench::add(name + "_chunked" + on,
                    [=](auto& state) { row_library<Cell>(state, name, 768, time, threads, rwkv::Chunked{}); });
-        bench::add(name + "_back_pack" + on, [=](auto& state) { row_library_back<Cell>(state, 768, time, threads); });
       }
     }
+    if (time > 1) add_row_back<Cell, 64>(name, time);
   }
+  add_row_back<Cell, 128>(name, 1024);
 }
 
 const bool registered = [] {

@@ -25,8 +25,8 @@ struct Scan {
 /// For row cells that declare their transition: chunks of `chunk` tokens, rounded up to whole blocks of four, in
 /// products of small matrices. The same as Sequential up to rounding, in fewer operations and with less traffic to the
 /// state. On the CPU, the forward pass gains for heads of 128 or more, and in double; with heads of 64 floats, token
-/// after token is as fast or faster. The backward pass gains for heads of 16 or more: for those of 64, it is three to
-/// five times as fast. Backends without this form run it sequentially, CUDA among them; so does the forward pass of
+/// after token is as fast or faster. The backward pass gains for heads of 16 or more: with heads of 64, it is about three
+/// times as fast. Backends without this form run it sequentially, CUDA among them; so does the forward pass of
 /// every backend with sequences shorter than a chunk. A model takes it when its version says `using Schedule = Chunked`.
 /// The bits of a token then depend on its place in its chunk, so a prompt no longer has the bits of its single steps.
 struct Chunked {
