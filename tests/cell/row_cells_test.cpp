@@ -25,8 +25,8 @@ struct Heads {
   std::vector<Buffer<T>> gradients = inputs;
   Buffer<T> y{batch * time * width}, last = first, dfirst = first;
 
-  template <class Cell, class B, Index N>
-  void run(Cell cell, B be, Extent<N> length) {
+  template <class Cell, class B, Index N, class Schedule = Auto>
+  void run(Cell cell, B be, Extent<N> length, Schedule schedule = {}) {
     for (auto& gradient : gradients) std::fill(gradient.numbers.begin(), gradient.numbers.end(), T(0));
     with_operands(cell, [&](const auto&... in) {
       with_gradients(cell, [&](const auto&... out) {
@@ -34,7 +34,7 @@ struct Heads {
         const auto state = [&](Buffer<T>& x) { return x.mat(batch, width * size); };
         be.recur(Arena(nullptr, 0), Auto{}, cell, length, state(last), in..., arg::out(y.seq(batch, time, width)));
         const auto back = [&](Arena scratch) {
-          be.recur_back(scratch, Auto{}, cell, length, Mat<const T>(state(first)), Mat<const T>(state(dlast)),
+          be.recur_back(scratch, schedule, cell, length, Mat<const T>(state(first)), Mat<const T>(state(dlast)),
                         state(dfirst), in..., arg::cot(dy.seq(batch, time, width)), out...);
         };
         const auto memory = scratch_for(be, back);
@@ -102,8 +102,8 @@ std::vector<double> doubles(const Buffer<T>& from) {
   return {from.numbers.begin(), from.numbers.end()};
 }
 
-template <class Config, class Cell>
-void check_goldens(const std::string& prefix, Cell cell, std::size_t fewest) {
+template <class Config, class Cell, class Schedule = Auto>
+void check_goldens(const std::string& prefix, Cell cell, std::size_t fewest, Schedule schedule = {}) {
   using T = typename Config::scalar;
   constexpr bool v7 = std::is_same_v<Cell, WKV7>;
   for (const auto& path : golden::files("ops", prefix, fewest)) {
@@ -141,7 +141,7 @@ void check_goldens(const std::string& prefix, Cell cell, std::size_t fewest) {
                  Buffer<T>(file["cot.y"].values),
                  Buffer<T>(state("in.state.wkv")),
                  Buffer<T>(state("cot.state.wkv"))};
-    run.run(cell, Config::backend(), Extent<>{n});
+    run.run(cell, Config::backend(), Extent<>{n}, schedule);
 
     const bool single = path.filename().string().find("_t1_") != std::string::npos;
     const auto check = [&](const std::vector<double>& got, const std::vector<double>& want, const std::string& name) {
@@ -286,6 +286,11 @@ TEST_CASE_TEMPLATE("row cells: all that a functor may call, in heads of any numb
 }
 
 #ifndef RWKV_TEST_CUDA
+TEST_CASE_TEMPLATE("row cells: in chunks of time, the gradients are those of the goldens", C, RWKV_CPU_CONFIGS) {
+  check_goldens<C>("wkv5_", WKV5{}, 6, Chunked{8});
+  check_goldens<C>("wkv6_", WKV5{}, 4, Chunked{8});
+  check_goldens<C>("wkv7_", WKV7{}, 6, Chunked{8});
+}
 TEST_CASE("row cells: a cell without a hand-written adjoint has the same gradients") {
   auto want = random_heads<double>(2, 7, 3, 6, 4), got = want, fixed = want;
   want.run(WKV5{}, Cpu(2), Extent<>{6});

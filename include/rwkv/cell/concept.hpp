@@ -94,8 +94,8 @@ enum class Reads { before_update, after_update };
 inline constexpr int no_vector = -1;
 
 /// A row cell with one input, the value v, may declare its transition: which form it has, and which shared vector plays
-/// which part in it. From the declaration alone, the schedule Chunked runs time in chunks. So it must say all that
-/// `step` does, and name every shared vector once:
+/// which part in it. From the declaration alone, the schedule Chunked runs time in chunks, forwards and backwards. So it
+/// must say all that `step` does, and name every shared vector once:
 ///
 ///     enum { receptance, decay, key };
 ///     static constexpr Diagonal transition{.read = receptance, .decay = decay, .write = key};
