@@ -207,6 +207,16 @@ TEST_CASE("chunked back: the bits are the same for any number of threads and in 
   check(WKV7{});
 }
 
+TEST_CASE("chunked back: Auto takes it from heads of 16 on") {
+  for (const Index size : {15, 16}) {
+    auto want = random_back<WKV7, float>(1, 21, 2, size, Decays::usual), got = want;
+    if (size == 16) want(WKV7{}, Cpu(1), Chunked{});
+    else want(WKV7{}, Cpu(1), Sequential{});
+    got(WKV7{}, Cpu(1), Auto{});
+    CHECK(same_bits(got, want));
+  }
+}
+
 TEST_CASE("chunked back: parameters for all tokens, gradients that are added to, vectors of 16 bits") {
   constexpr Index batch = 2, time = 37, size = 20;
   auto each = random_back<WKV5, float>(batch, time, 1, size, Decays::usual);

@@ -209,6 +209,11 @@ class Cpu {
     const auto run = [this](Index tiles, Index work, TileBody body) {
       over(tiles, work, state_updates_worth_a_fork, body);
     };
+    if constexpr (std::is_same_v<Schedule, Auto> && detail::in_chunks<Chunked, C>()) {
+      if (length >= head_worth_chunks_back) {
+        return recur_back(scratch, Chunked{}, cell, length, first, dlast, dfirst, ops...);
+      }
+    }
     if constexpr (detail::in_chunks<Schedule, C>()) {
       expects(schedule.chunk > 0, "rwkv: a chunk needs at least one token, not ", schedule.chunk);
       recur_back_chunks<C>(run, scratch, dry, schedule.chunk, length, first, dlast, dfirst, ops...);
@@ -225,6 +230,8 @@ class Cpu {
   static constexpr Index elements_worth_a_fork = 32'768;
   static constexpr Index state_updates_worth_a_fork = 32'768;
   static constexpr Index elements_per_tile = 8'192;
+  // Smaller heads leave most of a row in chunks empty.
+  static constexpr Index head_worth_chunks_back = 16;
   static constexpr Index weight_bytes_per_tile = 393'216;  // fits the L2 cache, where all rows of x reuse it
 
   /// How the lanes of a head divide into tiles.

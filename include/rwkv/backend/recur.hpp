@@ -11,8 +11,9 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// How a recurrence runs over time. `Auto` lets the backend choose; the choice may change between versions. It never
-/// takes Chunked, whose sums have another order: with Auto, a prompt on the CPU has the bits of its single steps.
+/// How a recurrence runs over time. `Auto` lets the backend choose; the choice may change between versions. Forwards it
+/// never takes Chunked, whose sums have another order: with Auto, a prompt on the CPU has the bits of its single steps.
+/// Backwards, the CPU takes Chunked for heads of 16 or more.
 struct Auto {};
 /// Token after token.
 struct Sequential {};

@@ -76,7 +76,8 @@ inline constexpr Index lane_capacity<LaneState<R, N>> = N == dyn ? max_head_size
 }  // namespace detail
 
 /// The adjoint of a step of a row cell, derived: an evaluation on dual numbers for every number of state, input and
-/// component of a shared vector. So it costs as many steps; a cell that is trained for long deserves a step_back.
+/// component of a shared vector. So it costs as many steps; a cell that is trained for long deserves a step_back, or a
+/// declared transition (concept.hpp), from which the CPU backend has its adjoint.
 template <RowCell C, class R, class Before, class Head, class State, std::size_t Inputs, class Add>
 RWKV_HD void derived_step_back(Before before, const R (&x)[Inputs], const Head& head, R dy, State dstate,
                                R (&dx)[Inputs], const Add& dhead) {
