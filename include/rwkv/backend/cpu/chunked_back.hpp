@@ -490,15 +490,15 @@ void run_head_back(std::index_sequence<Nth...>, HeadBackOf<C, T>& head, Index si
 template <class C, class Run, class T, Index F, Index L, Index M, class... Op>
 void recur_back_chunks(const Run& run, Arena scratch, bool dry, Index chunk, Index size, Mat<const T, F> first,
                        Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
-  using Head = chunked::HeadBackOf<C, T>;
+  using Adjoint = chunked::HeadBackOf<C, T>;
   const Index time = detail::written(ops...).time;
   const Index positions = time + Index{C::transition.reads == Reads::after_update};
   Index bytes = 0;
-  Head(Arena(bytes), size, chunk, positions, chunked::has_bonus<C>());
+  Adjoint(Arena(bytes), size, chunk, positions, chunked::has_bonus<C>());
   run_heads_back<T>(
       run, scratch, dry, size, bytes,
       [&](std::byte* room, Index b, Index nth, const auto&... to) {
-        Head head(Arena(room, bytes), size, chunk, positions, chunked::has_bonus<C>());
+        Adjoint head(Arena(room, bytes), size, chunk, positions, chunked::has_bonus<C>());
         const Index at = nth * size * size;
         chunked::run_head_back<C>(std::index_sequence_for<Op...>(), head, size, first.row(b) + at, dlast.row(b) + at,
                                   dfirst.row(b) + at, b, nth, time, to...);
