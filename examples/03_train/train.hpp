@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <csignal>
 #include <iostream>
 #include <limits>
 #include <map>
@@ -15,11 +14,12 @@
 #include <vector>
 
 #include "../backend_for.hpp"
+#include "../curve.hpp"
 #include "../options.hpp"
 #include "../paths.hpp"
 #include "../program.hpp"
-#include "curve.hpp"
-#include "progress.hpp"
+#include "../progress.hpp"
+#include "../stop.hpp"
 
 namespace example {
 
@@ -51,14 +51,6 @@ struct Settings {
     return (out.ends_with(own) ? out.substr(0, out.size() - own.size()) : out) + ending;
   }
 };
-
-/// The signal that asks the program to end, or 0. A second one ends it at once.
-inline volatile std::sig_atomic_t stopped = 0;
-
-inline void stop_at(int signal) {
-  stopped = signal;
-  std::signal(signal, SIG_DFL);
-}
 
 /// The text as tokens, and the size of their vocabulary.
 struct Text {
@@ -460,8 +452,7 @@ int train(int argc, char** argv) {
     // The recipe's numbers also fit runs that are shorter or slower.
     if (!options.given("--warmup")) rate.warmup = std::min(rate.warmup, rate.steps / 10);
     if (!options.given("--final-rate")) rate.final = std::min(rate.final, rate.peak);
-    std::signal(SIGINT, stop_at);
-    std::signal(SIGTERM, stop_at);
+    stop_when_asked();
     if (!settings.evaluate.empty()) return evaluate<Backend>(settings);
     const auto run = [&]<class V>(V) { return train<V, Backend>(settings); };
     if (settings.from.empty()) return with_version(settings.version, run);

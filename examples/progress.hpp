@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <string>
 
+namespace example {
+
 /// Seconds since some fixed moment.
 inline double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -48,3 +50,5 @@ class Progress {
   bool terminal_ = isatty(STDOUT_FILENO) != 0;
   double shown_ = now();
 };
+
+}  // namespace example
