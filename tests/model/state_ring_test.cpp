@@ -182,6 +182,25 @@ TEST_CASE("a context behind a handle counts as well") {
   CHECK(positions(context.fork()) == Positions{3, 8});
 }
 
+TEST_CASE("a context behind a handle goes back as well") {
+  const AnyModel net(live<Net>(sizes, Cpu()));
+  AnyContext context = net.context();
+  AnyContext fork = context.fork();
+  const auto expected = copy(fork.step(2));
+  StateRing ring(context, 2);
+  for (const Token token : {5, 6}) context.step(token), ring.push();
+  CHECK(ring.kept() == 2);
+  ring.back(2);
+  CHECK(positions(context) == Positions{0});
+  CHECK(copy(context.step(2)) == expected);
+
+  context = net.context();
+  CHECK(ring.kept() == 0);
+  const char* const sentence = "rwkv: the context of the ring was moved, or replaced by another";
+  CHECK_THROWS_WITH_AS(ring.push(), sentence, Error);
+  CHECK_THROWS_WITH_AS(ring.back(0), sentence, Error);
+}
+
 TEST_CASE("a ring notices that its context was replaced") {
   const auto net = live<LanguageModel<config::AnyVersion, float, Cpu>>({.vocab = 9, .width = 8, .depth = 1}, Cpu());
   auto context = net.context();

@@ -12,6 +12,7 @@
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/model/context.hpp"
+#include "rwkv/model/state_ring.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -46,6 +47,23 @@ class AnyContext {
   AnyContext fork() const { return AnyContext(held_->fork()); }
 
  private:
+  friend class StateRing<AnyModel>;
+
+  struct Ring {
+    virtual ~Ring() = default;
+    virtual Index kept() const = 0;
+    virtual void push() = 0;
+    virtual void back(Index pushes) = 0;
+  };
+  template <class M>
+  struct HeldRing final : Ring {
+    StateRing<M> ring;
+    HeldRing(Context<M>& context, Index most) : ring(context, most) {}
+    Index kept() const override { return ring.kept(); }
+    void push() override { ring.push(); }
+    void back(Index pushes) override { ring.back(pushes); }
+  };
+
   struct Interface {
     virtual ~Interface() = default;
     virtual std::span<const float> step(std::span<const Token> tokens) = 0;
@@ -65,6 +83,7 @@ class AnyContext {
     virtual void restore(std::span<const float> numbers) = 0;
     virtual void restore(Index sequence, std::span<const float> numbers, Index position) = 0;
     virtual std::unique_ptr<Interface> fork() const = 0;
+    virtual std::unique_ptr<Ring> ring(Index most) = 0;
   };
 
   template <class M>
@@ -123,12 +142,37 @@ class AnyContext {
       context.restore(sequence, std::vector<compute>(numbers.begin(), numbers.end()), position);
     }
     std::unique_ptr<Interface> fork() const override { return std::make_unique<Held>(context.fork()); }
+    std::unique_ptr<Ring> ring(Index most) override { return std::make_unique<HeldRing<M>>(context, most); }
   };
 
   explicit AnyContext(std::unique_ptr<Interface> held) : held_(std::move(held)) {}
 
   std::unique_ptr<Interface> held_;
 };
+
+/// The ring of states of a type-erased context.
+template <>
+class StateRing<AnyModel> {
+ public:
+  StateRing(AnyContext& context, Index most)
+      : context_(&context), held_(context.held_.get()), ring_(held_->ring(most)) {}
+
+  Index kept() const { return replaced() ? 0 : ring_->kept(); }
+  void push() { present().push(); }
+  void back(Index pushes) { present().back(pushes); }
+
+ private:
+  bool replaced() const { return context_->held_.get() != held_; }
+  AnyContext::Ring& present() {
+    expects(!replaced(), "rwkv: the context of the ring was moved, or replaced by another");
+    return *ring_;
+  }
+
+  const AnyContext* context_;
+  AnyContext::Interface* held_;
+  std::unique_ptr<AnyContext::Ring> ring_;
+};
+StateRing(AnyContext&, Index)->StateRing<AnyModel>;
 
 /// A type-erased model, for inference. Movable, not copyable, as the model in it.
 class AnyModel {
