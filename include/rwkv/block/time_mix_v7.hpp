@@ -126,7 +126,7 @@ class TimeMix<V, S, B, D> {
     tape.first_value = side.first_value;
     tape.provides = !side.provided;
     side.provided = true;
-    // The first value is the projection itself, and there is nothing to mix into it.
+    // The first value is the projection itself.
     if (tape.provides) tape.u = tape.v = {side.first_value.data, x.batch, x.time, dims.width};
     const auto& [_, xr, xw, xk, xv, xa, xg, w_h, a_h, v_h, g_h, r, k, u, g, w_in, a_in, v_in, w, key, v, remove, write,
                  wkv, gated, first_value, provides] = tape;
@@ -136,12 +136,16 @@ class TimeMix<V, S, B, D> {
             arg::chan(p.mix_k), arg::chan(p.mix_v), arg::chan(p.mix_a), arg::chan(p.mix_g), arg::out(xr), arg::out(xw),
             arg::out(xk), arg::out(xv), arg::out(xa), arg::out(xg));
     remember_last(be, x, state.shift);
+    // Who provides the first value mixes nothing into it: the products for that are empty.
+    const auto of_readers = [&](auto sequence) {
+      if (provides) sequence.batch = 0;
+      return sequence;
+    };
     be.gemm(linear(xr, p.receptance, r), linear(xk, p.key, k), linear(xv, p.value, u), linear(xw, p.w1, w_h, Tanh{}),
-            linear(xa, p.a1, a_h), linear(xg, p.g1, g_h, Sigmoid{}));
-    be.gemm(linear(w_h, p.w2, w_in), linear(a_h, p.a2, a_in), linear(g_h, p.g2, g));
+            linear(xa, p.a1, a_h), linear(xg, p.g1, g_h, Sigmoid{}), linear(of_readers(xv), p.v1, of_readers(v_h)));
+    be.gemm(linear(w_h, p.w2, w_in), linear(a_h, p.a2, a_in), linear(g_h, p.g2, g),
+            linear(of_readers(v_h), p.v2, of_readers(v_in)));
     if (!provides) {
-      be.gemm(linear(xv, p.v1, v_h));
-      be.gemm(linear(v_h, p.v2, v_in));
       be.rows(MixValues{}, arg::in(u), arg::in(first_value), arg::in(v_in), arg::chan(p.v0), arg::out(v));
     }
     be.rows(prepare(), arg::in(k), arg::in(w_in), arg::in(a_in), arg::chan(p.w0), arg::chan(p.a0), arg::chan(p.k_k),
