@@ -1,8 +1,9 @@
 #pragma once
-// The backend and the version of an example from its options.
+// What the options of examples name: backends and versions.
 #include <rwkv/rwkv.hpp>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace example {
@@ -19,14 +20,13 @@ Backend backend_for(int threads) {
   else return Backend();
 }
 
-/// The versions of RWKV by name, and a call of f with the tag of one.
-inline std::vector<std::string> version_names() { return {"4", "5.2", "6", "7"}; }
-template <class F>
-auto with_version(const std::string& name, const F& f) {
-  if (name == "7") return f(rwkv::V7());
-  if (name == "6") return f(rwkv::V6());
-  if (name == "5.2") return f(rwkv::V5());
-  return f(rwkv::V4());
+/// The names of the versions without "RWKV-", such as "5.2", oldest first.
+inline std::vector<std::string> version_names() {
+  std::vector<std::string> names;
+  for (const auto* version : rwkv::official_versions) {
+    names.insert(names.begin(), std::string(version->name.substr(std::string_view("RWKV-").size())));
+  }
+  return names;
 }
 
 }  // namespace example

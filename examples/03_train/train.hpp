@@ -455,7 +455,7 @@ int train(int argc, char** argv) {
     stop_when_asked();
     if (!settings.evaluate.empty()) return evaluate<Backend>(settings);
     const auto run = [&]<class V>(V) { return train<V, Backend>(settings); };
-    if (settings.from.empty()) return with_version(settings.version, run);
+    if (settings.from.empty()) return with_version("RWKV-" + settings.version, run);
     return with_version_of(open_tensors(settings.from, {.verify_checksums = false}), run);
   });
 }

@@ -216,7 +216,7 @@ TEST_CASE("what cannot be saved or loaded says so") {
 }
 
 TEST_CASE("a state of a model that does not tell its version keeps to such models") {
-  const StateLayout layout{"", sizes, DType::f32, {{"layers.0.own", 2}, {"layers.1.none", 0}}};
+  const StateLayout layout{nullptr, sizes, DType::f32, {{"layers.0.own", 2}, {"layers.1.none", 0}}};
   const auto path = temporary("rwkv_state_own.safetensors");
   const float numbers[] = {1.5f, -INFINITY};
   detail::write_state(path, layout, std::as_bytes(std::span(numbers)), Index{1} << 40, {}, system_files());

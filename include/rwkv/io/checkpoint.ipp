@@ -42,11 +42,12 @@ class Mismatches {
   }
   void raise() const {
     if (count_ == 0) return;
-    const std::string_view version = version_named_by(names_);
+    const OfficialVersion* version = version_named_by(names_);
     const std::string kind = kind_by_names(names_);
     fail(path_text(names_.file().path()), ": the checkpoint does not fit the model in ", count_,
-         count_ == 1 ? " place" : " places", version.empty() ? "" : join(" (by its names it holds ", version, ")"),
-         kind.empty() ? "" : "; ", kind, ":", lines_, count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
+         count_ == 1 ? " place" : " places",
+         version == nullptr ? "" : join(" (by its names it holds ", version->name, ")"), kind.empty() ? "" : "; ", kind,
+         ":", lines_, count_ > shown ? join("\n  and ", count_ - shown, " more") : "");
   }
 
  private:

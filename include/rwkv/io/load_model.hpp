@@ -16,17 +16,12 @@ inline namespace RWKV_ABI {
 /// Errors    a file with the names of no version
 template <class F>
 auto with_version_of(const OfficialNames& names, F&& f) {
-  const std::string_view version = version_named_by(names);
-  if (version == "RWKV-7") return f(V7());
-  if (version == "RWKV-6") return f(V6());
-  if (version == "RWKV-5.2") return f(V5());
-  if (version == "RWKV-5.1") return f(V5_1());
-  if (version == "RWKV-5.0") return f(V5_0());
-  if (version != "RWKV-4") {
+  const OfficialVersion* version = version_named_by(names);
+  if (version == nullptr) {
     static_cast<void>(sizes_of_model(names));  // says what the file is, if it is no checkpoint at all
     fail(detail::path_text(names.file().path()), ": its names are those of no version of RWKV");
   }
-  return f(V4());
+  return with_version(version->name, std::forward<F>(f));
 }
 
 namespace detail {

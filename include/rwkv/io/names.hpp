@@ -5,14 +5,15 @@
 #include <string_view>
 #include <vector>
 
+#include "rwkv/block/version.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/io/official_names.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The version that the tensor names of a checkpoint imply, such as "RWKV-4"; empty when they imply none.
-std::string_view version_named_by(const OfficialNames& names);
+/// The version that the tensor names of a checkpoint imply; null when they imply none.
+const OfficialVersion* version_named_by(const OfficialNames& names);
 
 /// The sizes of the model in a checkpoint, from the shapes of its tensors, unreadable ones included, and what its norms
 /// add to variances where that is not what official files mean. Errors: no emb.weight of rank 2, no blocks, a block

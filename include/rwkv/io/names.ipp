@@ -21,15 +21,18 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-RWKV_BODY std::string_view version_named_by(const OfficialNames& names) {
-  const auto has = [&](std::string_view name) { return names.find(name) != nullptr; };
-  if (has("blocks.0.att.r_k")) return "RWKV-7";
-  if (has("blocks.0.att.time_maa_x")) return "RWKV-6";
-  if (!has("blocks.0.att.time_decay")) return {};
-  if (!has("blocks.0.att.ln_x.weight")) return "RWKV-4";
-  if (!has("blocks.0.att.gate.weight")) return "RWKV-5.0";
-  const std::vector<Index>* decay = names.shape_of("blocks.0.att.time_decay");
-  return decay != nullptr && decay->size() > 1 ? "RWKV-5.2" : "RWKV-5.1";
+RWKV_BODY const OfficialVersion* version_named_by(const OfficialNames& names) {
+  const auto has = [&](const TimeMixTensor& mark) {
+    if (mark.name.empty()) return true;
+    const std::string name = join("blocks.0.att.", mark.name);
+    if (mark.rank == 0) return names.find(name) != nullptr;
+    const std::vector<Index>* shape = names.shape_of(name);
+    return shape != nullptr && shape->size() >= mark.rank;
+  };
+  for (const OfficialVersion* version : official_versions) {
+    if (std::ranges::all_of(version->marks, has)) return version;
+  }
+  return nullptr;
 }
 
 namespace detail {
@@ -179,9 +182,9 @@ inline void apply_config(const OfficialNames& names, ModelSizes& sizes) {
   // How much larger that of a head's norm is, and how much larger in official files.
   const double divisor = number({"head_size_divisor"}).value_or(usual_divisor);
   const double head_size = sizes.head_size > 0 ? static_cast<double>(sizes.head_size) : usual_head_size;
-  const double factor = !names.dialect().dialect->scales_norms ? divisor * divisor
-                        : version_named_by(names) == "RWKV-7"  ? head_size
-                                                               : usual_head_size;
+  const double factor = !names.dialect().dialect->scales_norms     ? divisor * divisor
+                        : version_named_by(names) == &V7::official ? head_size
+                                                                   : usual_head_size;
   const double norm_of_heads = names.dialect().dialect->scales_norms ? norm : usual;
   const double head_norm = checked_epsilon(number({"group_norm_epsilon"}).value_or(factor * norm_of_heads), where,
                                            "what ln_x adds to a variance");
@@ -258,16 +261,14 @@ RWKV_BODY ModelSizes sizes_of_model(const OfficialNames& names) {
 
   const std::vector<Index>* key = names.shape_of("blocks.0.ffn.key.weight");
   if (key != nullptr && key->size() == 2) check_size(sizes.ffn = (*key)[0], "an ffn");
-  // [heads, head size]: a bonus of the current token, in RWKV-7 or in 5 and 6; in RWKV-5.2 the decay as well.
-  for (const char* tensor : {"r_k", "time_faaaa", "time_decay"}) {
-    const std::vector<Index>* heads = names.shape_of(join("blocks.0.att.", tensor));
-    if (heads == nullptr || heads->empty() || heads->size() > 2) continue;
-    const bool per_head = heads->size() == 1;  // RWKV-5.0 and 5.1: a number for each head
-    if (per_head && names.find("blocks.0.att.ln_x.weight") == nullptr) continue;  // RWKV-4 has one for each channel
+  const OfficialVersion* version = version_named_by(names);
+  const bool has_heads = version != nullptr && !version->heads.empty();
+  const std::vector<Index>* heads = has_heads ? names.shape_of(join("blocks.0.att.", version->heads)) : nullptr;
+  if (heads != nullptr && (heads->size() == 1 || heads->size() == 2)) {
+    const bool per_head = heads->size() == 1;  // a number for each head
     check_size(sizes.head_size = per_head ? sizes.width / std::max<Index>(1, (*heads)[0]) : (*heads)[1], "a head size");
     expects(sizes.width % sizes.head_size == 0, name, ": a width of ", sizes.width, " does not divide into heads of ",
             sizes.head_size);
-    break;
   }
   const detail::FoundDialect& dialect = names.dialect();
   if (dialect.is_foreign()) detail::apply_config(names, sizes);

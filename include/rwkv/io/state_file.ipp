@@ -35,7 +35,7 @@ inline std::map<std::string, std::string> texts_of_state(const StateLayout& layo
                                            {"rwkv.width", join(layout.sizes.width)},
                                            {"rwkv.depth", join(layout.sizes.depth)},
                                            {"rwkv.number_type", std::string(name_of(layout.type))}};
-  if (!layout.version.empty()) texts["rwkv.version"] = layout.version;
+  if (layout.version != nullptr) texts["rwkv.version"] = layout.version->name;
   return texts;
 }
 
@@ -86,7 +86,7 @@ RWKV_BODY SavedState read_state(const std::filesystem::path& path, const StateLa
     if (was != wanted) differs(key, was, wanted);
   }
   constexpr std::string_view version_key = "rwkv.version";
-  if (layout.version.empty() && text(version_key) != nullptr) differs(version_key, *text(version_key), "nothing");
+  if (layout.version == nullptr && text(version_key) != nullptr) differs(version_key, *text(version_key), "nothing");
 
   SavedState saved;
   for (const StateTensor& tensor : layout.tensors) {

@@ -292,7 +292,7 @@ class Context {
   }
   /// What the numbers of `state(sequence)` are.
   StateLayout state_layout() const {
-    StateLayout layout{detail::version_of<decltype(M::Parts::body)>::name, sizes_, dtype_of<compute>(), {}};
+    StateLayout layout{detail::version_of<decltype(M::Parts::body)>, sizes_, dtype_of<compute>(), {}};
     auto views = state_.views;
     parts_.body.visit_state(views, std::string(), [&](const std::string& name, Index numbers, Mat<compute>&) {
       layout.tensors.push_back({name, numbers});

@@ -27,7 +27,7 @@ namespace detail {
 /// The names and shapes of the official list of a model.
 template <class T>
 std::vector<StateArray<T>> official_arrays(const StateLayout& layout) {
-  expects(!layout.version.empty(),
+  expects(layout.version != nullptr,
           "rwkv: the model is of no one version, so that there is no official list of its state");
   std::vector<StateArray<T>> arrays;
   const auto add = [&](std::string name, std::vector<Index> shape, Index numbers) {
@@ -41,7 +41,7 @@ std::vector<StateArray<T>> official_arrays(const StateLayout& layout) {
       add(block + "x", {tensor.numbers}, tensor.numbers);
     } else if (!name.ends_with(".wkv")) {
       add(tensor.name, {tensor.numbers}, tensor.numbers);
-    } else if (layout.version == "RWKV-4") {
+    } else if (layout.version->state == OfficialState::components) {
       for (const char* component : {"aa", "bb", "pp"}) add(block + component, {width}, width);
     } else {
       const Index head_size = tensor.numbers / width;
@@ -65,7 +65,9 @@ void copy_official(const std::vector<Index>& shape, bool exchanged, const T* fro
 }
 
 /// Whether official matrices are [head, value, key], where ours are [head, key, value].
-inline bool official_is_exchanged(const StateLayout& layout) { return layout.version == "RWKV-7"; }
+inline bool official_is_exchanged(const StateLayout& layout) {
+  return layout.version->state == OfficialState::value_key;
+}
 
 }  // namespace detail
 

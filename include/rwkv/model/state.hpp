@@ -23,36 +23,22 @@ struct StateTensor {
 
 /// What the numbers of a sequence's state are.
 struct StateLayout {
-  std::string_view version;          ///< of the model, such as "RWKV-7"; empty where its type does not tell
+  const OfficialVersion* version;    ///< of the model; null where its type does not tell
   ModelSizes sizes;                  ///< of the model, as it was made
   DType type = DType::f32;           ///< that the model computes in
   std::vector<StateTensor> tensors;  ///< one after the other
 };
 
 namespace detail {
+/// The official version of a model's body; null where its type does not tell.
 template <class Body>
-struct version_of {
-  static constexpr std::string_view name{};
-};
-/// Whether a version tag is another or a variant of it with the same recurrence.
-template <class V, class Of>
-inline constexpr bool is_version =
-    std::conjunction_v<std::is_base_of<Of, V>, std::is_same<typename V::Cell, typename Of::Cell>>;
-
+inline constexpr const OfficialVersion* version_of = nullptr;
 template <class V, class S, class B, class D>
-struct version_of<TimeMix<V, S, B, D>> {
-  static constexpr std::string_view name = is_version<V, V7>     ? "RWKV-7"
-                                           : is_version<V, V6>   ? "RWKV-6"
-                                           : is_version<V, V5_0> ? "RWKV-5.0"
-                                           : is_version<V, V5_1> ? "RWKV-5.1"
-                                           : is_version<V, V5>   ? "RWKV-5.2"
-                                           : is_version<V, V4>   ? "RWKV-4"
-                                                                 : "";
-};
+inline constexpr const OfficialVersion* version_of<TimeMix<V, S, B, D>> = official_version<V>();
 template <class TimeMixing, class ChannelMixing>
-struct version_of<Layer<TimeMixing, ChannelMixing>> : version_of<TimeMixing> {};
+inline constexpr const OfficialVersion* version_of<Layer<TimeMixing, ChannelMixing>> = version_of<TimeMixing>;
 template <class L, Index N>
-struct version_of<Stack<L, N>> : version_of<L> {};
+inline constexpr const OfficialVersion* version_of<Stack<L, N>> = version_of<L>;
 }  // namespace detail
 
 /// The state of `batch` sequences in the body of a model. It owns its memory: one block without gaps, so that the state
