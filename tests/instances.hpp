@@ -53,7 +53,7 @@ RWKV_TEST_VERSION(extern, rwkv::V4, double, rwkv::Reference)
 RWKV_TEST_VERSION(extern, rwkv::V7, float, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V7, double, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V7, double, rwkv::Reference)
-#ifdef RWKV_TEST_OTHER_VERSIONS
+#ifdef RWKV_TEST_ALL
 RWKV_TEST_VERSION(extern, rwkv::V5, float, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Reference)

@@ -185,7 +185,7 @@ void check_channel_mix() {
 
 TEST_CASE_TEMPLATE("the time mixes reproduce the goldens", C, RWKV_TEST_CONFIGS) {
   config::each_version([&]<class V>() { check_time_mix<V, C>(); });
-#ifdef RWKV_TEST_OTHER_VERSIONS
+#ifdef RWKV_TEST_ALL
   check_time_mix<V5_0, C>();
   check_time_mix<V5_1, C>();
 #endif
@@ -193,7 +193,7 @@ TEST_CASE_TEMPLATE("the time mixes reproduce the goldens", C, RWKV_TEST_CONFIGS)
 
 TEST_CASE_TEMPLATE("the gradients of the time mixes are those of the goldens", C, RWKV_TEST_CONFIGS) {
   config::each_version([&]<class V>() { check_time_mix_gradients<V, C>(); });
-#ifdef RWKV_TEST_OTHER_VERSIONS
+#ifdef RWKV_TEST_ALL
   check_time_mix_gradients<V5_0, C>();
   check_time_mix_gradients<V5_1, C>();
 #endif

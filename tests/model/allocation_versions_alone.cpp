@@ -1,6 +1,10 @@
-/// `step` allocates nothing, in any version; allocation_alone.cpp has the numbers.
+/// `step` allocates nothing, in any version and number type.
 #include "allocation.hpp"
 
 TEST_CASE_TEMPLATE("a step of a later version allocates nothing", V, rwkv::V5, rwkv::V6, rwkv::V7) {
   check_steps<V, float>();
+}
+
+TEST_CASE_TEMPLATE("a step in double or half precision allocates nothing", S, double, rwkv::f16) {
+  check_steps<config::AnyVersion, S>();
 }

@@ -98,7 +98,7 @@ TEST_CASE_TEMPLATE("every checkpoint gives the official logits, states and conti
   });
 }
 
-#ifdef RWKV_TEST_OTHER_VERSIONS
+#ifdef RWKV_TEST_ALL
 TEST_CASE("checkpoints with a decay for each head give the official logits, states and continuation") {
   for (const auto& path : models_of<V5_0>()) check_model<V5_0, double>(path, 2);
   for (const auto& path : models_of<V5_1>()) check_model<V5_1, double>(path, 2);
@@ -114,7 +114,7 @@ TEST_CASE("a bf16 checkpoint kept as bf16 gives the official logits") {
 }
 
 TEST_CASE("a 16-bit checkpoint kept as it is gives the official logits") {
-#ifdef RWKV_TEST_OTHER_VERSIONS
+#ifdef RWKV_TEST_ALL
   for (const auto& path : models_of<V5>()) {
     if (path.string().find("f16") != std::string::npos) check_model<V5, f16>(path, 2);
   }
