@@ -39,8 +39,10 @@ struct Config {
 #endif
 #ifdef RWKV_TEST_CUDA
 #define RWKV_TEST_CONFIGS config::Config<float, rwkv::Cuda>
+#define RWKV_OPTIMISED_CONFIGS RWKV_TEST_CONFIGS
 #else
 #define RWKV_TEST_CONFIGS config::Config<double, rwkv::Reference>, RWKV_CPU_CONFIGS
+#define RWKV_OPTIMISED_CONFIGS RWKV_CPU_CONFIGS  // what is compared with the reference
 #endif
 
 /// Copies numbers from a backend's memory to the host.

@@ -30,6 +30,7 @@ TEST_CASE_TEMPLATE("an AsStored model has the bits of a model of the file's type
   check_equal<float, B, f16>(folder / "f16");
 }
 
+#ifdef RWKV_TEST_ALL
 TEST_CASE("an AsStored model that computes in double takes every type; one in float converts double") {
   const build::Folder folder;
   save_checkpoint<double>(config::live<Net<float>>(sizes, Cpu()), folder / "f64");
@@ -40,3 +41,4 @@ TEST_CASE("an AsStored model that computes in double takes every type; one in fl
   check_equal<double, Cpu, Numerics<bf16, double>>(folder / "bf16");
   check_equal<float, Cpu, float>(folder / "f64");
 }
+#endif
