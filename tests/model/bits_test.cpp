@@ -16,10 +16,18 @@ using config::some_tokens;
 
 namespace {
 
+#ifdef RWKV_TEST_ALL
+template <class T>
+constexpr bool every_version_has = std::is_floating_point_v<T>;
+#else
+template <class T>
+constexpr bool every_version_has = std::is_same_v<T, float>;
+#endif
+
 /// Calls f.template operator()<V>() for the versions that are compiled in the scalar T.
 template <class T, class F>
 void each_version_in(const F& f) {
-  if constexpr (std::is_floating_point_v<T>) config::each_version(f);
+  if constexpr (every_version_has<T>) config::each_version(f);
   else f.template operator()<config::AnyVersion>();
 }
 

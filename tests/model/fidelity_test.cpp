@@ -3,6 +3,7 @@
 
 #include <rwkv/rwkv.hpp>
 
+#include "../configs.hpp"
 #include "../golden.hpp"
 #include "../instances.hpp"
 #include "../versions.hpp"
@@ -32,19 +33,18 @@ std::vector<double> state_of(Context& context, const std::string& name) {
   return numbers;
 }
 
-template <class V, class S>
-void check_model(const std::filesystem::path& weights, int threads) {
-  using Net = LanguageModel<V, S, Cpu>;
+template <class V, class S, class B = Cpu>
+void check_model(const std::filesystem::path& weights, B backend) {
+  using Net = LanguageModel<V, S, B>;
   using T = typename Net::compute;
   constexpr bool exact = std::is_same_v<T, double>;
   const golden::File expected(golden::folder() / "models" / (weights.stem().string() + ".expected.safetensors"));
   const auto tokens = expected["tokens"].template as<Token>();
   const auto logits_seq = expected["logits_seq"];
   const auto last = expected["logits_last_f64"];
-  const auto net = load_checkpoint<Net>(weights, {}, Cpu(threads));
+  const auto net = load_checkpoint<Net>(weights, {}, backend);
   const std::size_t vocab = static_cast<std::size_t>(net.sizes().vocab);
   CAPTURE(weights.filename().string());
-  CAPTURE(threads);
 
   // Chunks of 7 and of 1 also carry the state from chunk to chunk.
   for (const Index chunk : {Index(256), Index(7), Index(1)}) {
@@ -90,36 +90,35 @@ std::vector<std::filesystem::path> models_of() {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every checkpoint gives the official logits, states and continuation", S, float, double) {
+TEST_CASE_TEMPLATE("every checkpoint gives the official logits, states and continuation", C,
+                   config::Config<double, Reference>, RWKV_CPU_CONFIGS) {
   config::each_version([]<class V>() {
-    for (const int threads : {1, 2}) {
-      for (const auto& path : models_of<V>()) check_model<V, S>(path, threads);
-    }
+    for (const auto& path : models_of<V>()) check_model<V, typename C::scalar>(path, C::backend());
   });
 }
 
 #ifdef RWKV_TEST_ALL
 TEST_CASE("checkpoints with a decay for each head give the official logits, states and continuation") {
-  for (const auto& path : models_of<V5_0>()) check_model<V5_0, double>(path, 2);
-  for (const auto& path : models_of<V5_1>()) check_model<V5_1, double>(path, 2);
+  for (const auto& path : models_of<V5_0>()) check_model<V5_0, double>(path, Cpu(2));
+  for (const auto& path : models_of<V5_1>()) check_model<V5_1, double>(path, Cpu(2));
 }
 #endif
 
 TEST_CASE("a bf16 checkpoint kept as bf16 gives the official logits") {
   for (const auto& path : models_of<V4>()) {
     if (path.string().find("bf16") == std::string::npos) continue;
-    check_model<V4, bf16>(path, 2);
-    check_model<V4, Numerics<bf16, double>>(path, 2);
+    check_model<V4, bf16>(path, Cpu(2));
+    check_model<V4, Numerics<bf16, double>>(path, Cpu(2));
   }
 }
 
 TEST_CASE("a 16-bit checkpoint kept as it is gives the official logits") {
 #ifdef RWKV_TEST_ALL
   for (const auto& path : models_of<V5>()) {
-    if (path.string().find("f16") != std::string::npos) check_model<V5, f16>(path, 2);
+    if (path.string().find("f16") != std::string::npos) check_model<V5, f16>(path, Cpu(2));
   }
-  for (const auto& path : models_of<V6>()) check_model<V6, AsStored<float>>(path, 2);
+  for (const auto& path : models_of<V6>()) check_model<V6, AsStored<float>>(path, Cpu(2));
 #else
-  for (const auto& path : models_of<V7>()) check_model<V7, AsStored<float>>(path, 2);
+  for (const auto& path : models_of<V7>()) check_model<V7, AsStored<float>>(path, Cpu(2));
 #endif
 }

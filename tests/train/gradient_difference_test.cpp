@@ -20,7 +20,7 @@ const Index batch = 2, length = 9;
 /// A model in the middle of a text, and the loss on the rest as a function of parameters and state.
 template <class Net>
 struct Loss {
-  Net net = config::live<Net>(sizes, Cpu(1));
+  Net net = config::live<Net>(sizes, {});
   Gradient<Net> gradient{net, {.batch = batch, .length = length, .head_chunk = 5}};
   std::vector<Token> tokens = some_tokens(batch * length, sizes.vocab, 6);
   std::vector<Token> targets = some_tokens(batch * length, sizes.vocab, 7);
@@ -73,7 +73,7 @@ struct Loss {
 template <class V>
 void check_parameters() {
   CAPTURE(config::Goldens<V>::models);
-  Loss<LanguageModel<V, double, Cpu>> loss;
+  Loss<LanguageModel<V, double, Reference>> loss;
   std::uint64_t stream = 0;
   for (const auto& parameter : loss.gradient.parameters()) {
     CAPTURE(parameter.name);
@@ -85,7 +85,7 @@ void check_parameters() {
 template <class V>
 void check_state() {
   CAPTURE(config::Goldens<V>::models);
-  Loss<LanguageModel<V, double, Cpu>> loss;
+  Loss<LanguageModel<V, double, Reference>> loss;
   const double* const begin = loss.gradient.state().numbers().data;
   std::uint64_t stream = 100;
   const auto check = [&](Mat<double> view) {
