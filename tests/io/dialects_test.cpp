@@ -180,24 +180,25 @@ std::string check_same(const std::filesystem::path& path, const LoadOptions& giv
 }  // namespace
 
 TEST_CASE("prefixes are left off, whatever they are") {
+  using Version = config::AnyVersion;
   const Folder folder;
   for (const std::string prefix : {"_orig_mod.", "module.", "model.", "rwkv.", "_orig_mod.module.", "net.inner."}) {
     CAPTURE(prefix);
-    const TensorFile file = official<V4>();
+    const TensorFile file = official<Version>();
     Draft draft(file);
     for (const TensorView& tensor : file.tensors()) draft.rename(tensor.name, prefix + tensor.name);
     draft.write(folder / "m");
-    check_says(check_same<V4>(folder / "m"), ": the prefix '" + prefix + "' of its names is left off\n");
+    check_says(check_same<Version>(folder / "m"), ": the prefix '" + prefix + "' of its names is left off\n");
     draft.set(prefix + "step", DType::i64, {}, std::vector<std::byte>(8));
     draft.write(folder / "m");
-    check_says(error_of<V4>(folder / "m"), "'" + prefix + "step': unexpected");
-    CHECK(error_of<V4>(folder / "m", {.ignore = {"**.step"}}) == "");
+    check_says(error_of<Version>(folder / "m"), "'" + prefix + "step': unexpected");
+    CHECK(error_of<Version>(folder / "m", {.ignore = {"**.step"}}) == "");
     draft.tensors.at(prefix + "blocks.1.ln1.bias").shape = {4, 8};
     draft.write(folder / "m");
-    check_says(error_of<V4>(folder / "m"), "blocks.1.ln1.bias (in the file '" + prefix +
-                                               "blocks.1.ln1.bias'): file has [4, 8], model expects [32]");
+    check_says(error_of<Version>(folder / "m"), "blocks.1.ln1.bias (in the file '" + prefix +
+                                                    "blocks.1.ln1.bias'): file has [4, 8], model expects [32]");
   }
-  CHECK(check_same<V4>(official<V4>().path()) == "");
+  CHECK(check_same<Version>(official<Version>().path()) == "");
 }
 
 TEST_CASE("the names of transformers load, from RWKV-4 to 6") {
