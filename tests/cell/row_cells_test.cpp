@@ -260,7 +260,8 @@ TEST_CASE_TEMPLATE("row cells: awkward sizes agree with the reference", C, RWKV_
   }
 }
 
-TEST_CASE_TEMPLATE("row cells: all that a functor may call, in heads of any number of packs", C, RWKV_OPTIMISED_CONFIGS) {
+TEST_CASE_TEMPLATE("row cells: all that a functor may call, in heads of any number of packs", C,
+                   RWKV_OPTIMISED_CONFIGS) {
   using T = typename C::scalar;
   for (const Index size : {1, 9, 64, 117}) {  // 117: four packs, two, one and a part, of 16 floats each
     CAPTURE(size);

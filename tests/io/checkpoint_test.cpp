@@ -249,7 +249,8 @@ TEST_CASE("a checkpoint of another version is named") {
     }
     CHECK(mentions(message, "by its names it holds " + other.second + ")"));
   }
-  CHECK(version_named_by(open_tensors(golden::folder() / "models" / "rwkv4-rand-l2-d32-f32.safetensors")) == &V4::official);
+  CHECK(version_named_by(open_tensors(golden::folder() / "models" / "rwkv4-rand-l2-d32-f32.safetensors")) ==
+        &V4::official);
 }
 
 TEST_CASE("NaN and infinite weights are refused by name and place") {

@@ -8,7 +8,7 @@ using namespace decode;
 namespace {
 
 /// A version that a user might write: every part differs from RWKV-4.
-struct Own : rwkv::V4 {
+struct Own : Fused {
   struct Decay {
     template <class R>
     RWKV_HD void map(R x, R& y) const {
@@ -47,7 +47,7 @@ struct Own : rwkv::V4 {
 };
 
 /// A gate with a stage. It is not a function of one channel, so a layer with it is not fused.
-struct Summing : rwkv::V4 {
+struct Summing : Fused {
   struct Gate {
     using stages = rwkv::Stages<1>;
     template <class R, class... Rest>
