@@ -136,9 +136,9 @@ class TimeMix<V, S, B, D> {
             arg::chan(p.mix_k), arg::chan(p.mix_v), arg::chan(p.mix_a), arg::chan(p.mix_g), arg::out(xr), arg::out(xw),
             arg::out(xk), arg::out(xv), arg::out(xa), arg::out(xg));
     remember_last(be, x, state.shift);
-    // Who provides the first value mixes nothing into it: the products for that are empty.
+    // The layer that provides the first value mixes no value, so its products for that have no rows.
     const auto of_readers = [&](auto sequence) {
-      if (provides) sequence.batch = 0;
+      if (tape.provides) sequence.batch = 0;
       return sequence;
     };
     be.gemm(linear(xr, p.receptance, r), linear(xk, p.key, k), linear(xv, p.value, u), linear(xw, p.w1, w_h, Tanh{}),
