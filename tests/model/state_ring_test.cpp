@@ -194,7 +194,7 @@ TEST_CASE("a context behind a handle goes back as well") {
   CHECK(positions(context) == Positions{0});
   CHECK(copy(context.step(2)) == expected);
 
-  context = net.context();
+  for (int i = 0; i < 3; ++i) context = net.context();
   CHECK(ring.kept() == 0);
   const char* const sentence = "rwkv: the context of the ring was moved, or replaced by another";
   CHECK_THROWS_WITH_AS(ring.push(), sentence, Error);
@@ -206,8 +206,10 @@ TEST_CASE("a ring notices that its context was replaced") {
   auto context = net.context();
   StateRing ring(context, 2);
   ring.push();
-  context = net.context();  // of the same size: what was kept is lost
-  CHECK(ring.kept() == 0);
+  for (int i = 0; i < 3; ++i) {  // of the same size, and at a later turn in the same memory: what was kept is lost
+    context = net.context();
+    CHECK(ring.kept() == 0);
+  }
   CHECK_THROWS_WITH_AS(ring.back(1),
                        "rwkv: the ring has no states of these sequences: one was added or removed since the last push",
                        Error);

@@ -3,6 +3,7 @@
 /// and a .cpp file can hold a model on a GPU, whose type only a .cu file can name. Each call of a context costs one virtual
 /// call.
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <type_traits>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "rwkv/core/dims.hpp"
+#include "rwkv/core/stamp.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/model/context.hpp"
 #include "rwkv/model/state_ring.hpp"
@@ -148,6 +150,7 @@ class AnyContext {
   explicit AnyContext(std::unique_ptr<Interface> held) : held_(std::move(held)) {}
 
   std::unique_ptr<Interface> held_;
+  Stamp stamp_;
 };
 
 /// The ring of states of a type-erased context.
@@ -155,21 +158,21 @@ template <>
 class StateRing<AnyModel> {
  public:
   StateRing(AnyContext& context, Index most)
-      : context_(&context), held_(context.held_.get()), ring_(held_->ring(most)) {}
+      : context_(&context), stamp_(context.stamp_.number()), ring_(context.held_->ring(most)) {}
 
   Index kept() const { return replaced() ? 0 : ring_->kept(); }
   void push() { present().push(); }
   void back(Index pushes) { present().back(pushes); }
 
  private:
-  bool replaced() const { return context_->held_.get() != held_; }
+  bool replaced() const { return context_->stamp_.number() != stamp_; }
   AnyContext::Ring& present() {
     expects(!replaced(), "rwkv: the context of the ring was moved, or replaced by another");
     return *ring_;
   }
 
   const AnyContext* context_;
-  AnyContext::Interface* held_;
+  std::uint64_t stamp_;
   std::unique_ptr<AnyContext::Ring> ring_;
 };
 StateRing(AnyContext&, Index)->StateRing<AnyModel>;

@@ -15,6 +15,7 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/dtype.hpp"
+#include "rwkv/core/stamp.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/state.hpp"
@@ -351,7 +352,7 @@ class Context {
     record();
     undo.needed = false;
     has_logits_ = false;
-    ++changes_;
+    sequences_.renew();
   }
 
   /// Records a step of all sequences. A replay reads the tokens in tokens_ at that time and writes the logits.
@@ -502,7 +503,7 @@ class Context {
   Exchange<Token, backend> tokens_;
   Memory<backend> scratch_memory_, logits_memory_;
   std::vector<Index> positions_;  // tokens seen, of as many sequences as fit
-  Index changes_ = 0;             // how often a sequence was added or removed
+  Stamp sequences_;               // renewed when one is added or removed
   compute* logits_ = nullptr;
   bool has_logits_ = false;  // whether logits_ belongs to the present state
   std::shared_ptr<const void> drawing_owner_;

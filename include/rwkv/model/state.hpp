@@ -23,10 +23,10 @@ struct StateTensor {
 
 /// What the numbers of a sequence's state are.
 struct StateLayout {
-  const OfficialVersion* version;    ///< of the model; null where its type does not tell
-  ModelSizes sizes;                  ///< of the model, as it was made
-  DType type = DType::f32;           ///< that the model computes in
-  std::vector<StateTensor> tensors;  ///< one after the other
+  const OfficialVersion* version = nullptr;  ///< of the model; null where its type does not tell
+  ModelSizes sizes;                          ///< of the model, as it was made
+  DType type = DType::f32;                   ///< that the model computes in
+  std::vector<StateTensor> tensors;          ///< one after the other
 };
 
 namespace detail {

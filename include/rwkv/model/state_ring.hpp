@@ -2,6 +2,7 @@
 /// Going back: the last states of a context, kept where the backend has them.
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "rwkv/backend/memory.hpp"
@@ -43,8 +44,7 @@ class StateRing {
                 slots_ * std::ssize(context_->positions_) == std::ssize(positions_),
             "rwkv: the context of the ring was moved, or replaced by another");
     if (changed()) count_ = 0;
-    changes_ = context_->changes_;
-    states_ = context_->state_.numbers().data;
+    sequences_ = context_->sequences_.number();
     newest_ = (newest_ + 1) % slots_;
     count_ = std::min(count_ + 1, slots_);
     context_->backend_.copy(Mat<const compute>(context_->state_.numbers()), slot());
@@ -74,7 +74,7 @@ class StateRing {
     expects(most >= 1 && most <= limit, "rwkv: a ring of states goes back by 1 to ", limit, " pushes, not by ", most);
     return most;
   }
-  bool changed() const { return changes_ != context_->changes_ || states_ != context_->state_.numbers().data; }
+  bool changed() const { return sequences_ != context_->sequences_.number(); }
 
   /// The latest states, and their positions.
   Mat<compute> slot() const {
@@ -85,8 +85,7 @@ class StateRing {
 
   Context<M>* context_;
   Index slots_, newest_ = 0, count_ = 0;
-  Index changes_ = 0;                // of the context at the latest push
-  const compute* states_ = nullptr;  // where it had its states then
+  std::uint64_t sequences_ = 0;  // the stamp of the context's sequences at the latest push
   Memory<typename M::backend> memory_;
   std::vector<Index> positions_;  // [slots, capacity]
 };
