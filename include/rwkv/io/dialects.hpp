@@ -28,7 +28,7 @@ struct Dialect {
   std::string_view name;
   std::span<const Rename> rules;
   bool has_config;    ///< whether a config.json beside the file belongs to it, with what norms add to variances
-  bool scales_norms;  ///< whether ln_x of RWKV-7 adds the head size times what the layer norms add: 64e-5 only for 64
+  bool scales_norms;  ///< whether ln_x adds the head size times what the layer norms add: 64e-5 only for 64
 };
 
 /// The rule that knows a name, and the official name.

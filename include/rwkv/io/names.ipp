@@ -182,10 +182,9 @@ inline void apply_config(const OfficialNames& names, ModelSizes& sizes) {
   // How much larger that of a head's norm is, and how much larger in official files.
   const double divisor = number({"head_size_divisor"}).value_or(usual_divisor);
   const double head_size = sizes.head_size > 0 ? static_cast<double>(sizes.head_size) : usual_head_size;
-  const double factor = !names.dialect().dialect->scales_norms     ? divisor * divisor
-                        : version_named_by(names) == &V7::official ? head_size
-                                                                   : usual_head_size;
-  const double norm_of_heads = names.dialect().dialect->scales_norms ? norm : usual;
+  const bool scales = names.dialect().dialect->scales_norms;
+  const double factor = scales ? head_size : divisor * divisor;
+  const double norm_of_heads = scales ? norm : usual;
   const double head_norm = checked_epsilon(number({"group_norm_epsilon"}).value_or(factor * norm_of_heads), where,
                                            "what ln_x adds to a variance");
   const bool is_usual = head_norm == usual_head_size * usual || head_norm == 64e-5;
