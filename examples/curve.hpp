@@ -21,6 +21,7 @@ struct Plot {
 
 /// Draws a CSV file of such lines as an SVG beside it, and says in a line what came of it.
 inline std::string plot_curve(const std::filesystem::path& csv, const Plot& plot = {}) {
+  if (std::filesystem::file_size(csv) <= curve_head.size()) return "no plot: the run was too short for a curve";
   if (std::system("gnuplot --version > /dev/null 2>&1") != 0) return "no plot: gnuplot is not installed";
   const auto quoted = [](const std::string& plain) {
     std::string quoted_text = "'";

@@ -33,4 +33,10 @@ inline void check_target(const std::filesystem::path& path) {
   rwkv::expects(kind_of(folder) == Kind::folder, path.string(), ": there is no folder '", folder.string(), "'");
 }
 
+/// Throws if a model would be written where the state of a run is kept, beside a model of a shorter name.
+inline void check_is_no_run(const std::filesystem::path& model) {
+  rwkv::expects(!model.string().ends_with(".run.safetensors"), model.string(),
+                ": this is the name of the file of a run; pass another --out");
+}
+
 }  // namespace example

@@ -320,6 +320,7 @@ inline void check_paths(const Settings& settings) {
   for (const char* other : {".pth", ".pt", ".bin", ".gguf", ".ckpt"}) {
     expects(ending != other, settings.out, ": the model is written as .safetensors; pass an --out with that ending");
   }
+  check_is_no_run(settings.out);
   std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
   for (const std::filesystem::path& written :
        {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file(),

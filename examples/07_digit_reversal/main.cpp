@@ -1,6 +1,7 @@
 // Trains a small RWKV-7 from nothing to write numbers backwards, and counts the digits that it gets right.
 #include <rwkv/rwkv.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -22,7 +23,7 @@ using Net = LanguageModel<V7, float, Cpu>;
 struct Settings {
   Index digits = 20;
   Index check_every = 100;
-  std::string out = "digits-20.safetensors";
+  std::string out;  // named after the digits unless given
   TrainerOptions trainer{.shape = {.batch = 64, .length = 64},
                          .rate = {.peak = 4e-3, .final = 1e-6, .steps = 12000},
                          .optimizer = {.beta2 = 0.999, .weight_decay = 0.1, .table_rates = false},
@@ -69,8 +70,14 @@ int run(const Settings& settings) {
   const LearningRate& rate = settings.trainer.rate;
   const Index tokens_of_a_step = shape.batch * shape.length;
   const auto run_file = settings.beside(".run.safetensors"), curve_file = settings.beside(".csv");
+  const bool begun = std::filesystem::exists(run_file);
   expects(settings.out.ends_with(".safetensors"), settings.out, ": pass an --out that ends in .safetensors");
-  for (const auto& file : {std::filesystem::path(settings.out), run_file, curve_file}) check_target(file);
+  check_is_no_run(settings.out);
+  for (const auto& file : {std::filesystem::path(settings.out), run_file, curve_file}) {
+    check_target(file);
+    expects(begun || !std::filesystem::exists(file), file.string(),
+            ": this file is there, and no run that it belongs to; remove it, or pass another --out");
+  }
 
   Net net = new_model(settings);
   Trainer trainer(net, settings.trainer);
@@ -83,7 +90,7 @@ int run(const Settings& settings) {
                                 ", checked every ", settings.check_every, " steps");
   std::string curve{curve_head};
   double earlier = 0;  // seconds of training before this process
-  if (std::filesystem::exists(run_file)) {
+  if (begun) {
     auto notes = trainer.resume(run_file);
     expects(notes["task"] == task, run_file.string(), ": the run in the file has '", notes["task"], "', not '", task,
             "'; pass its options, or another --out");
@@ -99,6 +106,7 @@ int run(const Settings& settings) {
     write_atomically(system_files(), curve_file, [&](FileWriter& file) { file.write(curve); });
   };
 
+  if (!begun) save();  // shows at once whether the run can be kept
   for (Batch batch; trainer.steps() < rate.steps && stopped == 0;) {
     reversals.fill(trainer.steps(), batch);
     const double loss = trainer.step(batch);
@@ -147,9 +155,12 @@ int main(int argc, char** argv) {
   options.add("--check-every", settings.check_every, "steps", 1);
   options.add("--seed", trainer.seed.value, "of the first weights and of all numbers");
   options.add("--out", settings.out, "model to write; beside it: the file of the run, and its curve");
+  options.show_default("digits-N.safetensors");
   options.add("--threads", settings.threads, "any number gives the same bits", 1, 1024);
   return example::run_program("digit_reversal", [&] {
     if (!options.parse(argc, argv)) return 0;
+    if (settings.out.empty()) settings.out = rwkv::join("digits-", settings.digits, ".safetensors");
+    trainer.rate.final = std::min(trainer.rate.final, trainer.rate.peak);
     example::stop_when_asked();
     return example::run(settings);
   });

@@ -27,7 +27,10 @@ awk -F, 'NR == 2 { loss = $3; wrong = $4 } END { exit !($3 < loss - 0.3 && $4 < 
 (train parts --threads 1) > output &
 process=$!
 # The curve is written with every save.
-until [ -s parts.csv ] && [ "$(wc -l < parts.csv)" -gt 4 ]; do sleep 0.02; done
+until [ -s parts.csv ] && [ "$(wc -l < parts.csv)" -gt 4 ]; do
+  kill -0 $process || fail "the run ended by itself"
+  sleep 0.02
+done
 kill -INT $process
 wait $process
 status=$?
@@ -39,4 +42,9 @@ grep 'going on' output || fail "the run starts anew"
 cmp parts.safetensors whole.safetensors || fail "the model differs"
 for name in parts whole; do cut -d, -f1-4 $name.csv > $name.losses; done
 cmp parts.losses whole.losses || fail "the losses differ"
+touch other.csv
+if (train other) > output 2> error; then fail "a file of another's is written over"; fi
+grep -q 'other.csv: this file is there' error || fail "$(cat error)"
+if (train whole.run) > output 2> error; then fail "a run file is written over"; fi
+grep -q 'the name of the file of a run' error || fail "$(cat error)"
 echo "all equal"
