@@ -30,6 +30,7 @@ struct Scan {
 /// times as fast. Backends without this form run it sequentially, CUDA among them; so does the forward pass of
 /// every backend with sequences shorter than a chunk. A model takes it when its version says `using Schedule = Chunked`.
 /// The bits of a token then depend on its place in its chunk, so a prompt no longer has the bits of its single steps.
+/// Cost    the backward pass keeps the state of every head in front of every chunk, and (2 chunk)^2 numbers a head
 struct Chunked {
   Index chunk = 16;
 };
