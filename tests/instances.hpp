@@ -48,21 +48,30 @@ RWKV_TEST_VERSION(extern, rwkv::V6, float, rwkv::Cuda)
 RWKV_TEST_VERSION(extern, rwkv::V7, float, rwkv::Cuda)
 #elif !defined(RWKV_SIMT)
 RWKV_TEST_VERSION(extern, rwkv::V4, float, rwkv::Cpu)
-RWKV_TEST_VERSION(extern, rwkv::V4, double, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V4, double, rwkv::Reference)
 RWKV_TEST_VERSION(extern, rwkv::V7, float, rwkv::Cpu)
 RWKV_TEST_VERSION(extern, rwkv::V7, double, rwkv::Reference)
-#ifdef RWKV_TEST_ALL
-RWKV_TEST_VERSION(extern, rwkv::V7, double, rwkv::Cpu)
-RWKV_TEST_VERSION(extern, rwkv::V5, float, rwkv::Cpu)
-RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Cpu)
-RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Reference)
-RWKV_TEST_VERSION(extern, rwkv::V6, float, rwkv::Cpu)
-RWKV_TEST_VERSION(extern, rwkv::V6, double, rwkv::Cpu)
-RWKV_TEST_VERSION(extern, rwkv::V6, double, rwkv::Reference)
-#endif
 RWKV_TEST_MODEL(extern, config::AnyVersion, rwkv::bf16, rwkv::Cpu)
-RWKV_TEST_MODEL(extern, config::AnyVersion, rwkv::f16, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, config::Scanning, float, rwkv::Cpu)
+#ifdef RWKV_TEST_ALL
+RWKV_TEST_VERSION(extern, rwkv::V5, float, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V6, float, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Reference)
+RWKV_TEST_VERSION(extern, rwkv::V6, double, rwkv::Reference)
+RWKV_TEST_VERSION(extern, rwkv::V4, double, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V5, double, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V6, double, rwkv::Cpu)
+RWKV_TEST_VERSION(extern, rwkv::V7, double, rwkv::Cpu)
+RWKV_TEST_MODEL(extern, config::AnyVersion, rwkv::f16, rwkv::Cpu)
 RWKV_TEST_MODEL(extern, config::Scanning, double, rwkv::Cpu)
+#endif
+#endif
+
+/// The scalars of the models above on the CPU.
+#ifdef RWKV_TEST_ALL
+#define RWKV_TEST_FLOATS float, double
+#define RWKV_TEST_HALVES rwkv::bf16, rwkv::f16
+#else
+#define RWKV_TEST_FLOATS float
+#define RWKV_TEST_HALVES rwkv::bf16
 #endif

@@ -292,8 +292,6 @@ TEST_CASE_TEMPLATE("row cells: in chunks of time, the gradients are those of the
   check_goldens<C>("wkv6_", WKV5{}, 4, Chunked{8});
   check_goldens<C>("wkv7_", WKV7{}, 6, Chunked{8});
 }
-#endif
-#ifndef RWKV_TEST_CUDA
 TEST_CASE("row cells: a cell without a hand-written adjoint has the same gradients") {
   auto want = random_heads<double>(2, 7, 3, 6, 4), got = want, fixed = want;
   want.run(WKV5{}, Cpu(2), Extent<>{6});

@@ -1,4 +1,3 @@
 #include "../instances.hpp"
 
 RWKV_TEST_MODEL(, config::Scanning, float, rwkv::Cpu)
-RWKV_TEST_MODEL(, config::Scanning, double, rwkv::Cpu)

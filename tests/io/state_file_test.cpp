@@ -80,7 +80,7 @@ void check_round_trip() {
 
 /// A file of a state that a test can damage, and a context that refuses it.
 struct Draft {
-  using Net = NetOf<V5>;
+  using Net = NetOf<V7>;
   std::map<std::string, std::string> texts;
   std::map<std::string, TensorView> tensors;
   std::map<std::string, std::vector<std::byte>> bytes;
@@ -133,7 +133,7 @@ TEST_CASE("a state that went through a file goes on as if it had never stopped")
 
 TEST_CASE("a state of another model is refused") {
   const auto refusal = [](ModelSizes other) {
-    return Draft().refusal_by(live<NetOf<V5>>(other, Cpu()).context({.batch = 2}));
+    return Draft().refusal_by(live<NetOf<V7>>(other, Cpu()).context({.batch = 2}));
   };
   const std::string another = "the state belongs to another model: ";
   ModelSizes other = sizes;
@@ -148,13 +148,13 @@ TEST_CASE("a state of another model is refused") {
   other = sizes;
   other.head_size = 4;
   CHECK(refusal(other) == "blocks.0.att.wkv: file has [128], the model expects [64]");
-  CHECK(Draft().refusal_by(live<NetOf<V6>>(sizes, Cpu()).context({.batch = 2})) ==
-        another + "version is 'RWKV-5.2' there and 'RWKV-6' here");
-  CHECK(Draft().refusal_by(live<LanguageModel<V5, double, Cpu>>(sizes, Cpu()).context({.batch = 2})) ==
+  CHECK(Draft().refusal_by(live<NetOf<V4>>(sizes, Cpu()).context({.batch = 2})) ==
+        another + "version is 'RWKV-7' there and 'RWKV-4' here");
+  CHECK(Draft().refusal_by(live<LanguageModel<V7, double, Reference>>(sizes, {}).context({.batch = 2})) ==
         another + "number_type is 'F32' there and 'F64' here");
   Draft draft;
   draft.texts.erase("rwkv.version");
-  CHECK(draft.refusal() == another + "version is 'nothing' there and 'RWKV-5.2' here");
+  CHECK(draft.refusal() == another + "version is 'nothing' there and 'RWKV-7' here");
   draft = Draft();
   draft.texts["rwkv.layout"] = "head, value, key";
   CHECK(draft.refusal() == another + "layout is 'head, value, key' there and 'head, key, value' here");
@@ -194,7 +194,7 @@ TEST_CASE("a file that is no whole state is refused") {
 }
 
 TEST_CASE("what cannot be saved or loaded says so") {
-  const auto net = live<NetOf<V5>>(sizes, Cpu());
+  const auto net = live<NetOf<V7>>(sizes, Cpu());
   auto context = net.context();
   const auto path = temporary("rwkv_state_refused.safetensors");
   std::filesystem::remove(path);
@@ -206,7 +206,7 @@ TEST_CASE("what cannot be saved or loaded says so") {
                        "rwkv: the metadata 'rwkv.position' would be taken for those of the state, which start with "
                        "'rwkv.'",
                        Error);
-  AnyContext any(live<LanguageModel<V5, double, Cpu>>(sizes, Cpu()).context());
+  AnyContext any(live<LanguageModel<V7, double, Reference>>(sizes, {}).context());
   const auto part =
       "rwkv: the model computes in F64, and its handle has the state in F32, which is not all of it; use the context "
       "of the model itself";
@@ -226,5 +226,5 @@ TEST_CASE("a state of a model that does not tell its version keeps to such model
   Draft draft;
   draft.write();
   CHECK_THROWS_WITH_AS(static_cast<void>(detail::read_state(draft.path, layout, system_files())),
-                       doctest::Contains("version is 'RWKV-5.2' there and 'nothing' here"), Error);
+                       doctest::Contains("version is 'RWKV-7' there and 'nothing' here"), Error);
 }

@@ -16,24 +16,16 @@ using config::some_tokens;
 
 namespace {
 
-#ifdef RWKV_TEST_ALL
-template <class T>
-constexpr bool every_version_has = std::is_floating_point_v<T>;
-#else
-template <class T>
-constexpr bool every_version_has = std::is_same_v<T, float>;
-#endif
-
 /// Calls f.template operator()<V>() for the versions that are compiled in the scalar T.
 template <class T, class F>
 void each_version_in(const F& f) {
-  if constexpr (every_version_has<T>) config::each_version(f);
+  if constexpr (std::is_floating_point_v<T>) config::each_version(f);
   else f.template operator()<config::AnyVersion>();
 }
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("logits have the same bits on any number of threads", T, float, double, bf16, f16) {
+TEST_CASE_TEMPLATE("logits have the same bits on any number of threads", T, RWKV_TEST_FLOATS, RWKV_TEST_HALVES) {
   // Wide enough that products, norms and the recurrence run on several threads.
   const ModelSizes sizes{.vocab = 301, .width = 328, .depth = 2, .head_size = 41};
   const auto tokens = some_tokens(150, sizes.vocab);
@@ -47,7 +39,7 @@ TEST_CASE_TEMPLATE("logits have the same bits on any number of threads", T, floa
   });
 }
 
-TEST_CASE_TEMPLATE("a scan over time has the same bits on any number of threads", T, float, double) {
+TEST_CASE_TEMPLATE("a scan over time has the same bits on any number of threads", T, RWKV_TEST_FLOATS) {
   using Net = LanguageModel<Scanning, T, Cpu>;
   const ModelSizes sizes{.vocab = 30, .width = 12, .depth = 1};
   const auto tokens = some_tokens(1400, sizes.vocab);
@@ -74,7 +66,7 @@ TEST_CASE("on the CPU a prompt has the bits of its steps") {
   }
 }
 
-TEST_CASE_TEMPLATE("16-bit weights compute as their widened copies", H, bf16, f16) {
+TEST_CASE_TEMPLATE("16-bit weights compute as their widened copies", H, RWKV_TEST_HALVES) {
   const ModelSizes sizes{.vocab = 61, .width = 45, .depth = 2, .ffn = 83};
   const auto narrow_net = live<LanguageModel<config::AnyVersion, H, Cpu>>(sizes, Cpu(1));
   LanguageModel<config::AnyVersion, float, Cpu> wide(sizes);
@@ -87,7 +79,7 @@ TEST_CASE_TEMPLATE("16-bit weights compute as their widened copies", H, bf16, f1
   CHECK(all_logits(narrow_net, tokens) == all_logits(wide, tokens));
 }
 
-TEST_CASE_TEMPLATE("saving and loading is the identity", S, float, double, bf16, f16) {
+TEST_CASE_TEMPLATE("saving and loading is the identity", S, RWKV_TEST_FLOATS, RWKV_TEST_HALVES) {
   const auto path = std::filesystem::temp_directory_path() / "rwkv_laws_round_trip.safetensors";
   each_version_in<S>([&]<class V>() {
     using Net = LanguageModel<V, S, Cpu>;

@@ -194,7 +194,7 @@ TEST_CASE_TEMPLATE("a model behind a handle is the model", C, RWKV_TEST_CONFIGS)
 }
 
 #ifndef RWKV_TEST_CUDA
-TEST_CASE_TEMPLATE("a scan equals the sequence", T, float, double) {
+TEST_CASE_TEMPLATE("a scan equals the sequence", T, RWKV_TEST_FLOATS) {
   for (const auto& sizes : awkward) {
     const auto net = live<LanguageModel<config::AnyVersion, T, Cpu>>(sizes, Cpu(2));
     const auto scanning = live<LanguageModel<Scanning, T, Cpu>>(sizes, Cpu(2));
