@@ -58,7 +58,7 @@ void check_adjoint(Index depth = 1) {
 }  // namespace
 
 TEST_CASE("a layer's backward is the adjoint of its forward, whatever it keeps") {
-  config::each_version([]<class V>() {
+  config::each_version([&]<class V>() {
     check_adjoint<config::BlocksOf<V, Reference>::template Layer>();
     check_adjoint<config::BlocksOf<V, Reference>::template Layer, Recompute>();
   });

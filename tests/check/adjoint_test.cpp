@@ -44,7 +44,7 @@ void check_adjoint() {
 }  // namespace
 
 TEST_CASE("every block's backward is the adjoint of its forward") {
-  config::each_version([]<class V>() {
+  config::each_version([&]<class V>() {
     check_adjoint<config::BlocksOf<V, Reference>::template Time>();
     check_adjoint<config::BlocksOf<V, Reference>::template Channel>();
   });

@@ -40,5 +40,5 @@ void check_live_weights() {
 }  // namespace
 
 TEST_CASE("live weights are finite, differ, and do not depend on the scalar type") {
-  config::each_version([]<class V>() { check_live_weights<V>(); });
+  config::each_version([&]<class V>() { check_live_weights<V>(); });
 }

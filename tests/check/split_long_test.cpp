@@ -30,7 +30,7 @@ void check_halves() {
 }  // namespace
 
 TEST_CASE_TEMPLATE("a sequence is passed back in halves as it is as a whole", B, Reference, Cpu) {
-  config::each_version([]<class V>() {
+  config::each_version([&]<class V>() {
     check_halves<TimeMix<V, double, B>>();
     check_halves<ChannelMix<V, double, B>>();
   });

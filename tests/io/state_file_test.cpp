@@ -128,7 +128,7 @@ struct Draft {
 }  // namespace
 
 TEST_CASE("a state that went through a file goes on as if it had never stopped") {
-  config::each_version([]<class V>() { check_round_trip<V>(); });
+  config::each_version([&]<class V>() { check_round_trip<V>(); });
 }
 
 TEST_CASE("a state of another model is refused") {

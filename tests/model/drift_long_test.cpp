@@ -15,7 +15,7 @@ using config::live;
 using config::some_tokens;
 
 TEST_CASE("after a hundred thousand tokens, float logits are those of double to 1e-4") {
-  config::each_version([]<class V>() {
+  config::each_version([&]<class V>() {
     CAPTURE(V::official.name);
     const ModelSizes sizes{.vocab = 40, .width = 32, .depth = 2, .head_size = 8};
     const auto tokens = some_tokens(100'000, sizes.vocab);

@@ -77,7 +77,7 @@ void check_official() {
 }  // namespace
 
 TEST_CASE("a state goes to the official order and back") {
-  config::each_version([]<class V>() { check_official<V>(); });
+  config::each_version([&]<class V>() { check_official<V>(); });
 }
 
 TEST_CASE("a model of no one version has no official state") {

@@ -71,7 +71,7 @@ void check_going_back() {
 }  // namespace
 
 TEST_CASE("going back by a ring equals never having gone on, bit for bit") {
-  config::each_version([]<class V>() { check_going_back<V>(); });
+  config::each_version([&]<class V>() { check_going_back<V>(); });
 }
 
 TEST_CASE("a ring refuses what it does not have, and nothing changes") {

@@ -56,7 +56,7 @@ bool everything(const TensorSpec&) { return true; }
 }  // namespace
 
 TEST_CASE("gradients have the same bits on any number of threads, and whatever is kept") {
-  config::each_version([]<class V>() {
+  config::each_version([&]<class V>() {
     const auto one = gradients<Keep, V>(large, Cpu(1), 256, everything);
     for (const int threads : {2, 3, 5}) {
       CAPTURE(threads);

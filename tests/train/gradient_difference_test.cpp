@@ -113,8 +113,8 @@ void check_state() {
 }  // namespace
 
 TEST_CASE("the gradient of every parameter is the slope of the loss") {
-  config::each_version([]<class V>() { check_parameters<V>(); });
+  config::each_version([&]<class V>() { check_parameters<V>(); });
 }
 TEST_CASE("the gradient of the initial state is the slope of the loss") {
-  config::each_version([]<class V>() { check_state<V>(); });
+  config::each_version([&]<class V>() { check_state<V>(); });
 }
