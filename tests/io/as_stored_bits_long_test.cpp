@@ -28,7 +28,6 @@ TEST_CASE_TEMPLATE("an AsStored model has the bits of a model of the file's type
   check_equal<float, B, bf16>(folder / "bf16");
 }
 
-#ifdef RWKV_TEST_ALL
 TEST_CASE("an AsStored model that computes in double takes every type; one in float converts double and keeps half") {
   const build::Folder folder;
   save_checkpoint<double>(config::live<Net<float>>(sizes, Cpu()), folder / "f64");
@@ -41,4 +40,3 @@ TEST_CASE("an AsStored model that computes in double takes every type; one in fl
   write_model<f16>(folder / "f16");
   check_equal<float, Cpu, f16>(folder / "f16");
 }
-#endif
