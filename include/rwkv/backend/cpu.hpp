@@ -39,6 +39,15 @@ class Cpu {
   explicit Cpu(int threads) : threads_(threads) {}
 
   int threads() const { return threads_.count(); }
+  /// The same backend with the calling thread alone; its results have the same bits.
+  Cpu alone() const {
+    Cpu one;
+    one.dry = dry;
+    return one;
+  }
+  /// Calls body(task) once for every task in [0, tasks), on several threads, and returns when all are done. A task may
+  /// wait for what a task with a smaller number does. The body must not throw.
+  void side_by_side(Index tasks, TileBody body) const { threads_.run(tasks, body); }
 
   template <class T>
   T* allocate(Index count) {

@@ -4,6 +4,7 @@
 
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/side_streams.hpp"
+#include "rwkv/model/each_layer.hpp"
 #include "rwkv/model/tape_policy.hpp"
 
 namespace rwkv {
@@ -101,6 +102,13 @@ class Chain {
   void make_valid(backend& be, State& state) const {
     each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
       std::get<Nth>(parts).make_valid(be, std::get<Nth>(state));
+    });
+  }
+
+  template <class Call>
+  void each_layer(State& state, Call&& call) const {
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      rwkv::each_layer(std::get<Nth>(parts), std::get<Nth>(state), call);
     });
   }
 

@@ -18,16 +18,25 @@
 #include "rwkv/core/stamp.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
+#include "rwkv/model/cascade.hpp"
 #include "rwkv/model/state.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
+
+/// How the layers of a prompt follow one another; see model/cascade.hpp. The bits are the same.
+enum class LayerOrder {
+  automatic,   ///< the faster one, by the width of the model
+  one_by_one,  ///< each over a whole chunk, its operations split over the threads
+  cascade,     ///< several at a time, each on a thread; with one thread as one_by_one
+};
 
 /// How a context is made.
 struct ContextOptions {
   Index batch = 1;     ///< the most sequences side by side
   Index chunk = 256;   ///< tokens of each sequence that prefill takes at a time; scratch memory grows with it
   bool record = true;  ///< whether step replays a recording, on backends that can record
+  LayerOrder order = LayerOrder::automatic;  ///< of a prompt
 };
 
 /// A sampler that draws in the memory of the logits, such as CudaSampler. A call queues in `be` the choice of a token
@@ -186,13 +195,19 @@ class Context {
   /// Shapes    tokens: [batch, time]
   /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; the state
   /// is left as it was.
-  std::span<const compute> prefill(std::span<const Token> tokens) & {
-    run(tokens, [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
+  std::span<const compute> prefill(std::span<const Token> tokens) & { return prefill(tokens, NoTap{}); }
+  /// The same, and calls tap(layer, x, state) after every layer of every chunk: x [batch, tokens of the chunk, width] is
+  /// what the layer leaves in the residual stream, state its state after the chunk. Both are views in the memory of the
+  /// backend. With a chunk of 1 the tap sees every token.
+  template <class Tap>
+  std::span<const compute> prefill(std::span<const Token> tokens, const Tap& tap) & {
+    const auto head = [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       if (begin + x.time == time) {
         head_of_last(ws, x);
         fetch_logits();
       }
-    });
+    };
+    run(tokens, head, tap);
     has_logits_ = true;
     return logits();
   }
@@ -316,6 +331,9 @@ class Context {
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());
   }
 
+  struct NoTap {};
+  // Narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
+  static constexpr Index least_width_one_by_one = 128, least_cascade = 32;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
 
   /// A backend with a queue gives every context a queue of its own.
@@ -416,6 +434,11 @@ class Context {
     const auto x = take_chunk(ws, options_.chunk);
     parts_.embedding.forward(backend_, {}, x);
     parts_.body.forward(backend_, ws, x, state_.views, x);
+    if constexpr (RunsSideBySide<backend>) {
+      if (const Index tokens = tile_tokens(x.time); tokens < x.time) {
+        forward_in_cascade(backend_, ws, parts_.body, x, tokens, state_.views);
+      }
+    }
     head_of_last(ws, x);
     const Index rows = head_rows(x.time);
     Arena scratch = ws;
@@ -441,20 +464,26 @@ class Context {
 
   /// Runs the body chunk by chunk and calls each(scratch, x, begin, time) for every chunk: x is its residual stream,
   /// `begin` the position of its first token, `time` the number of all tokens.
-  template <class Each>
-  void run(std::span<const Token> tokens, const Each& each) {
+  template <class Each, class Tap = NoTap>
+  void run(std::span<const Token> tokens, const Each& each, const Tap& tap = {}) {
     check_tokens(tokens);
     has_logits_ = false;
     const Index time = std::ssize(tokens) / batch();
     for (Index begin = 0; begin < time; begin += options_.chunk) {
       const Index length = std::min(options_.chunk, time - begin);
-      for (Index b = 0; b < batch(); ++b) {
-        take_tokens(b * length,
-                    tokens.subspan(static_cast<std::size_t>(b * time + begin), static_cast<std::size_t>(length)));
+      const Index step = std::is_same_v<Tap, NoTap> ? tile_tokens(length) : length;
+      for (Index at = 0; at < length; at += step) {
+        const Index count = std::min(step, length - at);
+        for (Index b = 0; b < batch(); ++b) {
+          take_tokens(at * batch() + b * count,
+                      tokens.subspan(static_cast<std::size_t>(b * time + begin + at), static_cast<std::size_t>(count)));
+        }
       }
       Arena ws = scratch_memory_.arena();
-      const auto x = advance(ws, length);
-      each(ws, x, begin, time);
+      const auto x = advance(ws, length, tap);
+      for (Index at = 0; at < length; at += step) {
+        each(ws, cascade_tile(x, at, step), begin + at, time);
+      }
       // The next chunk overwrites these tokens, so queued work must have read them.
       if (!host_reaches<backend> && begin + length < time) backend_.sync();
     }
@@ -466,11 +495,32 @@ class Context {
   /// place.
   static Index head_rows(Index time) { return host_reaches<backend> ? time : std::min<Index>(time, 32); }
 
+  /// The tokens of a tile where `length` tokens run as a cascade; they then lie tile after tile. Otherwise `length`.
+  Index tile_tokens(Index length) const {
+    if constexpr (RunsSideBySide<backend>) {
+      const bool pays =
+          cuts_freely<decltype(M::Parts::body)> && width_ < least_width_one_by_one && length >= least_cascade;
+      const bool wanted = options_.order == LayerOrder::cascade || (options_.order == LayerOrder::automatic && pays);
+      if (wanted && backend_.threads() > 1) return std::min(length, cascade_tile_tokens(length, backend_.threads()));
+    }
+    return length;
+  }
+
   /// Runs the next `length` tokens of every sequence, read from tokens_.
-  Seq<compute, Width> advance(Arena& ws, Index length) {
+  template <class Tap = NoTap>
+  Seq<compute, Width> advance(Arena& ws, Index length, const Tap& tap = {}) {
     const auto x = take_chunk(ws, length);
     const auto count = static_cast<std::size_t>(batch() * length);
     parts_.embedding.forward(backend_, std::span<const Token>(tokens_.numbers()).first(count), x);
+    if constexpr (!std::is_same_v<Tap, NoTap>) {
+      forward_tapped(backend_, ws, parts_.body, x, state_.views, tap);
+      return x;
+    } else if constexpr (RunsSideBySide<backend>) {
+      if (const Index tokens = tile_tokens(length); tokens < length) {
+        forward_in_cascade(backend_, ws, parts_.body, x, tokens, state_.views);
+        return x;
+      }
+    }
     parts_.body.forward(backend_, ws, x, state_.views, x);
     return x;
   }

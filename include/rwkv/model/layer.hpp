@@ -143,6 +143,12 @@ class Layer {
     if constexpr (requires { ffn.make_valid(be, state.ffn); }) ffn.make_valid(be, state.ffn);
   }
 
+  /// Calls call(layer, state) for every layer, from the first to the last; so do Chain and Stack.
+  template <class Call>
+  void each_layer(State& state, Call&& call) const {
+    call(*this, state);
+  }
+
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
     const std::string block = self.name(prefix);

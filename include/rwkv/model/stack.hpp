@@ -7,6 +7,7 @@
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/side_streams.hpp"
 #include "rwkv/fwd.hpp"
+#include "rwkv/model/each_layer.hpp"
 #include "rwkv/model/tape_policy.hpp"
 
 namespace rwkv {
@@ -109,6 +110,11 @@ class Stack {
   }
   void make_valid(backend& be, State& state) const {
     for (std::size_t i = 0; i < parts.size(); ++i) parts[i].make_valid(be, state[i]);
+  }
+
+  template <class Call>
+  void each_layer(State& state, Call&& call) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) rwkv::each_layer(parts[i], state[i], call);
   }
 
   template <class Self, class Visitor>

@@ -1,0 +1,34 @@
+#pragma once
+/// The layers of a body, one by one.
+#include <utility>
+
+#include "rwkv/block/side_streams.hpp"
+#include "rwkv/core/arena.hpp"
+#include "rwkv/core/view.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+
+/// Calls call(layer, state) for every layer of a body, from the first to the last. A block that is no Layer, Chain or
+/// Stack counts as one layer.
+template <class Body, class Call>
+void each_layer(const Body& body, typename Body::State& state, Call&& call) {
+  if constexpr (requires { body.each_layer(state, call); }) body.each_layer(state, call);
+  else call(body, state);
+}
+
+/// Does what body.forward(be, ws, x, state, x) does, and calls tap(layer, x, state) after every layer, when the layer has
+/// run: x is what it leaves in the residual stream, [batch, time, width], and state its state after the last token.
+template <class Body, class Tap>
+void forward_tapped(typename Body::backend& be, Arena ws, const Body& body, Seq<typename Body::compute, Body::Width> x,
+                    typename Body::State& state, const Tap& tap) {
+  auto side = start_side_streams<Body>(ws, x);
+  each_layer(body, state, [&](const auto& layer, auto& layer_state) {
+    forward_beside(layer, be, ws, side, x, layer_state, x);
+    be.sync();
+    tap(layer, Seq<const typename Body::compute, Body::Width>(x), std::as_const(layer_state));
+  });
+}
+
+}  // namespace RWKV_ABI
+}  // namespace rwkv
