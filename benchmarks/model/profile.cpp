@@ -40,14 +40,14 @@ void profile(const Timed& be, double flops, const Body& body) {
 
 template <class P>
 void training(const TrainingShape& shape, const Timed& be) {
-  auto net = bench::training_model(shape, be);
+  auto net = bench::training_model<rwkv::V4>(shape, be);
   rwkv::Trainer<decltype(net), P> trainer(net, bench::training_options(shape));
   const rwkv::Batch batch = bench::training_batch(shape);
   profile(be, bench::training_flops(net, shape), [&] { trainer.step(batch); });
 }
 
 void inference(const TrainingShape& shape, const Timed& be, bool decode) {
-  const auto net = bench::training_model(shape, be);
+  const auto net = bench::training_model<rwkv::V4>(shape, be);
   auto context = net.context({.batch = shape.batch});
   const rwkv::Batch batch = bench::training_batch(shape);
   const auto tokens = std::span(batch.tokens).first(decode ? std::size_t(shape.batch) : batch.tokens.size());

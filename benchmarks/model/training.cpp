@@ -1,4 +1,4 @@
-/// A training step of RWKV-4 in float: the gradient alone, and the whole step with clipping and AdamW; each with the
+/// A training step of RWKV-4 and 7 in float: the gradient alone, and the whole step with clipping and AdamW; each with the
 /// policies Keep and Recompute.
 #include "../report.hpp"
 #include "training_work.hpp"
@@ -39,18 +39,18 @@ bench::Work work_of(const Net& net, const TrainingShape& shape, int threads, boo
           .threads = threads};
 }
 
-template <class P>
+template <class V, class P>
 void gradient(benchmark::State& state, const TrainingShape& shape, int threads) {
-  auto net = bench::training_model(shape, Cpu(threads));
+  auto net = bench::training_model<V>(shape, Cpu(threads));
   rwkv::Gradient<decltype(net), P> gradient(net, {.batch = shape.batch, .length = shape.length});
   const rwkv::Batch batch = bench::training_batch(shape);
   measure_steps(state, work_of(net, shape, threads, false),
                 [&] { benchmark::DoNotOptimize(gradient.add(batch.tokens, batch.targets)); });
 }
 
-template <class P>
+template <class V, class P>
 void step(benchmark::State& state, const TrainingShape& shape, int threads) {
-  auto net = bench::training_model(shape, Cpu(threads));
+  auto net = bench::training_model<V>(shape, Cpu(threads));
   rwkv::Trainer<decltype(net), P> trainer(net, bench::training_options(shape));
   const rwkv::Batch batch = bench::training_batch(shape);
   measure_steps(state, work_of(net, shape, threads, true), [&] { benchmark::DoNotOptimize(trainer.step(batch)); });
@@ -62,20 +62,21 @@ void add(const std::string& name, Run run) {
   benchmark::RegisterBenchmark(name.c_str(), std::move(run))->UseManualTime();
 }
 
-template <class P>
-void add_policy(const TrainingShape& shape, const char* policy) {
+template <class V, class P>
+void add_policy(const char* version, const TrainingShape& shape, const char* policy) {
   for (const int threads : {1, 2}) {
-    const std::string name = rwkv::join("/", shape.name, "/", policy, "/", threads, "threads");
-    add("gradient" + name, [=](auto& state) { gradient<P>(state, shape, threads); });
-    add("step" + name, [=](auto& state) { step<P>(state, shape, threads); });
+    const std::string name = rwkv::join("/", version, shape.name, "/", policy, "/", threads, "threads");
+    add("gradient" + name, [=](auto& state) { gradient<V, P>(state, shape, threads); });
+    add("step" + name, [=](auto& state) { step<V, P>(state, shape, threads); });
   }
 }
 
 const bool registered = [] {
   for (const TrainingShape& shape : bench::training_shapes) {
-    add_policy<rwkv::Keep>(shape, "keep");
-    add_policy<rwkv::Recompute>(shape, "recompute");
+    add_policy<rwkv::V4, rwkv::Keep>("", shape, "keep");
+    add_policy<rwkv::V4, rwkv::Recompute>("", shape, "recompute");
   }
+  add_policy<rwkv::V7, rwkv::Keep>("7-", bench::training_shapes[0], "keep");
   return true;
 }();
 

@@ -22,9 +22,9 @@ inline constexpr TrainingShape training_shapes[] = {
 };
 
 /// A model with live weights.
-template <class Backend>
+template <class V, class Backend>
 auto training_model(const TrainingShape& shape, const Backend& be) {
-  rwkv::LanguageModel<rwkv::V4, float, Backend> net(shape.sizes, be);
+  rwkv::LanguageModel<V, float, Backend> net(shape.sizes, be);
   FillParameters fill;
   for (auto& parameter : net.parameters()) fill(parameter, parameter);
   return net;
@@ -56,7 +56,7 @@ template <class Net>
 double training_flops(const Net& net, const TrainingShape& shape) {
   double numbers = 0;
   for (const auto& parameter : net.parameters()) {
-    const bool multiplied = parameter.role == rwkv::Role::matrix || parameter.role == rwkv::Role::head;
+    const bool multiplied = parameter.role != rwkv::Role::embedding && parameter.role != rwkv::Role::vector;
     if (multiplied) numbers += static_cast<double>(parameter.shape.count());
   }
   return 6 * numbers * shape.tokens();

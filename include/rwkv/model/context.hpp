@@ -333,7 +333,7 @@ class Context {
 
   struct NoTap {};
   // Narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
-  static constexpr Index least_width_one_by_one = 128, least_cascade = 32;
+  static constexpr Index least_width_one_by_one = 128, least_cascade = 16;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
 
   /// A backend with a queue gives every context a queue of its own.
