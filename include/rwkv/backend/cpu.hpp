@@ -39,6 +39,8 @@ class Cpu {
   explicit Cpu(int threads) : threads_(threads) {}
 
   int threads() const { return threads_.count(); }
+  /// The threads themselves, for kernels of one's own.
+  const Threads& pool() const { return threads_; }
 
   template <class T>
   T* allocate(Index count) {
