@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -25,7 +26,7 @@ using rwkv::join;
 
 struct Settings {
   std::string out = "linear_cost";  ///< the names of the files without their endings; empty: no files
-  Index shortest = 128, longest = 16384, repetitions = 5;
+  Index shortest = 128, longest = 16384, repetitions = 7;
   int threads = 2;
 
   std::vector<Index> lengths() const {
@@ -91,7 +92,8 @@ std::string setup_of(const Settings& settings) {
   const char* const compiler = "g++";
 #endif
   return join(processor, "; ", settings.threads, " threads; vectors of ", RWKV_SIMD_BYTES, " bytes; ", compiler, " ",
-              __VERSION__, "; fp32; width ", layer_width, ", heads of ", layer_head_size, "; seed ", seed);
+              __VERSION__, "; fp32; width ", layer_width, ", heads of ", layer_head_size, "; chunks of ", chunk,
+              "; seed ", seed);
 }
 
 /// The rows so far, and the file that keeps them.
@@ -124,10 +126,10 @@ class Rows {
     return std::any_of(rows_.begin(), rows_.end(), [&](const Row& row) { return row.of == wanted; });
   }
   /// The median of all repetitions; NaN without any.
-  double median(Kind kind, Form form, Index tokens, double Row::*what) const {
+  double median(Kind kind, Form form, Index tokens, double (*of)(const Row&)) const {
     std::vector<double> all;
     for (const Row& row : rows_) {
-      if (row.of == Case{kind, form, tokens, row.of.repetition}) all.push_back(row.*what);
+      if (row.of == Case{kind, form, tokens, row.of.repetition}) all.push_back(of(row));
     }
     return all.empty() ? std::nan("") : bench::median(all);
   }
@@ -145,14 +147,14 @@ class Rows {
 /// Measures passes after one that warms up, for a tenth of a second or for one pass.
 Row measure(const Case& of, int threads) {
   const auto work = make_work(of.kind, of.form, of.tokens, threads);
-  const Index stride = of.form == Form::step ? 1 : of.tokens, most_to_warm_up = 1024;
+  const Index most_to_warm_up = 1024;
   std::vector<double> seconds, at_end;
   const auto pass = [&](Index tokens) {
     work->reset();
-    const Index last = of.form == Form::step ? tokens / 8 : tokens;
+    const Index last = work->stride == 1 ? tokens / 8 : tokens;
     const auto start = bench::Clock::now();
     auto end_begins = start;
-    for (Index t = 0; t < tokens; t += stride) {
+    for (Index t = 0; t < tokens; t += work->stride) {
       if (t == tokens - last) end_begins = bench::Clock::now();
       work->run(t);
     }
@@ -171,12 +173,14 @@ Row measure(const Case& of, int threads) {
           static_cast<double>(work->parameters)};
 }
 
+double seconds_of(const Row& row) { return row.seconds; }
+
 /// About how long a case takes, from its other repetitions or from shorter sequences.
 double expected_seconds(const Rows& rows, const Case& of, Index shortest) {
-  double pass = rows.median(of.kind, of.form, of.tokens, &Row::seconds), growth = 1;
+  double pass = rows.median(of.kind, of.form, of.tokens, seconds_of), growth = 1;
   for (Index tokens = of.tokens / 2; std::isnan(pass) && tokens >= shortest; tokens /= 2) {
     growth *= of.kind == Kind::attention ? 3.5 : 2;
-    pass = rows.median(of.kind, of.form, tokens, &Row::seconds) * growth;
+    pass = rows.median(of.kind, of.form, tokens, seconds_of) * growth;
   }
   if (std::isnan(pass)) pass = 0;
   return 0.1 + (of.form == Form::step ? 1 : 2) * pass;
@@ -193,22 +197,25 @@ double slope(const std::vector<double>& x, const std::vector<double>& y) {
   return (n * sxy - sx * sy) / (n * sxx - sx * sx);
 }
 
-/// What is reported: a column of the rows of one form.
+/// What is reported of the rows of one form.
 struct Quantity {
   const char* title;
   const char* column;  ///< in the table of medians
   Form form;
-  double Row::*what;
-  double unit;
+  double (*of)(const Row&);
 };
 constexpr Quantity quantities[] = {
-    {"Time of a sequence at once, ms", "sequence_ms", Form::sequence, &Row::seconds, 1e-3},
-    {"Time of a sequence step by step, ms", "step_ms", Form::step, &Row::seconds, 1e-3},
-    {"Time of a token at the end, step by step, us", "step_at_end_us", Form::step, &Row::us_at_end, 1},
-    {"Time forwards and backwards, ms", "training_ms", Form::training, &Row::seconds, 1e-3},
-    {"State, kB", "state_kB", Form::step, &Row::state_bytes, 1e3},
-    {"Scratch of a sequence at once, MB", "sequence_MB", Form::sequence, &Row::scratch_bytes, 1e6},
-    {"Scratch of training, MB", "training_MB", Form::training, &Row::scratch_bytes, 1e6}};
+    {"Time of a sequence in chunks, ms", "sequence_ms", Form::sequence,
+     [](const Row& row) { return row.seconds * 1e3; }},
+    {"Time of a sequence step by step, ms", "step_ms", Form::step, [](const Row& row) { return row.seconds * 1e3; }},
+    {"Time of a token at the end, step by step, us", "token_us", Form::step,
+     [](const Row& row) { return row.us_at_end; }},
+    {"Time forwards and backwards, ms", "training_ms", Form::training,
+     [](const Row& row) { return row.seconds * 1e3; }},
+    {"State, kB", "state_kB", Form::sequence, [](const Row& row) { return row.state_bytes / 1e3; }},
+    {"State and scratch of a sequence in chunks, MB", "sequence_MB", Form::sequence,
+     [](const Row& row) { return (row.state_bytes + row.scratch_bytes) / 1e6; }},
+    {"Scratch of training, MB", "training_MB", Form::training, [](const Row& row) { return row.scratch_bytes / 1e6; }}};
 
 std::string shown(const char* format, double number) { return example::text(format, number); }
 
@@ -223,7 +230,7 @@ std::string table_line(const std::string& first, const Cell& cell) {
 std::string report(const Rows& rows, const Settings& settings) {
   const auto lengths = settings.lengths();
   const auto number = [&](const Quantity& q, Kind kind, Index tokens) {
-    return rows.median(kind, q.form, tokens, q.what) / q.unit;
+    return rows.median(kind, q.form, tokens, q.of);
   };
   const auto heading = [&](const std::string& title, const std::string& first) {
     return "\n## " + title + "\n\n" + table_line(first, [](Kind kind) { return std::string(name_of(kind)); }) +
@@ -231,25 +238,24 @@ std::string report(const Rows& rows, const Settings& settings) {
   };
   std::string text = join("# Cost by length\n\n", setup_of(settings), "; medians of ", settings.repetitions, "\n");
   text += heading("Parameters of a layer", "");
-  text += table_line("", [&](Kind kind) {
-    return shown("%.0f", rows.median(kind, Form::sequence, lengths.front(), &Row::parameters));
-  });
+  const auto parameters = [](const Row& row) { return row.parameters; };
+  text += table_line(
+      "", [&](Kind kind) { return shown("%.0f", rows.median(kind, Form::sequence, lengths.front(), parameters)); });
 
   text += heading("Exponent p of the cost T^p, fitted", "quantity, lengths");
-  const std::size_t few = std::min<std::size_t>(3, lengths.size());
+  std::vector<std::span<const Index>> ranges{lengths};
+  if (lengths.size() > 3) ranges.push_back(ranges.front().last(3));
   for (const Quantity& q : quantities) {
-    const std::string name = q.title;
-    for (const std::size_t count : {lengths.size(), few}) {
-      const std::vector<Index> fitted(lengths.end() - static_cast<std::ptrdiff_t>(count), lengths.end());
-      text += table_line(join(name.substr(0, name.rfind(',')), ", ", fitted.front(), " to ", fitted.back()),
-                         [&](Kind kind) {
-                           std::vector<double> x, y;
-                           for (const Index tokens : fitted) {
-                             x.push_back(static_cast<double>(tokens));
-                             y.push_back(number(q, kind, tokens));
-                           }
-                           return shown("%.2f", std::round(slope(x, y) * 100) / 100 + 0.0);  // no -0.00
-                         });
+    const std::string title = q.title, name = title.substr(0, title.rfind(','));
+    for (const auto& range : ranges) {
+      text += table_line(join(name, ", ", range.front(), " to ", range.back()), [&](Kind kind) {
+        std::vector<double> x, y;
+        for (const Index tokens : range) {
+          x.push_back(static_cast<double>(tokens));
+          y.push_back(number(q, kind, tokens));
+        }
+        return shown("%.2f", std::round(slope(x, y) * 100) / 100 + 0.0);  // no -0.00
+      });
     }
   }
 
@@ -270,8 +276,7 @@ std::string medians(const Rows& rows, const Settings& settings) {
   for (const Kind kind : kinds) {
     for (const Index tokens : settings.lengths()) {
       text += join(name_of(kind), ",", tokens);
-      for (const Quantity& q : quantities)
-        text += "," + shown("%.6g", rows.median(kind, q.form, tokens, q.what) / q.unit);
+      for (const Quantity& q : quantities) text += "," + shown("%.6g", rows.median(kind, q.form, tokens, q.of));
       text += "\n";
     }
   }

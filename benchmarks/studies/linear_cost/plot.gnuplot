@@ -18,16 +18,16 @@ kinds = "RWKV-4 RWKV-7 attention LSTM"
 of(kind, column) = strcol(1) eq kind ? column : NaN
 
 set multiplot layout 2, 3
-set ylabel "all tokens at once, ms"
+set ylabel "sequence in chunks, ms"
 plot for [i=1:4] table using 2:(of(word(kinds, i), $3)) skip 1 with linespoints linestyle i title word(kinds, i)
 unset key
-set ylabel "one token at the end, step by step, microseconds"
+set ylabel "one token at the end,\nstep by step, microseconds"
 plot for [i=1:4] table using 2:(of(word(kinds, i), $5)) skip 1 with linespoints linestyle i
 set ylabel "forwards and backwards, ms"
 plot for [i=1:4] table using 2:(of(word(kinds, i), $6)) skip 1 with linespoints linestyle i
 set ylabel "state, kB"
 plot for [i=1:4] table using 2:(of(word(kinds, i), $7)) skip 1 with linespoints linestyle i
-set ylabel "scratch of all tokens at once, MB"
+set ylabel "state and scratch of a sequence, MB"
 plot for [i=1:4] table using 2:(of(word(kinds, i), $8)) skip 1 with linespoints linestyle i
 set ylabel "scratch of training, MB"
 plot for [i=1:4] table using 2:(of(word(kinds, i), $9)) skip 1 with linespoints linestyle i

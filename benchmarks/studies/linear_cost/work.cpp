@@ -1,5 +1,6 @@
 #include "work.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "../../synthetic.hpp"
@@ -25,6 +26,8 @@ class LayerWork : public Work {
   LayerWork(Form form, Index tokens, int threads)
       : form_(form), cpu_(threads), net_(sizes_for(tokens), 0), grad_(net_),
         x_(bench::uniform<float>(tokens * layer_width, -1, 1, seed)), y_(x_.size()) {
+    if (form == Form::sequence) stride = std::min(chunk, tokens);
+    if (form == Form::training) stride = tokens;
     bench::FillParameters fill{.seed = seed};
     Net::visit(net_, "", [&](const rwkv::TensorSpec& spec, auto& view) {
       bind(view, numbers(spec.shape.count()), spec.shape);
@@ -77,14 +80,13 @@ class LayerWork : public Work {
   }
 
   void run_in(Arena ws, Index t) {
-    const Index all = std::ssize(x_) / layer_width;
-    if (form_ == Form::step) return net_.forward(cpu_, ws, some<const float>(x_, t, 1), state_, some<float>(y_, t, 1));
-    const auto x = some<const float>(x_, 0, all);
-    const auto y = some<float>(y_, 0, all);
-    if (form_ == Form::sequence) return net_.forward(cpu_, ws, x, state_, y);
+    const Index count = std::min(stride, std::ssize(x_) / layer_width - t);
+    const auto x = some<const float>(x_, t, count);
+    const auto y = some<float>(y_, t, count);
+    if (form_ != Form::training) return net_.forward(cpu_, ws, x, state_, y);
     typename Net::Tape tape;
     net_.forward(cpu_, ws, x, state_, y, tape);
-    net_.backward(cpu_, ws, some<const float>(dy_, 0, all), tape, first_, dlast_, some<float>(dx_, 0, all), grad_,
+    net_.backward(cpu_, ws, some<const float>(dy_, t, count), tape, first_, dlast_, some<float>(dx_, t, count), grad_,
                   dfirst_);
   }
 

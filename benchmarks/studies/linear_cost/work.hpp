@@ -13,18 +13,20 @@ inline constexpr Kind kinds[] = {Kind::rwkv4, Kind::rwkv7, Kind::attention, Kind
 inline constexpr const char* names[] = {"RWKV-4", "RWKV-7", "attention", "LSTM"};
 constexpr const char* name_of(Kind kind) { return names[static_cast<int>(kind)]; }
 
-/// All tokens at once; one after the other; all at once, forwards and backwards.
+/// In chunks, as rwkv::Context takes a prompt; one token after the other; all at once, forwards and backwards.
 enum class Form { sequence, step, training };
 inline constexpr Form forms[] = {Form::sequence, Form::step, Form::training};
 inline constexpr const char* form_names[] = {"sequence", "step", "training"};
 constexpr const char* name_of(Form form) { return form_names[static_cast<int>(form)]; }
 
 inline constexpr Index layer_width = 256, layer_head_size = 64;
+inline constexpr Index chunk = 256;  ///< that of rwkv::ContextOptions
 inline constexpr int seed = 1;
 
 /// A pass of a layer through a sequence. Memory is allocated by the constructor.
 class Work {
  public:
+  Index stride = 1;  ///< tokens of a call
   Index parameters = 0;
   Index state_bytes = 0;    ///< that remember the past
   Index scratch_bytes = 0;  ///< of a call; in training what is kept for the way back is in there
@@ -32,7 +34,7 @@ class Work {
   virtual ~Work() = default;
   /// Forgets the past.
   virtual void reset() = 0;
-  /// Runs all tokens, in the form `step` only token t.
+  /// Runs `stride` tokens from token t on, or those that are left.
   virtual void run(Index t) = 0;
 };
 
