@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "rwkv/backend/cpu.hpp"
 #include "rwkv/block/concept.hpp"
@@ -55,7 +56,7 @@ class HeadAttention {
     total.fill(T(0));
     each_block(seen, q.rows, [&](Index begin, Index count, Index stride) {
       const Mat<T> weights{scores, q.rows, count, stride};
-      alone().gemm(mul(weights, q, transposed(rows_of(keys, begin, count))));
+      multiply(q, rows_of(keys, begin, count), weights);
       for (Index i = 0; i < q.rows; ++i) {
         T* const row = weights.row(i);
         mask(row, count, seen + i + 1 - begin);
@@ -149,12 +150,26 @@ class HeadAttention {
     return sum_lanes(sum);
   }
 
-  /// out (+)= weights v. The product of a single row is a plain loop: gemm makes this product from blocks of several rows.
+  /// scores = q k^T. A single query is the second factor: products with many rows in the first are quicker.
+  static void multiply(Mat<const T> q, Mat<const T> k, Mat<T> scores) {
+    if (q.rows > 1) return alone().gemm(mul(scores, q, transposed(k)));
+    alone().gemm(mul(Mat<T>{scores.data, k.rows, 1, 1}, k, transposed(q)));
+  }
+
+  /// out (+)= weights v. With a single row of weights it is a plain loop over four rows of v at a time: gemm computes this
+  /// product in blocks of several rows.
   static void add_weighted(Mat<const T> weights, Mat<const T> v, Mat<T> out, bool add) {
     if (weights.rows > 1) return alone().gemm(add ? mul(plus(out), weights, v) : mul(out, weights, v));
     for (Index c = 0; !add && c < out.cols; ++c) out(0, c) = T(0);
-    for (Index j = 0; j < v.rows; ++j) {
-      for (Index c = 0; c < out.cols; ++c) out(0, c) += weights(0, j) * v(j, c);
+    const T* const w = weights.data;
+    Index j = 0;
+    for (; j + 4 <= v.rows; j += 4) {
+      for (Index c = 0; c < out.cols; ++c) {
+        out(0, c) += (w[j] * v(j, c) + w[j + 1] * v(j + 1, c)) + (w[j + 2] * v(j + 2, c) + w[j + 3] * v(j + 3, c));
+      }
+    }
+    for (; j < v.rows; ++j) {
+      for (Index c = 0; c < out.cols; ++c) out(0, c) += w[j] * v(j, c);
     }
   }
 };

@@ -1,7 +1,9 @@
 #include "checks.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 #include <vector>
 
 #include "attention.hpp"
