@@ -45,9 +45,8 @@ class Cpu {
     one.dry = dry;
     return one;
   }
-  /// Calls body(task) once for every task in [0, tasks), on several threads, and returns when all are done. A task may
-  /// wait for what a task with a smaller number does. The body must not throw.
-  void side_by_side(Index tasks, TileBody body) const { threads_.run(tasks, body); }
+  /// The threads themselves.
+  const Threads& pool() const { return threads_; }
 
   template <class T>
   T* allocate(Index count) {

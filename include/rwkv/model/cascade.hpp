@@ -29,12 +29,12 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A backend that can run layers in a cascade: it has threads, and can be told to compute on one of them alone.
+/// A backend that can run layers in a cascade: it has threads, and can compute on the calling one alone.
 template <class B>
 concept RunsSideBySide = requires(const B& be, void (*body)(Index)) {
   { be.threads() } -> std::convertible_to<int>;
   { be.alone() } -> std::same_as<B>;
-  be.side_by_side(Index{1}, body);
+  be.pool().run(Index{1}, body);
 };
 
 namespace detail {
@@ -114,7 +114,7 @@ void forward_in_cascade(typename Body::backend& be, Arena ws, const Body& body,
       done[layer].store(nth + 1, std::memory_order_release);
     }
   };
-  be.side_by_side(workers, [&](Index worker) {
+  be.pool().run(workers, [&](Index worker) {
     backend alone = be.alone();
     for (Index mine = taken.fetch_add(1); mine < layers; mine = taken.fetch_add(1)) {
       Index layer = 0;
