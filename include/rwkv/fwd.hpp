@@ -48,6 +48,8 @@ template <class V, class S, class B, class D = Dims<>>
 class TimeMix;
 template <class V, class S, class B, class D = Dims<>>
 class ChannelMix;
+template <class Cell, class S, class B, class D = Dims<>>
+class CellMix;
 template <class V, class S, class B>
 struct WKVState;
 template <class S, class B, class D = Dims<>>

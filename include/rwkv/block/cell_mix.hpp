@@ -9,6 +9,7 @@
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/heads.hpp"
 #include "rwkv/block/start.hpp"
+#include "rwkv/fwd.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/op/initial_state.hpp"
 #include "rwkv/op/linear.hpp"
@@ -36,7 +37,7 @@ consteval auto names_of_inputs() {
 /// The shared vectors of a row cell are inputs as well, after the others. Tensors are named after the inputs:
 /// `time_mix_key`, `key.weight`. The heads of a row cell have `head_size` channels, 64 unless the sizes say otherwise; no
 /// tensor of the block holds that number, so a model from a file has the heads of its first layer's tensors, or of 64.
-template <class Cell, class S, class B, class D = Dims<>>
+template <class Cell, class S, class B, class D>
 class CellMix {
   static consteval bool inputs_are_named_apart() {
     return std::ranges::none_of(detail::names_of_inputs<Cell>(),

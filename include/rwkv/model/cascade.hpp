@@ -20,6 +20,7 @@
 #include <type_traits>
 
 #include "rwkv/backend/recur.hpp"
+#include "rwkv/block/concept.hpp"
 #include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/view.hpp"
@@ -29,12 +30,13 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A backend that can run layers in a cascade: it has threads, and can compute on the calling one alone.
-template <class B>
-concept RunsSideBySide = requires(const B& be, void (*body)(Index)) {
-  { be.threads() } -> std::convertible_to<int>;
-  { be.alone() } -> std::same_as<B>;
-  be.pool().run(Index{1}, body);
+/// A body that can run as a cascade: it has layers, and its backend has threads, and can compute on the calling one alone.
+template <class Body>
+concept RunsInCascade = requires(const Body& body, typename Body::State& state, const typename Body::backend& be,
+                                 detail::VisitorArchetype call, void (*work)(Index)) {
+  body.each_layer(state, call);
+  { be.alone() } -> std::same_as<typename Body::backend>;
+  be.pool().run(Index{be.threads()}, work);
 };
 
 namespace detail {
@@ -46,12 +48,16 @@ inline void wait_for_tiles(const std::atomic<Index>& done, Index wanted) {
 }
 }  // namespace detail
 
-/// Whether a block has the same bits however a prompt is cut. Schedules that cut time themselves do not.
+/// Whether a block is known to have the same bits however a prompt is cut: no schedule of it cuts time itself.
 template <class K>
-inline constexpr bool cuts_freely = true;
+inline constexpr bool cuts_freely = false;
 template <class V, class S, class B, class D>
 inline constexpr bool cuts_freely<TimeMix<V, S, B, D>> =
     !std::is_same_v<typename V::Schedule, Scan> && !std::is_same_v<typename V::Schedule, Chunked>;
+template <class V, class S, class B, class D>
+inline constexpr bool cuts_freely<ChannelMix<V, S, B, D>> = true;
+template <class Cell, class S, class B, class D>
+inline constexpr bool cuts_freely<CellMix<Cell, S, B, D>> = true;
 template <class TimeMixing, class ChannelMixing>
 inline constexpr bool cuts_freely<Layer<TimeMixing, ChannelMixing>> =
     cuts_freely<TimeMixing>&& cuts_freely<ChannelMixing>;

@@ -434,7 +434,7 @@ class Context {
     const auto x = take_chunk(ws, options_.chunk);
     parts_.embedding.forward(backend_, {}, x);
     parts_.body.forward(backend_, ws, x, state_.views, x);
-    if constexpr (RunsSideBySide<backend>) {
+    if constexpr (RunsInCascade<decltype(M::Parts::body)>) {
       if (const Index tokens = tile_tokens(x.time); tokens < x.time) {
         forward_in_cascade(backend_, ws, parts_.body, x, tokens, state_.views);
       }
@@ -497,7 +497,7 @@ class Context {
 
   /// The tokens of a tile where `length` tokens run as a cascade; they then lie tile after tile. Otherwise `length`.
   Index tile_tokens(Index length) const {
-    if constexpr (RunsSideBySide<backend>) {
+    if constexpr (RunsInCascade<decltype(M::Parts::body)>) {
       const bool pays =
           cuts_freely<decltype(M::Parts::body)> && width_ < least_width_one_by_one && length >= least_cascade;
       const bool wanted = options_.order == LayerOrder::cascade || (options_.order == LayerOrder::automatic && pays);
@@ -515,7 +515,7 @@ class Context {
     if constexpr (!std::is_same_v<Tap, NoTap>) {
       forward_tapped(backend_, ws, parts_.body, x, state_.views, tap);
       return x;
-    } else if constexpr (RunsSideBySide<backend>) {
+    } else if constexpr (RunsInCascade<decltype(M::Parts::body)>) {
       if (const Index tokens = tile_tokens(length); tokens < length) {
         forward_in_cascade(backend_, ws, parts_.body, x, tokens, state_.views);
         return x;
