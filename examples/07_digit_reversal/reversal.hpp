@@ -3,10 +3,10 @@
 #include <rwkv/rwkv.hpp>
 
 #include <algorithm>
-#include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
+
+#include "../draws.hpp"
 
 namespace example {
 
@@ -16,31 +16,13 @@ using namespace rwkv;
 inline constexpr Token comma = 10, end_sign = 11;
 inline constexpr Index vocabulary = 12;
 
-/// A sequence of random whole numbers: a function of the seed, a name and a number of the sequence.
-class Draws {
- public:
-  Draws(Seed seed, std::string_view name, Index sequence)
-      : source_{.key = seed.value, .stream = stream_of(name)}, next_(static_cast<std::uint64_t>(sequence) << 32) {}
-
-  /// Uniform in [0, n).
-  Token below(Index n) {
-    const std::uint64_t word = source_.block(next_ / 4).words[next_ % 4];
-    ++next_;
-    return static_cast<Token>(word * static_cast<std::uint64_t>(n) >> 32);
-  }
-
-  /// The digits of a number that is uniform among all of so many digits.
-  std::vector<Token> number(Index digits) {
-    std::vector<Token> drawn;
-    drawn.push_back(digits == 1 ? below(10) : 1 + below(9));  // no zero leads, unless it stands alone
-    while (std::ssize(drawn) < digits) drawn.push_back(below(10));
-    return drawn;
-  }
-
- private:
-  Philox source_;
-  std::uint64_t next_;
-};
+/// The digits of a number that is uniform among all of so many digits.
+inline std::vector<Token> draw_number(Draws& draws, Index digits) {
+  std::vector<Token> drawn;
+  drawn.push_back(digits == 1 ? draws.below(10) : 1 + draws.below(9));  // no zero leads, unless it stands alone
+  while (std::ssize(drawn) < digits) drawn.push_back(draws.below(10));
+  return drawn;
+}
 
 /// Batches of the task. Each sequence is filled with examples, one after the other, and cut at its end. A number has 1
 /// to `most` digits, each count as often as any other.
@@ -58,7 +40,7 @@ struct Reversals {
       Draws draws(seed, "training", step * shape.batch + row);
       std::vector<Token> text;
       while (std::ssize(text) <= shape.length) {
-        const std::vector<Token> number = draws.number(1 + draws.below(most));
+        const std::vector<Token> number = draw_number(draws, 1 + draws.below(most));
         text.insert(text.end(), number.begin(), number.end());
         text.push_back(comma);
         text.insert(text.end(), number.rbegin(), number.rend());
@@ -92,7 +74,7 @@ template <class Net>
 Score check(const Net& net, Seed seed, Index digits, Index count) {
   Draws draws(seed, "checking", digits);
   std::vector<std::vector<Token>> numbers;
-  for (Index i = 0; i < count; ++i) numbers.push_back(draws.number(digits));
+  for (Index i = 0; i < count; ++i) numbers.push_back(draw_number(draws, digits));
 
   auto context = net.context({.batch = count});
   std::vector<Token> tokens(numbers.size());
