@@ -13,6 +13,7 @@
 
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
+#include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/stamp.hpp"
@@ -414,8 +415,7 @@ class Context {
   /// The run that needs the most scratch, for a dry pass.
   void run_largest(Arena ws) {
     const auto x = take_chunk(ws, options_.chunk);
-    parts_.embedding.forward(backend_, {}, x);
-    parts_.body.forward(backend_, ws, x, state_.views, x);
+    run_body(ws, {}, x);
     head_of_last(ws, x);
     const Index rows = head_rows(x.time);
     Arena scratch = ws;
@@ -470,9 +470,16 @@ class Context {
   Seq<compute, Width> advance(Arena& ws, Index length) {
     const auto x = take_chunk(ws, length);
     const auto count = static_cast<std::size_t>(batch() * length);
-    parts_.embedding.forward(backend_, std::span<const Token>(tokens_.numbers()).first(count), x);
-    parts_.body.forward(backend_, ws, x, state_.views, x);
+    run_body(ws, std::span<const Token>(tokens_.numbers()).first(count), x);
     return x;
+  }
+  /// Sets x to the residual stream behind the body.
+  void run_body(Arena ws, std::span<const Token> tokens, Seq<compute, Width> x) {
+    auto embedded = x;
+    // Layers that read the embedding need it beside the residual stream.
+    if constexpr (reads_tokens<decltype(M::Parts::body)>) embedded = ws.like<compute>(x, x.width);
+    parts_.embedding.forward(backend_, tokens, embedded);
+    forward_of_tokens(parts_.body, backend_, ws, tokens, embedded, state_.views, x);
   }
 
   void head_of_last(Arena ws, Seq<compute, Width> x) {
