@@ -2,8 +2,8 @@
 #include <rwkv/blocks.hpp>
 
 using namespace rwkv;
-using Block = ChannelMix<V7a, float, Cpu>;
+using Deep = ChannelMix<V7a, float, Cpu>;
 
-void run(const Block& block, Cpu& be, Arena ws, Seq<const float> x, Block::State& state, Seq<float> y) {
+void run(const Deep& block, Cpu& be, Arena ws, Seq<const float> x, Deep::State& state, Seq<float> y) {
   block.forward(be, ws, x, state, y);
 }

@@ -2,6 +2,7 @@
 /// loss itself; and laws.
 #include <doctest/doctest.h>
 
+#include <rwkv/check/block_run.hpp>
 #include <rwkv/io/load_model.hpp>
 #include <rwkv/rwkv.hpp>
 

@@ -49,8 +49,10 @@ struct DeepEmbedGate {
 ///     y = W_v (max(W_k mix_k(x), 0)^2 (x S_1 E S_2 + s_0)),    E = S(token) + S_x e
 ///
 /// with mix_k(x)_t = x_t + (x_{t-1} - x_t) m_k, and e the embedding of the token behind ln0 (BlinkDL/RWKV-LM,
-/// rwkv_v7a_demo.py, which computes E of every token at load). E has ranks.s x ranks.s numbers, 32 x 32 unless the sizes say
-/// otherwise. Only the rows S(token) of tokens that occur are read, so a mapped table stays in the file.
+/// rwkv_v7a_demo.py). E has ranks.s x ranks.s numbers, 32 x 32 unless the sizes say otherwise.
+///
+/// The official program adds S_x e to the rows of all tokens when it loads. Here it is computed for the tokens that occur, so
+/// that a mapped table stays in its file, and that training has both parts.
 ///
 /// The official start of these parameters is not published. Here S_1 starts as zero and s_0 as one, so that training starts
 /// as RWKV-7.
@@ -143,7 +145,7 @@ class ChannelMix<V, S, B, D> {
     be.gemm(linear(xk, p.key, k, typename V::Activation{}), linear(x, p.s1, ask),
             linear(streams.embedding, p.s_emb_x, of_embedding));
     be.rows(Copy{}, arg::in(of_embedding), arg::add(matrix));
-    be.fill(nothing.flat(), compute(0));
+    be.fill(nothing.flat(), compute(0));  // nothing is added to what the matrix gives
     be.recur(scratch, Sequential{}, ReadMatrix{}, rank(), matrix.flat(), arg::in(each(nothing)),
              arg::shared(arg::in(each(ask))), arg::out(each(answer)));
     be.gemm(linear(answer, p.s2, s));
