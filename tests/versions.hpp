@@ -90,7 +90,7 @@ struct HybridsOf {
 };
 
 /// Low ranks that differ, so that none is taken for another.
-inline constexpr rwkv::Ranks small_ranks{.mix = 2, .w = 3, .a = 4, .v = 5, .g = 6};
+inline constexpr rwkv::Ranks small_ranks{.mix = 2, .w = 3, .a = 4, .v = 5, .g = 6, .s = 7};
 
 /// The numbers of a parameter in the order of files.
 template <class T>

@@ -36,6 +36,7 @@ struct V5_0;
 struct V5_1;
 struct V6;
 struct V7;
+struct V7a;
 
 // Backends.
 class Reference;

@@ -61,6 +61,13 @@ class Standalone {
   const std::vector<T>& first_value() const { return first_value_; }
   const std::vector<T>& first_value_cotangent() const { return dfirst_value_; }
 
+  /// The tokens that the block reads, and their embedding; and its cotangent, as forward_and_backward leaves it.
+  void embedding(const std::vector<rwkv::Token>& tokens, const std::vector<double>& numbers) {
+    tokens_ = tokens;
+    embedding_.assign(numbers.begin(), numbers.end());
+  }
+  const std::vector<T>& embedding_cotangent() const { return dembedding_; }
+
   /// Runs forward, then backward from dy and from the cotangents `dlast(name)` of the last states; empty means zero.
   std::vector<T> forward_and_backward(const std::vector<T>& x, Index time, const std::vector<T>& dy,
                                       const Values& dlast) {
@@ -100,6 +107,11 @@ class Standalone {
     side.first_value = {first_value_.data(), x.batch, x.time, Index(x.width)};
     side.dfirst_value = {dfirst_value_.data(), x.batch, x.time, Index(x.width)};
     side.provided = provided_;
+    embedding_.resize(size);
+    dembedding_.assign(size, T(0));
+    side.tokens = tokens_;
+    side.embedding = {embedding_.data(), x.batch, x.time, Index(x.width)};
+    side.dembedding = {dembedding_.data(), x.batch, x.time, Index(x.width)};
     return side;
   }
 
@@ -145,7 +157,8 @@ class Standalone {
   std::map<std::string, std::vector<std::byte>> parameters_;
   std::map<std::string, std::vector<T>> states_, state_gradients_;
   std::vector<std::pair<rwkv::TensorSpec, std::vector<T>>> gradients_;
-  std::vector<T> first_value_, dfirst_value_;
+  std::vector<T> first_value_, dfirst_value_, embedding_, dembedding_;
+  std::vector<rwkv::Token> tokens_;
   bool provided_ = false;
 };
 

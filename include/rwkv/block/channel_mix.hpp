@@ -18,7 +18,8 @@ constexpr ModelSizes with_ffn(ModelSizes sizes) {
 }  // namespace detail
 
 /// The channel mix (feed-forward) of RWKV version V with scalar S on backend B; sizes D, dynamic by default.
-/// Specialised for the kinds that versions name as `Channel`; see channel_mix_gated.hpp and channel_mix_plain.hpp.
+/// Specialised for the kinds that versions name as `Channel`; see channel_mix_gated.hpp, channel_mix_plain.hpp and
+/// channel_mix_deep_embed.hpp.
 template <class V, class S, class B, class D>
 class ChannelMix : public detail::BlockOfNoVersion<S, B, D> {
   static_assert(sizeof(V) == 0,
@@ -32,5 +33,6 @@ class ChannelMix : public detail::BlockOfNoVersion<S, B, D> {
 }  // namespace RWKV_ABI
 }  // namespace rwkv
 
+#include "rwkv/block/channel_mix_deep_embed.hpp"
 #include "rwkv/block/channel_mix_gated.hpp"
 #include "rwkv/block/channel_mix_plain.hpp"

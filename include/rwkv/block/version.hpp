@@ -19,8 +19,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A tensor of a time mix, such as "r_k", with at least `rank` dimensions.
-struct TimeMixTensor {
+/// A tensor of a layer, such as "att.r_k", with at least `rank` dimensions.
+struct LayerTensor {
   std::string_view name;
   std::size_t rank = 0;
 };
@@ -30,15 +30,16 @@ enum class OfficialState { components, key_value, value_key };
 
 /// How official checkpoints and programs tell a version.
 struct OfficialVersion {
-  std::string_view name;               ///< such as "RWKV-7"
-  std::array<TimeMixTensor, 3> marks;  ///< what its checkpoints hold; "" for none
-  std::string_view heads;              ///< the tensor of shape [heads, head size] or [heads]; "" for none
+  std::string_view name;             ///< such as "RWKV-7"
+  std::array<LayerTensor, 3> marks;  ///< what its checkpoints hold; "" for none
+  std::string_view heads;            ///< the tensor of shape [heads, head size] or [heads]; "" for none
   OfficialState state = OfficialState::key_value;
 };
 
-/// The channel mix with a receptance gate, of RWKV-4 to 6, and the one without, of RWKV-7.
+/// The channel mix with a receptance gate, of RWKV-4 to 6, the one without, of RWKV-7, and that with DeepEmbed, of RWKV-7a.
 struct GatedChannelMix {};
 struct PlainChannelMix {};
+struct DeepEmbedChannelMix {};
 
 namespace detail {
 /// Hidden units of RWKV-5.1 to 6, where nothing else is said: 3.5 times the width, in whole 32s.
@@ -47,7 +48,7 @@ constexpr Index ffn_of_gated(Index width) { return width < 10 ? 32 : 7 * width /
 
 /// RWKV-4 (Peng et al., "RWKV: Reinventing RNNs for the Transformer Era").
 struct V4 {
-  static constexpr OfficialVersion official{"RWKV-4", {{{"time_decay"}}}, "", OfficialState::components};
+  static constexpr OfficialVersion official{"RWKV-4", {{{"att.time_decay"}}}, "", OfficialState::components};
   using Mix = MixCurrent;           ///< how a token mixes with the previous token
   using Decay = NegativeExp;        ///< from the stored time_decay to the log decay of the recurrence
   using Cell = WKV4;                ///< the recurrence
@@ -63,7 +64,7 @@ struct NoGate {};
 /// RWKV-5.2, "Eagle" (Peng et al., "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence").
 struct V5 {
   static constexpr OfficialVersion official{
-      "RWKV-5.2", {{{"time_decay", 2}, {"ln_x.weight"}, {"gate.weight"}}}, "time_decay"};
+      "RWKV-5.2", {{{"att.time_decay", 2}, {"att.ln_x.weight"}, {"att.gate.weight"}}}, "att.time_decay"};
   static constexpr bool per_head = false;  ///< whether a head has one decay and one bonus, or every channel its own
   using Mix = MixCurrent;
   using Decay = ExpNegativeExp;  ///< from the stored time_decay to the decay of the recurrence
@@ -79,7 +80,7 @@ struct V5 {
 /// RWKV-5.1: a decay and a bonus for each head.
 struct V5_1 : V5 {
   static constexpr OfficialVersion official{
-      "RWKV-5.1", {{{"time_decay"}, {"ln_x.weight"}, {"gate.weight"}}}, "time_decay"};
+      "RWKV-5.1", {{{"att.time_decay"}, {"att.ln_x.weight"}, {"att.gate.weight"}}}, "att.time_decay"};
   static constexpr bool per_head = true;
   using Bonus = Copy;  ///< from the stored bonus to that of the recurrence
   static constexpr const char* bonus_name = "time_faaaa";
@@ -87,7 +88,7 @@ struct V5_1 : V5 {
 
 /// RWKV-5.0: RWKV-5.1 without the gate of the time mix, with the logarithm of the bonus stored.
 struct V5_0 : V5_1 {
-  static constexpr OfficialVersion official{"RWKV-5.0", {{{"time_decay"}, {"ln_x.weight"}}}, "time_decay"};
+  static constexpr OfficialVersion official{"RWKV-5.0", {{{"att.time_decay"}, {"att.ln_x.weight"}}}, "att.time_decay"};
   using Bonus = Exp;
   using OutputGate = NoGate;
   static constexpr const char* bonus_name = "time_first";
@@ -96,7 +97,7 @@ struct V5_0 : V5_1 {
 
 /// RWKV-6, "Finch" (Peng et al., as above).
 struct V6 {
-  static constexpr OfficialVersion official{"RWKV-6", {{{"time_maa_x"}}}, "time_faaaa"};
+  static constexpr OfficialVersion official{"RWKV-6", {{{"att.time_maa_x"}}}, "att.time_faaaa"};
   using Mix = MixPrevious;
   using Decay = ExpNegativeExp;  ///< from the stored time_decay and what the token adds to it
   using Cell = WKV5;
@@ -110,7 +111,7 @@ struct V6 {
 
 /// RWKV-7, "Goose" (Peng et al., "RWKV-7 Goose with Expressive Dynamic State Evolution").
 struct V7 {
-  static constexpr OfficialVersion official{"RWKV-7", {{{"r_k"}}}, "r_k", OfficialState::value_key};
+  static constexpr OfficialVersion official{"RWKV-7", {{{"att.r_k"}}}, "att.r_k", OfficialState::value_key};
   using Mix = MixPrevious;
   using Cell = WKV7;
   using Channel = PlainChannelMix;
@@ -118,8 +119,15 @@ struct V7 {
   using Schedule = Auto;
 };
 
+/// RWKV-7a: RWKV-7 with DeepEmbed, a matrix for every token, in the channel mix.
+struct V7a : V7 {
+  static constexpr OfficialVersion official{
+      "RWKV-7a", {{{"att.r_k"}, {"ffn.s_emb.weight"}}}, "att.r_k", OfficialState::value_key};
+  using Channel = DeepEmbedChannelMix;
+};
+
 /// The versions. A checkpoint is of the first whose marks it has.
-using Versions = std::tuple<V7, V6, V5, V5_1, V5_0, V4>;
+using Versions = std::tuple<V7a, V7, V6, V5, V5_1, V5_0, V4>;
 
 namespace detail {
 template <class... V>

@@ -60,10 +60,17 @@ void fill_centred(std::vector<T>& numbers, std::uint64_t seed, std::uint64_t str
   std::transform(drawn.begin(), drawn.end(), numbers.begin(), [](double x) { return static_cast<T>(x); });
 }
 
+/// Draws tokens of a vocabulary, if there is one.
+inline void fill_tokens(std::vector<Token>& tokens, Index vocab, std::uint64_t seed, std::uint64_t stream) {
+  const auto drawn = centred_numbers(tokens.size(), seed, stream);
+  std::transform(drawn.begin(), drawn.end(), tokens.begin(),
+                 [&](double x) { return static_cast<Token>((x + 1) / 2 * static_cast<double>(vocab)); });
+}
+
 /// Draws live parameters, a state after some tokens, an input, and cotangents of y and of the last state.
 template <class K, class P>
 void draw(BlockRun<K, P>& run, const ModelSizes& sizes, const LawTrial& trial) {
-  enum Stream : std::uint64_t { input, earlier, of_output, of_state, parameter };
+  enum Stream : std::uint64_t { input, earlier, of_output, of_state, parameter, token = 1 << 20, earlier_token };
   std::uint64_t stream = parameter;
   for (auto& tensor : run.parameter_table()) {
     const Philox numbers{.key = trial.seed, .stream = stream++};
@@ -72,6 +79,7 @@ void draw(BlockRun<K, P>& run, const ModelSizes& sizes, const LawTrial& trial) {
     }
   }
   fill_centred(run.x, trial.seed, input);
+  fill_tokens(run.tokens, sizes.vocab, trial.seed, token);
   fill_centred(run.dy, trial.seed, of_output);
   fill_centred(run.dlast, trial.seed, of_state);
   run.reset();
@@ -80,6 +88,7 @@ void draw(BlockRun<K, P>& run, const ModelSizes& sizes, const LawTrial& trial) {
     past.parameters = run.parameters;
     past.first = run.first;
     fill_centred(past.x, trial.seed, earlier);
+    fill_tokens(past.tokens, sizes.vocab, trial.seed, earlier_token);
     past.forward();
     run.first = past.last;
   }
@@ -106,6 +115,7 @@ double adjoint_defect(const ModelSizes& sizes, const LawTrial& trial = {},
   run.backward();
 
   BlockRun<BlockOf<Dual<double>>, P> dual(sizes, trial.batch, trial.time, backend);
+  dual.tokens = run.tokens;
   detail::Pairing pairing;
   std::uint64_t stream = 0;
   const auto perturb = [&](const std::vector<double>& at, const std::vector<double>& gradient,
@@ -141,9 +151,9 @@ double split_defect(const ModelSizes& sizes, const LawTrial& trial, Index split,
   whole.backward();
 
   BlockRun<K, P> early(sizes, trial.batch, split, backend), late(sizes, trial.batch, trial.time - split, backend);
-  // Calls visit(number of the whole, the same number of the part) for all numbers of a sequence.
-  const auto each = [&](Numbers& all, BlockRun<K, P>& part, Numbers& numbers, const auto& visit) {
-    const Index width = sizes.width, begin = &part == &early ? 0 : split;
+  // Calls visit(number of the whole, the same number of the part) for all numbers of a sequence, or all its tokens.
+  const auto each = [&](auto& all, BlockRun<K, P>& part, auto& numbers, const auto& visit) {
+    const Index width = std::ssize(all) / (trial.batch * trial.time), begin = &part == &early ? 0 : split;
     for (Index b = 0; b < trial.batch; ++b) {
       for (Index i = 0; i < part.time() * width; ++i) {
         visit(all[static_cast<std::size_t>((b * trial.time + begin) * width + i)],
@@ -155,6 +165,7 @@ double split_defect(const ModelSizes& sizes, const LawTrial& trial, Index split,
   for (auto* part : {&early, &late}) {
     part->parameters = whole.parameters;
     each(whole.x, *part, part->x, take);
+    each(whole.tokens, *part, part->tokens, take);
     each(whole.dy, *part, part->dy, take);
   }
   early.first = whole.first;

@@ -8,10 +8,12 @@
 
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/block/concept.hpp"
+#include "rwkv/block/side_streams.hpp"
 #include "rwkv/check/live_weights.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/random.hpp"
+#include "rwkv/core/token.hpp"
 #include "rwkv/model/tape_policy.hpp"
 
 namespace rwkv {
@@ -41,16 +43,18 @@ class BlockRun {
   using scalar = typename K::compute;
   using Numbers = std::vector<scalar>;
 
-  Numbers x, y;           ///< [batch, time, width]
-  Numbers parameters;     ///< of the block
-  Numbers first, last;    ///< state before and after
-  Numbers dx, dy;         ///< cotangents of x and y
-  Numbers dparameters;    ///< gradients, added to
-  Numbers dfirst, dlast;  ///< cotangents of the states
+  Numbers x, y;               ///< [batch, time, width]
+  std::vector<Token> tokens;  ///< [batch, time], whose embedding x is for blocks that read them; at first 0
+  Numbers parameters;         ///< of the block
+  Numbers first, last;        ///< state before and after
+  Numbers dx, dy;             ///< cotangents of x and y
+  Numbers dparameters;        ///< gradients, added to
+  Numbers dfirst, dlast;      ///< cotangents of the states
 
   BlockRun(const ModelSizes& sizes, Index batch, Index time, backend be = {})
       : be_(std::move(be)), block_(sizes, 0), grad_(sizes, 0), batch_(batch), time_(time), width_(sizes.width) {
     for (auto* sequence : {&x, &y, &dx, &dy}) sequence->resize(static_cast<std::size_t>(batch * time * width_));
+    tokens.resize(static_cast<std::size_t>(batch * time));
     bind_parameters(block_, parameters);
     bind_parameters(grad_, dparameters);
     bind_state(first_, first);
@@ -121,11 +125,11 @@ class BlockRun {
 
   void run_forward(Arena ws) {
     std::copy(first.begin(), first.end(), last.begin());
-    block_.forward(be_, ws, Seq<const scalar, Width>(sequence(x)), last_, sequence(y));
+    forward_of_tokens(block_, be_, ws, tokens, Seq<const scalar, Width>(sequence(x)), last_, sequence(y));
   }
   void run_keeping(Arena ws) {
     std::copy(first.begin(), first.end(), last.begin());
-    block_.forward(be_, ws, Seq<const scalar, Width>(sequence(x)), last_, sequence(y), tape_);
+    forward_of_tokens(block_, be_, ws, tokens, Seq<const scalar, Width>(sequence(x)), last_, sequence(y), tape_);
     kept_ = ws;
   }
   void run_backward(Arena ws) {

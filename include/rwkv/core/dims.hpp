@@ -23,7 +23,9 @@ enum class Axis : unsigned char {
   rank_w,
   rank_a,
   rank_v,
-  rank_g
+  rank_g,
+  rank_s,
+  token_matrix  ///< a matrix for each token, in RWKV-7a: ranks.s * ranks.s
 };
 
 /// Ranks of low-rank products, named after the letters of their tensors. Zero asks for the version's default.
@@ -33,12 +35,13 @@ struct Ranks {
   Index a = 0;    ///< the in-context learning rate of RWKV-7
   Index v = 0;    ///< the value residual of RWKV-7
   Index g = 0;    ///< the gate of RWKV-7
+  Index s = 0;    ///< DeepEmbed, in the channel mix of RWKV-7a
 
   /// These, with `defaults` in the place of zeros.
   constexpr Ranks or_else(const Ranks& defaults) const {
     const auto pick = [](Index own, Index other) { return own != 0 ? own : other; };
-    return {pick(mix, defaults.mix), pick(w, defaults.w), pick(a, defaults.a), pick(v, defaults.v),
-            pick(g, defaults.g)};
+    return {pick(mix, defaults.mix), pick(w, defaults.w), pick(a, defaults.a),
+            pick(v, defaults.v),     pick(g, defaults.g), pick(s, defaults.s)};
   }
 };
 
@@ -71,6 +74,7 @@ constexpr void set_size(ModelSizes& sizes, Axis axis, Index size) {
     case Axis::rank_a: sizes.ranks.a = size; break;
     case Axis::rank_v: sizes.ranks.v = size; break;
     case Axis::rank_g: sizes.ranks.g = size; break;
+    case Axis::rank_s: sizes.ranks.s = size; break;
     default: break;
   }
 }
@@ -96,11 +100,12 @@ struct Dims {
     expects(sizes.width > 0, "rwkv: a model needs a width above zero, not ", sizes.width);
     expects(sizes.ffn >= 0 && sizes.head_size >= 0, "rwkv: ffn and head size must not be negative: ", sizes.ffn,
             " and ", sizes.head_size);
-    for (const Index rank : {sizes.ranks.mix, sizes.ranks.w, sizes.ranks.a, sizes.ranks.v, sizes.ranks.g})
+    for (const Index rank :
+         {sizes.ranks.mix, sizes.ranks.w, sizes.ranks.a, sizes.ranks.v, sizes.ranks.g, sizes.ranks.s})
       expects(rank >= 0, "rwkv: the rank of a product must not be negative: ", rank);
     constexpr Index largest = Index{1} << 40;  // so that no product of sizes below overflows
     for (const Index size : {sizes.width, sizes.ffn, sizes.vocab, sizes.ranks.mix, sizes.ranks.w, sizes.ranks.a,
-                             sizes.ranks.v, sizes.ranks.g}) {
+                             sizes.ranks.v, sizes.ranks.g, sizes.ranks.s}) {
       expects(size <= largest, "rwkv: a size of ", size, " is above ", largest);
     }
     // What the model leaves open, the type may say.
@@ -129,6 +134,8 @@ struct Dims {
       case Axis::rank_a: return ranks.a;
       case Axis::rank_v: return ranks.v;
       case Axis::rank_g: return ranks.g;
+      case Axis::rank_s: return ranks.s;
+      case Axis::token_matrix: return ranks.s * ranks.s;
       case Axis::one: break;
     }
     return 1;

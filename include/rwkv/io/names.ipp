@@ -22,9 +22,9 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 RWKV_BODY const OfficialVersion* version_named_by(const OfficialNames& names) {
-  const auto has = [&](const TimeMixTensor& mark) {
+  const auto has = [&](const LayerTensor& mark) {
     if (mark.name.empty()) return true;
-    const std::string name = join("blocks.0.att.", mark.name);
+    const std::string name = join("blocks.0.", mark.name);
     if (mark.rank == 0) return names.find(name) != nullptr;
     const std::vector<Index>* shape = names.shape_of(name);
     return shape != nullptr && shape->size() >= mark.rank;
@@ -262,7 +262,7 @@ RWKV_BODY ModelSizes sizes_of_model(const OfficialNames& names) {
   if (key != nullptr && key->size() == 2) check_size(sizes.ffn = (*key)[0], "an ffn");
   const OfficialVersion* version = version_named_by(names);
   const bool has_heads = version != nullptr && !version->heads.empty();
-  const std::vector<Index>* heads = has_heads ? names.shape_of(join("blocks.0.att.", version->heads)) : nullptr;
+  const std::vector<Index>* heads = has_heads ? names.shape_of(join("blocks.0.", version->heads)) : nullptr;
   if (heads != nullptr && (heads->size() == 1 || heads->size() == 2)) {
     const bool per_head = heads->size() == 1;  // a number for each head
     check_size(sizes.head_size = per_head ? sizes.width / std::max<Index>(1, (*heads)[0]) : (*heads)[1], "a head size");

@@ -16,6 +16,7 @@
 #include <concepts>
 #include <cstddef>
 #include <new>
+#include <span>
 #include <thread>
 #include <type_traits>
 
@@ -23,6 +24,7 @@
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/arena.hpp"
+#include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/each_layer.hpp"
@@ -79,23 +81,27 @@ Seq<T, W> cascade_tile(const Seq<T, W>& x, Index begin, Index tokens) {
           std::min(tokens, x.time - begin), x.width};
 }
 
-/// Runs a body over x, in place, as a cascade. A thread takes the lowest layer that nobody has taken, and runs all its
+/// Does what forward_of_tokens does, as a cascade. A thread takes the lowest layer that nobody has taken, and runs all its
 /// tiles, each as soon as the layer below has; so the weights of a layer stay in the caches of one core. Allocates
-/// nothing.
-/// Shapes    x: [batch, time, width], in tiles of `tokens` as cascade_tile says
-/// Without cuts_freely its bits are those of body.forward tile by tile.
+/// nothing. Without cuts_freely its bits are those of forward_of_tokens tile by tile.
+/// Shapes    tokens: [batch * time]   x, y: [batch, time, width], all in tiles of `tile` tokens as cascade_tile says
 template <class Body>
-void forward_in_cascade(typename Body::backend& be, Arena ws, const Body& body,
-                        Seq<typename Body::compute, Body::Width> x, Index tokens, typename Body::State& state) {
+void forward_in_cascade(const Body& body, typename Body::backend& be, Arena ws, std::span<const Token> tokens,
+                        Seq<typename Body::compute, Body::Width> x, Index tile, typename Body::State& state,
+                        Seq<typename Body::compute, Body::Width> y) {
   using backend = typename Body::backend;
+  using Sequence = Seq<typename Body::compute, Body::Width>;
   using Side = SideStreams<typename Body::compute>;
-  const Index tiles = (x.time + tokens - 1) / tokens;
+  const Index tiles = (x.time + tile - 1) / tile;
   Index layers = 0;
   each_layer(body, state, [&](const auto&, auto&) { ++layers; });
 
   Side* const sides = ws.take<Side>(tiles);
   for (Index nth = 0; nth < tiles; ++nth) {
-    const Side side = start_side_streams<Body>(ws, cascade_tile(x, nth * tokens, tokens));
+    const Sequence part = cascade_tile(x, nth * tile, tile);
+    const auto first = static_cast<std::size_t>(x.batch * nth * tile),
+               count = static_cast<std::size_t>(x.batch * part.time);
+    const Side side = start_side_streams<Body>(ws, part, be.dry ? tokens : tokens.subspan(first, count));
     if (!ws.measuring()) new (sides + nth) Side(side);
   }
   auto* const done = ws.take<std::atomic<Index>>(layers);  // how many tiles of a layer have run
@@ -103,8 +109,9 @@ void forward_in_cascade(typename Body::backend& be, Arena ws, const Body& body,
   {
     backend dry = be.alone();
     dry.dry = true;
-    const Seq<typename Body::compute, Body::Width> none{nullptr, x.batch, std::min(tokens, x.time), x.width};
-    body.forward(dry, Arena(scratch), none, state, none);
+    const Sequence none{nullptr, x.batch, std::min(tile, x.time), x.width};
+    Arena measuring(scratch);
+    forward_of_tokens(body, dry, measuring, {}, none, state, none);
   }
   const Index workers = std::min<Index>(be.threads(), layers);
   std::byte* const memory = ws.take<std::byte>(workers * scratch);
@@ -115,8 +122,9 @@ void forward_in_cascade(typename Body::backend& be, Arena ws, const Body& body,
   const auto run = [&](backend& alone, Arena arena, Index layer, const auto& block, auto& block_state) {
     for (Index nth = 0; nth < tiles; ++nth) {
       if (layer > 0) detail::wait_for_tiles(done[layer - 1], nth + 1);
-      const auto tile = cascade_tile(x, nth * tokens, tokens);
-      forward_beside(block, alone, arena, sides[nth], tile, block_state, tile);
+      const Sequence out = cascade_tile(y, nth * tile, tile);
+      forward_beside(block, alone, arena, sides[nth], layer > 0 ? out : cascade_tile(x, nth * tile, tile), block_state,
+                     out);
       done[layer].store(nth + 1, std::memory_order_release);
     }
   };

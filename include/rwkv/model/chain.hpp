@@ -23,6 +23,7 @@ class Chain {
   static constexpr Index Width = First::Width;
   static constexpr Index layers = (First::layers + ... + Rest::layers);
   static constexpr bool uses_side_streams = rwkv::uses_side_streams<First> || (rwkv::uses_side_streams<Rest> || ...);
+  static constexpr bool reads_tokens = rwkv::reads_tokens<First> || (rwkv::reads_tokens<Rest> || ...);
   using Side = SideStreams<compute>;
 
   using State = std::tuple<typename First::State, typename Rest::State...>;
@@ -76,6 +77,7 @@ class Chain {
                 const State& dlast, Seq<compute, Width> dx, Chain& grad, State& dfirst) const {
     auto side = start_side_streams_back<Chain>(be, ws, tape.side);
     backward(be, ws, side, dy, tape, first, dlast, dx, grad, dfirst);
+    end_side_streams_back<Chain>(be, side, dx);
   }
   template <class P>
   void backward(backend& be, Arena ws, Side& side, Seq<const compute, Width> dy, const TapeFor<P>& tape,

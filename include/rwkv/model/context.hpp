@@ -13,6 +13,7 @@
 
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
+#include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/stamp.hpp"
@@ -69,7 +70,8 @@ class Context {
  public:
   using backend = typename M::backend;
   using compute = typename M::compute;
-  static constexpr Index Width = decltype(M::Parts::body)::Width;
+  using Body = decltype(M::Parts::body);
+  static constexpr Index Width = Body::Width;
 
   Context(const M& model, const ContextOptions& options)
       : Context(model.parts, model.owner_, model.backend_, options, model.sizes_) {
@@ -432,13 +434,8 @@ class Context {
   /// The run that needs the most scratch, for a dry pass.
   void run_largest(Arena ws) {
     const auto x = take_chunk(ws, options_.chunk);
-    parts_.embedding.forward(backend_, {}, x);
-    parts_.body.forward(backend_, ws, x, state_.views, x);
-    if constexpr (RunsInCascade<decltype(M::Parts::body)>) {
-      if (const Index tokens = tile_tokens(x.time); tokens < x.time) {
-        forward_in_cascade(backend_, ws, parts_.body, x, tokens, state_.views);
-      }
-    }
+    run_body(ws, {}, x, x.time, NoTap{});
+    if (const Index tile = tile_tokens(x.time); tile < x.time) run_body(ws, {}, x, tile, NoTap{});
     head_of_last(ws, x);
     const Index rows = head_rows(x.time);
     Arena scratch = ws;
@@ -497,9 +494,8 @@ class Context {
 
   /// The tokens of a tile where `length` tokens run as a cascade; they then lie tile after tile. Otherwise `length`.
   Index tile_tokens(Index length) const {
-    if constexpr (RunsInCascade<decltype(M::Parts::body)>) {
-      const bool pays =
-          cuts_freely<decltype(M::Parts::body)> && width_ < least_width_one_by_one && length >= least_cascade;
+    if constexpr (RunsInCascade<Body>) {
+      const bool pays = cuts_freely<Body> && width_ < least_width_one_by_one && length >= least_cascade;
       const bool wanted = options_.order == LayerOrder::cascade || (options_.order == LayerOrder::automatic && pays);
       if (wanted && backend_.threads() > 1) return std::min(length, cascade_tile_tokens(length, backend_.threads()));
     }
@@ -511,18 +507,24 @@ class Context {
   Seq<compute, Width> advance(Arena& ws, Index length, const Tap& tap = {}) {
     const auto x = take_chunk(ws, length);
     const auto count = static_cast<std::size_t>(batch() * length);
-    parts_.embedding.forward(backend_, std::span<const Token>(tokens_.numbers()).first(count), x);
-    if constexpr (!std::is_same_v<Tap, NoTap>) {
-      forward_tapped(backend_, ws, parts_.body, x, state_.views, tap);
-      return x;
-    } else if constexpr (RunsInCascade<decltype(M::Parts::body)>) {
-      if (const Index tokens = tile_tokens(length); tokens < length) {
-        forward_in_cascade(backend_, ws, parts_.body, x, tokens, state_.views);
-        return x;
-      }
-    }
-    parts_.body.forward(backend_, ws, x, state_.views, x);
+    run_body(ws, std::span<const Token>(tokens_.numbers()).first(count), x, tile_tokens(length), tap);
     return x;
+  }
+  /// Sets x to the residual stream behind the body; in a cascade where a tile is shorter than x.
+  template <class Tap>
+  void run_body(Arena ws, std::span<const Token> tokens, Seq<compute, Width> x, [[maybe_unused]] Index tile,
+                [[maybe_unused]] const Tap& tap) {
+    auto embedded = x;
+    // Layers that read the embedding need it beside the residual stream.
+    if constexpr (reads_tokens<Body>) embedded = ws.like<compute>(x, x.width);
+    parts_.embedding.forward(backend_, tokens, embedded);
+    if constexpr (!std::is_same_v<Tap, NoTap>) {
+      forward_tapped(parts_.body, backend_, ws, tokens, embedded, state_.views, x, tap);
+      return;
+    } else if constexpr (RunsInCascade<Body>) {
+      if (tile < x.time) return forward_in_cascade(parts_.body, backend_, ws, tokens, embedded, tile, state_.views, x);
+    }
+    forward_of_tokens(parts_.body, backend_, ws, tokens, embedded, state_.views, x);
   }
 
   void head_of_last(Arena ws, Seq<compute, Width> x) {
@@ -548,7 +550,7 @@ class Context {
   Index batch_;
   Index vocab_;
   Index width_;
-  BodyState<decltype(M::Parts::body)> state_;
+  BodyState<Body> state_;
   Exchange<compute, backend> host_logits_;  // copy for the host; empty where the host reads logits in place
   Exchange<Token, backend> tokens_;
   Memory<backend> scratch_memory_, logits_memory_;

@@ -1,9 +1,11 @@
 #pragma once
 /// The layers of a body, one by one.
+#include <span>
 #include <utility>
 
 #include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/arena.hpp"
+#include "rwkv/core/token.hpp"
 #include "rwkv/core/view.hpp"
 
 namespace rwkv {
@@ -17,16 +19,20 @@ void each_layer(const Body& body, typename Body::State& state, Call&& call) {
   else call(body, state);
 }
 
-/// Does what body.forward(be, ws, x, state, x) does, and calls tap(layer, x, state) after every layer, when the layer has
-/// run: x is what it leaves in the residual stream, [batch, time, width], and state its state after the last token.
+/// Does what forward_of_tokens does, and calls tap(layer, y, state) after every layer, when the layer has run: y is what
+/// it leaves in the residual stream, [batch, time, width], and state its state after the last token.
 template <class Body, class Tap>
-void forward_tapped(typename Body::backend& be, Arena ws, const Body& body, Seq<typename Body::compute, Body::Width> x,
-                    typename Body::State& state, const Tap& tap) {
-  auto side = start_side_streams<Body>(ws, x);
+void forward_tapped(const Body& body, typename Body::backend& be, Arena ws, std::span<const Token> tokens,
+                    Seq<typename Body::compute, Body::Width> x, typename Body::State& state,
+                    Seq<typename Body::compute, Body::Width> y, const Tap& tap) {
+  using Input = Seq<const typename Body::compute, Body::Width>;
+  auto side = start_side_streams<Body>(ws, x, tokens);
+  Input in = x;
   each_layer(body, state, [&](const auto& layer, auto& layer_state) {
-    forward_beside(layer, be, ws, side, x, layer_state, x);
+    forward_beside(layer, be, ws, side, in, layer_state, y);
+    in = y;
     be.sync();
-    tap(layer, Seq<const typename Body::compute, Body::Width>(x), std::as_const(layer_state));
+    tap(layer, in, std::as_const(layer_state));
   });
 }
 

@@ -28,6 +28,7 @@ class Layer {
   static constexpr Index layers = 1;  ///< how many layers of the model this counts as
   static constexpr bool uses_side_streams =
       rwkv::uses_side_streams<TimeMixing> || rwkv::uses_side_streams<ChannelMixing>;
+  static constexpr bool reads_tokens = rwkv::reads_tokens<TimeMixing> || rwkv::reads_tokens<ChannelMixing>;
   using Side = SideStreams<compute>;
 
   struct State {
@@ -103,6 +104,7 @@ class Layer {
                 const State& dlast, Seq<compute, Width> dx, Layer& grad, State& dfirst) const {
     auto side = start_side_streams_back<Layer>(be, ws, tape.side);
     backward(be, ws, side, dy, tape, first, dlast, dx, grad, dfirst);
+    end_side_streams_back<Layer>(be, side, dx);
   }
   template <class P>
   void backward(backend& be, Arena ws, Side& side, Seq<const compute, Width> dy, const TapeFor<P>& tape,

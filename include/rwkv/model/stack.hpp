@@ -26,6 +26,7 @@ class Stack {
   using storage = typename L::storage;
   static constexpr Index Width = L::Width;
   static constexpr bool uses_side_streams = rwkv::uses_side_streams<L>;
+  static constexpr bool reads_tokens = rwkv::reads_tokens<L>;
   using Side = SideStreams<compute>;
 
   using State = Repeated<typename L::State>;
@@ -91,6 +92,7 @@ class Stack {
                 const State& dlast, Seq<compute, Width> dx, Stack& grad, State& dfirst) const {
     auto side = start_side_streams_back<L>(be, ws, tape.side);
     backward(be, ws, side, dy, tape, first, dlast, dx, grad, dfirst);
+    end_side_streams_back<L>(be, side, dx);
   }
   template <class P>
   void backward(backend& be, Arena ws, Side& side, Seq<const compute, Width> dy, const TapeFor<P>& tape,

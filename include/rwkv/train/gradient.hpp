@@ -10,6 +10,7 @@
 #include "rwkv/backend/concept.hpp"
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
+#include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
@@ -163,7 +164,7 @@ class Gradient {
     const auto x = sequence(ws), y = sequence(ws);
     typename decltype(parts_.embedding)::Tape rows;
     parts_.embedding.forward(backend_, ws, tokens, x, rows);
-    parts_.body.forward(backend_, ws, x, state_.views, y, tape_);
+    forward_of_tokens(parts_.body, backend_, ws, tokens, x, state_.views, y, tape_);
     tape_bytes_ = ws.used();
     // From here on y holds cotangents.
     parts_.head.loss(backend_, ws, Mat<const scalar, Body::Width>(y.flat()), targets, weights, options_.head_chunk,
