@@ -29,7 +29,7 @@ using namespace example;
 /// What the command line says.
 struct Settings {
   std::string out;      ///< the beginning of the names of all files
-  std::string command;  ///< as it was typed
+  std::string command;  ///< as it was typed, without the folder of the program
   bool smoke = false;   ///< everything once, in seconds
   Seed seed{1};
   int threads = 2;
@@ -224,7 +224,8 @@ template <class Run>
 int run_study(const std::string& name, const std::string& purpose, int argc, char** argv, const Run& run) {
   const std::string program = "study_" + name;
   Settings settings;
-  for (int i = 0; i < argc; ++i) settings.command += (i == 0 ? "" : " ") + std::string(argv[i]);
+  settings.command = program;
+  for (int i = 1; i < argc; ++i) settings.command += " " + std::string(argv[i]);
   Options options(program, purpose);
   options.add_argument("OUT_PREFIX", settings.out, "writes OUT_PREFIX.csv, .md and, by gnuplot, .svg");
   options.add("--smoke", settings.smoke, "everything once, small, in seconds");

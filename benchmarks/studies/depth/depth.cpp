@@ -112,8 +112,9 @@ void run(Study& study, const Case& one, const Scale& scale, const TokenData& tex
   const Settings& settings = study.settings;
   Net<L> net({.vocab = 256, .width = scale.width, .depth = one.depth, .head_size = scale.head_size},
              Cpu(settings.threads));
-  if (one.weights == "plain") initialize(net, settings.seed, start_plain);
-  else initialize(net, settings.seed);
+  initialize(net, settings.seed, [&](TensorSpec& spec) {
+    if (one.weights == "plain") start_plain(spec);
+  });
 
   Batch judged;
   RandomWindows(text, scale.shape, Seed{settings.seed.value + 1}).fill(0, judged);
