@@ -2,11 +2,11 @@
 // The losses of a run over time, as a table and as a picture.
 #include <rwkv/rwkv.hpp>
 
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <string_view>
+
+#include "gnuplot.hpp"
 
 namespace example {
 
@@ -22,25 +22,16 @@ struct Plot {
 /// Draws a CSV file of such lines as an SVG beside it, and says in a line what came of it.
 inline std::string plot_curve(const std::filesystem::path& csv, const Plot& plot = {}) {
   if (std::filesystem::file_size(csv) <= curve_head.size()) return "no plot: the run was too short for a curve";
-  if (std::system("gnuplot --version > /dev/null 2>&1") != 0) return "no plot: gnuplot is not installed";
-  const auto quoted = [](const std::string& plain) {
-    std::string quoted_text = "'";
-    for (const char c : plain) quoted_text += c == '\'' ? std::string("''") : std::string(1, c);
-    return quoted_text + "'";
-  };
   auto svg = csv;
   svg.replace_extension(".svg");
   const std::string script =
-      rwkv::join("set terminal svg size 800,500 background 'white'\nset output ", quoted(svg.string()),
+      rwkv::join("set terminal svg size 800,500 background 'white'\nset output ", gnuplot_text(svg.string()),
                  "\nset datafile separator ','\nset xlabel 'tokens'\nset ylabel 'loss, nats per token'\nset grid\n",
-                 plot.logarithmic ? "set logscale y\n" : "", "plot ", quoted(csv.string()),
-                 " using 2:3 skip 1 with lines title 'training', ", quoted(csv.string()),
+                 plot.logarithmic ? "set logscale y\n" : "", "plot ", gnuplot_text(csv.string()),
+                 " using 2:3 skip 1 with lines title 'training', ", gnuplot_text(csv.string()),
                  " using ($4 > 0 ? $2 : NaN):4 skip 1 with points pointtype 7 pointsize 0.5 title ",
-                 quoted(plot.validation), "\n");
-  std::FILE* gnuplot = popen("gnuplot 2> /dev/null", "w");  // it warns of a curve without validation
-  if (gnuplot == nullptr) return "no plot: gnuplot cannot be started";
-  std::fputs(script.c_str(), gnuplot);
-  return pclose(gnuplot) == 0 ? "the curve is drawn in " + svg.string() : "no plot: gnuplot failed";
+                 gnuplot_text(plot.validation), "\n");
+  return run_gnuplot(script, svg);
 }
 
 }  // namespace example

@@ -118,6 +118,34 @@ TEST_CASE("initialize: zeros, ones, and the small embedding") {
   CHECK(std::abs(mean) < 4e-6);
 }
 
+TEST_CASE("initialize: normal numbers, by a start that is not the table's") {
+  LanguageModel<config::AnyVersion, double, Reference> official({.vocab = 40, .width = 32, .depth = 2}),
+      plain({.vocab = 40, .width = 32, .depth = 2});
+  initialize(official, Seed{5});
+  initialize(plain, Seed{5}, [](TensorSpec& spec) {
+    if (spec.role == Role::matrix) spec.start = {.draw = Start::normal, .a = 0.25};
+  });
+  const auto from = official.parameters(), to = plain.parameters();
+  for (std::size_t p = 0; p < from.size(); ++p) {
+    CAPTURE(to[p].name);
+    const auto numbers = to[p].numbers();
+    if (to[p].role != Role::matrix) {
+      CHECK(std::ranges::equal(from[p].numbers(), numbers));
+      continue;
+    }
+    double mean = 0, square = 0, fourth = 0;
+    for (const double x : numbers) {
+      const double count = static_cast<double>(numbers.size()), of_one = x / 0.25;
+      mean += of_one / count;
+      square += of_one * of_one / count;
+      fourth += of_one * of_one * of_one * of_one / count;
+    }
+    CHECK(std::abs(mean) < 0.15);
+    CHECK(std::abs(square - 1) < 0.2);
+    CHECK(std::abs(fourth - 3) < 1.5);
+  }
+}
+
 TEST_CASE("initialize: curves by channel and layer") {
   // Layer 1 of 3: rho0 = 2/3, rho1 = 1/2.
   auto mix = numbers_of(vector_spec(4, start::mix(), 1), 3);

@@ -76,6 +76,19 @@ tape_t<K, P> make_tape(const K& block) {
   else return {};
 }
 
+/// For training the initial state: begin_tuning sets an initial state that has gradients, make_valid projects a changed
+/// state back onto the valid ones. Blocks without these members need neither.
+template <class K>
+void begin_tuning_of(const K& block, typename K::backend& be, typename K::State& state) {
+  block.reset(be, state);
+  if constexpr (requires { block.begin_tuning(be, state); }) block.begin_tuning(be, state);
+}
+template <class K>
+void make_valid_of([[maybe_unused]] const K& block, [[maybe_unused]] typename K::backend& be,
+                   [[maybe_unused]] typename K::State& state) {
+  if constexpr (requires { block.make_valid(be, state); }) block.make_valid(be, state);
+}
+
 /// A block with a backward pass.
 template <class K, class P = void>
 concept TrainableBlock = Block<K> &&

@@ -41,11 +41,11 @@ struct ChannelPlace {
 
 /// How the numbers of a parameter start; made by the functions of namespace start, and read by initialize().
 struct Start {
-  enum Draw : unsigned char { each, uniform, orthogonal };
+  enum Draw : unsigned char { each, uniform, normal, orthogonal };
 
   Draw draw = each;
-  double a = 0,
-         b = 0;  ///< uniform: in [-a, a); orthogonal: a, the gain, times sqrt(max(rows / cols, 1)) if b is not zero
+  /// uniform: in [-a, a); normal: of deviation a; orthogonal: a, the gain, times sqrt(max(rows / cols, 1)) if b is not zero
+  double a = 0, b = 0;
   double (*number)(const ChannelPlace&, double a, double b) = nullptr;  ///< each number by itself; null: a
 };
 

@@ -98,12 +98,12 @@ class Chain {
 
   void begin_tuning(backend& be, State& state) const {
     each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
-      std::get<Nth>(parts).begin_tuning(be, std::get<Nth>(state));
+      begin_tuning_of(std::get<Nth>(parts), be, std::get<Nth>(state));
     });
   }
   void make_valid(backend& be, State& state) const {
     each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
-      std::get<Nth>(parts).make_valid(be, std::get<Nth>(state));
+      make_valid_of(std::get<Nth>(parts), be, std::get<Nth>(state));
     });
   }
 

@@ -133,16 +133,13 @@ class Layer {
     ffn.reset(be, state.ffn);
   }
 
-  /// For training the initial state: begin_tuning sets an initial state that has gradients, make_valid projects a
-  /// changed state back onto the valid ones. Blocks without these members need neither.
   void begin_tuning(backend& be, State& state) const {
-    reset(be, state);
-    if constexpr (requires { att.begin_tuning(be, state.att); }) att.begin_tuning(be, state.att);
-    if constexpr (requires { ffn.begin_tuning(be, state.ffn); }) ffn.begin_tuning(be, state.ffn);
+    begin_tuning_of(att, be, state.att);
+    begin_tuning_of(ffn, be, state.ffn);
   }
   void make_valid(backend& be, State& state) const {
-    if constexpr (requires { att.make_valid(be, state.att); }) att.make_valid(be, state.att);
-    if constexpr (requires { ffn.make_valid(be, state.ffn); }) ffn.make_valid(be, state.ffn);
+    make_valid_of(att, be, state.att);
+    make_valid_of(ffn, be, state.ffn);
   }
 
   /// Calls call(layer, state) for every layer, from the first to the last; so do Chain and Stack.

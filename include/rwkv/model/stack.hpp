@@ -108,10 +108,10 @@ class Stack {
   }
 
   void begin_tuning(backend& be, State& state) const {
-    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].begin_tuning(be, state[i]);
+    for (std::size_t i = 0; i < parts.size(); ++i) begin_tuning_of(parts[i], be, state[i]);
   }
   void make_valid(backend& be, State& state) const {
-    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].make_valid(be, state[i]);
+    for (std::size_t i = 0; i < parts.size(); ++i) make_valid_of(parts[i], be, state[i]);
   }
 
   template <class Call>

@@ -11,6 +11,15 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+/// How little a model expected a token, in nats: -ln softmax(logits)[token].
+template <class T>
+double surprisal(std::span<const T> logits, Token token) {
+  const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  double total = 0;
+  for (const T logit : logits) total += std::exp(static_cast<double>(logit) - largest);
+  return std::log(total) + largest - static_cast<double>(logits[static_cast<std::size_t>(token)]);
+}
+
 /// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass that starts
 /// from the initial state. `progress(tokens done)` is called now and then; if it returns false, the pass ends, and the
 /// mean is over the tokens read so far.
@@ -32,11 +41,7 @@ double evaluate(const Net& net, const TokenData& data, const Progress& progress)
     data.copy(done, std::span(tokens).first(count + 1));
     context.sequence(std::span<const Token>(tokens).first(count), std::span(logits).first(count * vocab));
     for (std::size_t i = 0; i < count; ++i) {
-      const auto row = std::span(logits).subspan(i * vocab, vocab);
-      const auto largest = static_cast<double>(*std::max_element(row.begin(), row.end()));
-      double total = 0;
-      for (const auto logit : row) total += std::exp(static_cast<double>(logit) - largest);
-      sum += std::log(total) + largest - static_cast<double>(row[static_cast<std::size_t>(tokens[i + 1])]);
+      sum += surprisal(std::span<const typename Net::compute>(logits).subspan(i * vocab, vocab), tokens[i + 1]);
     }
     done += static_cast<Index>(count);
     if (!progress(done)) break;

@@ -129,6 +129,10 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
   const auto [draw, a, b, number] = spec.start;
   switch (draw) {
     case Start::uniform: detail::fill_uniform(source, a, numbers); break;
+    case Start::normal:
+      detail::fill_normal(source, 0, numbers);
+      for (double& drawn : numbers) drawn *= a;
+      break;
     case Start::orthogonal: {
       const double ratio = b == 0 ? 1 : static_cast<double>(rows) / static_cast<double>(cols);
       detail::fill_orthogonal(source, a * std::sqrt(std::max(ratio, 1.0)), rows, cols, numbers);
@@ -162,19 +166,27 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
 /// computed in double and rounded at the end, and the random numbers of a tensor follow from the seed and its name. So
 /// a seed gives the same start whatever the scalar, the backend and the other tensors.
 ///
+/// `change(TensorSpec&)` may give parameters another start than their table does.
+///
 /// Errors    a model that is not bound to memory
 /// Cost      2 n^2 m operations for an n x m matrix, n <= m; 16 bytes of memory for each number of the largest tensor
-template <class Net>
-void initialize(Net& net, Seed seed) {
+template <class Net, class Change>
+void initialize(Net& net, Seed seed, const Change& change) {
   std::vector<double> numbers;
   auto backend = net.device();
   for (const auto& parameter : net.parameters()) {
     expects(parameter.data != nullptr, parameter.name, ": the parameter is not bound to memory");
     const auto to = parameter.numbers();
     numbers.resize(to.size());
-    initial_numbers(parameter, net.sizes().depth, seed, numbers);
+    TensorSpec spec = parameter;
+    change(spec);
+    initial_numbers(spec, net.sizes().depth, seed, numbers);
     write_numbers(backend, to, [&](std::size_t i) { return narrow<typename Net::storage>(numbers[i]); });
   }
+}
+template <class Net>
+void initialize(Net& net, Seed seed) {
+  initialize(net, seed, [](TensorSpec&) {});
 }
 
 }  // namespace RWKV_ABI

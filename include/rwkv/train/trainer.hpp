@@ -63,9 +63,7 @@ class Trainer {
         initial_(backend_, body_, 1), before_(backend_, body_, options.shape.batch) {
     collect(net);
     body_.reset(backend_, initial_.views);
-    if constexpr (requires { body_.begin_tuning(backend_, initial_.views); }) {
-      if (options_.tune_state) body_.begin_tuning(backend_, initial_.views);
-    }
+    if (options_.tune_state) begin_tuning_of(body_, backend_, initial_.views);
     scratch_ = scratch_for(backend_, [&](Arena ws) { squares(ws); });
     start_sequences();
   }
@@ -323,9 +321,7 @@ class Trainer {
           AdamWUpdate(options_.optimizer, tuned_[i].traits, learning_rate, static_cast<double>(steps_ + 1), scale);
     }
     rows_each(backend_, std::span<const Update>(updates_));
-    if constexpr (requires { body_.make_valid(backend_, initial_.views); }) {
-      if (options_.tune_state) body_.make_valid(backend_, initial_.views);
-    }
+    if (options_.tune_state) make_valid_of(body_, backend_, initial_.views);
     if (options_.average > 0) rows_each(backend_, std::span<const Average>(averages_));
     merge();
     backend_.sync();

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "../../../examples/gnuplot.hpp"
 #include "../../../examples/options.hpp"
 #include "../../../examples/program.hpp"
 #include "../../../examples/progress.hpp"
@@ -25,7 +26,7 @@ using rwkv::expects;
 using rwkv::join;
 
 struct Settings {
-  std::string out = "linear_cost";  ///< the names of the files without their endings; empty: no files
+  std::string out;  ///< the names of the files without their endings; empty: no files
   Index shortest = 128, longest = 16384, repetitions = 7;
   int threads = 2;
 
@@ -110,7 +111,7 @@ class Rows {
       std::istringstream lines(text);
       std::string line;
       std::getline(lines, line);
-      expects(line == "# " + setup, file, ": its rows are of another setup: '", line, "'; pass another --out");
+      expects(line == "# " + setup, file, ": its rows are of another setup: '", line, "'; pass another OUT_PREFIX");
       std::getline(lines, line);
       while (std::getline(lines, line)) rows_.push_back(row_of(line, file));
     }
@@ -322,8 +323,13 @@ int run(const Settings& settings) {
   const std::string text = report(rows, settings);
   std::printf("%s", text.c_str());
   if (!settings.out.empty()) {
-    write_file(settings.out + ".csv", medians(rows, settings));
+    const std::string table = settings.out + ".csv", picture = settings.out + ".svg";
+    write_file(table, medians(rows, settings));
     write_file(settings.out + ".md", text);
+    progress.print(example::run_gnuplot(
+        join("table = ", example::gnuplot_text(table), "\npicture = ", example::gnuplot_text(picture), "\nload ",
+             example::gnuplot_text(RWKV_STUDY_SCRIPT), "\n"),
+        picture));
   }
   return 0;
 }
@@ -333,19 +339,22 @@ int run(const Settings& settings) {
 int main(int argc, char** argv) {
   linear_cost::Settings settings;
   bool smoke = false;
-  example::Options options("bench_linear_cost",
+  example::Options options("study_linear_cost",
                            "Time and memory of RWKV, attention and an LSTM by the length of a sequence.");
   options.add("--longest", settings.longest, "tokens; every power of two from 128 on is measured", 256, 1 << 20);
   options.add("--repetitions", settings.repetitions, "of all measurements, in turn; medians count", 1, 1000);
   options.add("--threads", settings.threads, "of the processor", 1, 1024);
-  options.add("--out", settings.out, "results: OUT.runs.csv, which a later run goes on with, OUT.csv and OUT.md");
+  options.add_argument(
+      "OUT_PREFIX", settings.out,
+      "writes OUT_PREFIX.runs.csv, which a later run goes on with, and .csv, .md and, by gnuplot, .svg");
   options.add("--smoke", smoke, "check the blocks and measure two lengths once, without files");
-  return example::run_program("bench_linear_cost", [&] {
+  return example::run_program("study_linear_cost", [&] {
     if (!options.parse(argc, argv)) return 0;
     if (smoke) {
       linear_cost::check_blocks();
       settings = {.out = "", .longest = 256, .repetitions = 1, .threads = settings.threads};
     }
+    if (!smoke && settings.out.empty()) options.require("OUT_PREFIX");
     example::stop_when_asked();
     return linear_cost::run(settings);
   });

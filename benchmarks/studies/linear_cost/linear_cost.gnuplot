@@ -1,5 +1,5 @@
-# Plots the medians of bench_linear_cost as an SVG:
-#   gnuplot -e "table='linear_cost.csv'; picture='linear_cost.svg'" benchmarks/studies/linear_cost/plot.gnuplot
+# Plots the medians of study_linear_cost as an SVG:
+#   gnuplot -e "table='linear_cost.csv'; picture='linear_cost.svg'" benchmarks/studies/linear_cost/linear_cost.gnuplot
 # Kinds differ in colour, in lightness, in dashes and in the shape of their points.
 set terminal svg size 1080,720 font "sans,12" background "white"
 set output picture
