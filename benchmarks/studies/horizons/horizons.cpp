@@ -186,7 +186,7 @@ std::string tables(const Study& study, const Plan& plan) {
         life.push_back(text("%.3g", value(study, "half-life", version, layer, percent)));
       }
       for (const Index later : {Index{0}, Index{4}, Index{16}, Index{64}, plan.behind - 1}) {
-        if (later < plan.behind) move.push_back(text("%.2g", value(study, "state", version, layer, later)));
+        move.push_back(later < plan.behind ? text("%.2g", value(study, "state", version, layer, later)) : "");
       }
       lives += line_of(life);
       moves += line_of(move);
