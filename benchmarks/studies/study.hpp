@@ -125,8 +125,9 @@ struct Study {
   /// Trains a model to its last step. When the program is asked to stop, the run is kept in a file, and the same call
   /// goes on from there. Returns the steps taken: fewer when it was asked to stop, or when the loss or the gradient is
   /// no longer a number.
-  template <class Net>
-  Index train(Trainer<Net>& trainer, const RandomWindows& windows, Index steps, const std::string& name,
+  /// `batches.fill(step, batch)` makes the batch of a step.
+  template <class Net, class Batches>
+  Index train(Trainer<Net>& trainer, const Batches& batches, Index steps, const std::string& name,
               double work_of_a_step) {
     if (is_kept(name)) {
       trainer.resume(run_file());
@@ -138,7 +139,7 @@ struct Study {
         keep(trainer, name);
         break;
       }
-      windows.fill(trainer.steps(), batch);
+      batches.fill(trainer.steps(), batch);
       try {
         trainer.step(batch);
       } catch (const Error& error) {
