@@ -24,9 +24,10 @@ do for [version in "RWKV-4 RWKV-7"] {
 }
 unset logscale y
 set format y "%g"
+set format x "%g"
 set key off
 set logscale x
-set xrange [1:behind + 1]
+set xrange [1:behind + 2]
 set yrange [-0.5:layers - 0.5]
 set ytics 1
 set palette gray negative
@@ -36,9 +37,9 @@ set format cb "10^{%T}"
 set cblabel "relative change of the state"
 do for [version in "RWKV-4 RWKV-7"] {
   set title version . ": one changed token"
-  set xlabel "tokens since, from 1"
+  set xlabel "tokens from the changed one on"
   set ylabel "layer"
-  plot table using (strcol(1) eq "state" && strcol(2) eq version ? $4 + 1 : NaN):3:($5 > 1e-6 ? $5 : 1e-6) \
-    with points pointtype 5 pointsize 2.2 linecolor palette
+  plot table using (strcol(1) eq "state" && strcol(2) eq version ? $4 + 1 : NaN):3:($4 + 1):($4 + 2):($3 - 0.5):($3 + 0.5):\
+    ($5 > 1e-6 ? $5 : 1e-6) with boxxyerror fillstyle solid 1.0 noborder linecolor palette
 }
 unset multiplot
