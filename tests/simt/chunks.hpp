@@ -87,6 +87,21 @@ struct Problem {
     dy = noise(batch * time * width, 90);
   }
 
+  /// The tokens [begin, end) of a batch of one, between other states.
+  Problem part(Index begin, Index end, const Numbers& before, const Numbers& behind) const {
+    Problem some = *this;
+    const auto cut = [&](Numbers& numbers) {
+      const Index width = heads * size;
+      numbers = Numbers(numbers.begin() + begin * width, numbers.begin() + end * width);
+    };
+    for (Numbers& input : some.inputs) cut(input);
+    cut(some.dy);
+    some.time = end - begin;
+    some.first = before;
+    some.dlast = behind;
+    return some;
+  }
+
   template <class B, class S, Index N, class Schedule>
   Given run(B be, S, Schedule schedule, rwkv::Extent<N> length) const {
     using T = rwkv::accumulator_t<S>;

@@ -67,53 +67,38 @@ struct KeptChunks {
   T *states, *removed, *dvalues;
 };
 
-/// Numbers at the end of a row in shared memory that nobody uses: they spread columns over the banks.
-inline constexpr int chunk_spare = 4;
-
-/// The numbers of shared memory for a sweep.
+/// The shared memory of a sweep.
 template <int Tokens, int Kinds>
-RWKV_HD constexpr Index sweep_numbers(int size, int lanes) {
-  constexpr int written = Kinds * Tokens;
-  return written * (size + written + chunk_spare) + (written + Tokens + 1) * (size + chunk_spare) +
-         (size + written) * (lanes + chunk_spare);
-}
-/// The lanes of a block: slices of equal length, as long as shared memory has room for.
-template <int Tokens, int Kinds>
-RWKV_HD constexpr int sweep_lanes(int size, int bytes) {
-  int slices = (size + chunk_slice - 1) / chunk_slice;
-  int lanes = padded((size + slices - 1) / slices);
-  while (lanes > chunk_pad && sweep_numbers<Tokens, Kinds>(size, lanes) * bytes > chunk_shared_bytes) {
-    slices *= 2;
-    lanes = padded((size + slices - 1) / slices);
+struct SweepLayout {
+  static RWKV_HD constexpr Index numbers(int size, int lanes) {
+    constexpr int written = Kinds * Tokens;
+    return written * (size + written + chunk_spare) + (written + Tokens + 1) * (size + chunk_spare) +
+           (size + written) * (lanes + chunk_spare);
   }
-  return lanes;
-}
+};
 
 /// A chunk of Tokens tokens of a head with N components, and the lanes of a block; both padded.
 template <int Tokens, Index N, int Kinds, class T>
 struct SweepShape {
+  using Layout = SweepLayout<Tokens, Kinds>;
   static constexpr int tokens = Tokens, kinds = Kinds;
   static constexpr int written = kinds * tokens;  ///< rows that a chunk writes to the state
   static constexpr int groups = written / 4;      ///< of rows of g, in products
-  static constexpr Index fixed_lanes = N == dyn ? dyn : sweep_lanes<Tokens, Kinds>(padded(N), sizeof(T));
+  static constexpr Index fixed_lanes = N == dyn ? dyn : slice_of<Layout>(padded(N), sizeof(T));
   static constexpr int most_lanes = N == dyn ? chunk_slice : static_cast<int>(fixed_lanes);
   static constexpr int most_threads = (groups * most_lanes / 4 + warp_size - 1) / warp_size * warp_size;
-  /// Blocks of a multiprocessor, which registers must have room for: as many as shared memory has, or warps for four
-  /// schedulers.
-  static constexpr int resident = most_threads > 64 ? 4 : padded(N == dyn ? 64 : N) > 64 ? 3 : 6;
+  /// Blocks of a multiprocessor, which registers must have room for, as shared memory has on large devices.
+  static constexpr int resident = most_threads > 64 || padded(N == dyn ? 64 : N) > 64 ? 3 : 6;
 
   [[no_unique_address]] PaddedSize<N> size;
   [[no_unique_address]] PaddedSize<fixed_lanes> lanes;
 
-  RWKV_HD explicit SweepShape(Index length)
-      : size(length), lanes(sweep_lanes<Tokens, Kinds>(padded(length), sizeof(T))) {}
+  RWKV_HD explicit SweepShape(Index length) : size(length), lanes(slice_of<Layout>(padded(length), sizeof(T))) {}
   RWKV_HD unsigned slices() const { return static_cast<unsigned>((size + lanes - 1) / lanes); }
   unsigned threads() const {
     return static_cast<unsigned>((groups * lanes / 4 + warp_size - 1) / warp_size * warp_size);
   }
-  std::size_t shared_bytes() const {
-    return static_cast<std::size_t>(sweep_numbers<Tokens, Kinds>(size, lanes)) * sizeof(T);
-  }
+  std::size_t shared_bytes() const { return static_cast<std::size_t>(Layout::numbers(size, lanes)) * sizeof(T); }
 };
 
 /// One chunk in the shared memory of a block. Reads: it has outputs. After: a token reads after its own update.

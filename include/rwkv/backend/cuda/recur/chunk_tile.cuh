@@ -1,6 +1,5 @@
 #pragma once
 /// Small products of matrices in shared memory, and how a head is cut for them: what the kernels of chunks share.
-#include <algorithm>
 #include <type_traits>
 #include <utility>
 
@@ -19,10 +18,25 @@ namespace gpu {
 inline constexpr int chunk_pad = 4;
 /// Lanes, or components, of a head that a block takes at most.
 inline constexpr int chunk_slice = 64;
+/// Numbers at the end of a row in shared memory that nobody uses: they spread columns over the banks.
+inline constexpr int chunk_spare = 4;
 /// Dynamic shared memory of a block at most: two blocks fit on a multiprocessor of compute capability 8.0.
 inline constexpr Index chunk_shared_bytes = 81 * 1024;
 
 RWKV_HD constexpr int padded(Index size) { return (static_cast<int>(size) + chunk_pad - 1) / chunk_pad * chunk_pad; }
+
+/// The length of the slices that a head is cut into: equal, and as long as shared memory has room for
+/// Layout::numbers(size, slice) numbers.
+template <class Layout>
+RWKV_HD constexpr int slice_of(int size, int bytes) {
+  int slices = (size + chunk_slice - 1) / chunk_slice;
+  int slice = padded((size + slices - 1) / slices);
+  while (slice > chunk_pad && Layout::numbers(size, slice) * bytes > chunk_shared_bytes) {
+    slices *= 2;
+    slice = padded((size + slices - 1) / slices);
+  }
+  return slice;
+}
 
 /// Tokens in a chunk: a long head leaves room for fewer.
 template <class T>
@@ -64,8 +78,8 @@ struct PaddedSize<dyn> {
   RWKV_HD constexpr operator int() const { return value; }
 };
 
-/// Calls visit(integral_constant<TokenPart::Name>, operand) for the inputs of a cell; with `gradients`, for the operands that
-/// receive their gradients.
+/// Calls visit(integral_constant<TokenPart::Name>, operand) for the inputs of a cell and the cotangent of its output; with
+/// `gradients`, for the operands that receive the gradients of the inputs.
 template <class C, bool gradients, class Visit, std::size_t... Nth, class... Op>
 RWKV_HD void each_part(std::index_sequence<Nth...>, const Visit& visit, const Op&... ops) {
   constexpr std::size_t inputs = 1 + detail::shared_count<C>;

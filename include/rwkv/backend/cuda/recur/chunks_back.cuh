@@ -23,7 +23,8 @@
 ///        S C becomes  W_second * S C + sum of g_i * S e_i   in the first half,
 ///                     W_first * S C  + sum of x_j * C f_j   in the second
 ///
-/// 4. It adds what the bonus gives, and writes the gradients token after token. Sums over tokens are stored for each chunk; partial_sums.cuh adds them.
+/// 4. It adds what the bonus gives, and writes the gradients token after token. Sums over tokens are stored for each chunk;
+///    partial_sums.cuh adds them.
 ///
 /// Decays are only multiplied, so a decay of 0 has an exact gradient.
 #include "rwkv/backend/cuda/recur/chunk_sweep.cuh"
@@ -35,39 +36,29 @@ inline namespace RWKV_ABI {
 inline namespace RWKV_CUDA_ABI {
 namespace gpu {
 
-/// The numbers of shared memory for the gradients of `columns` components.
+/// The shared memory for the gradients of `columns` components. Only with one kind of vectors there may be a bonus.
 template <int Tokens, int Kinds>
-RWKV_HD constexpr Index gradient_numbers(int size, int columns) {
-  constexpr int rows = Kinds * Tokens;
-  return Index{2} * rows * (size + chunk_spare) + rows * (rows + chunk_spare) + (2 * rows + 2 * Tokens) * columns;
-}
-template <int Tokens, int Kinds>
-RWKV_HD constexpr int gradient_columns(int size, int bytes) {
-  int slices = (size + chunk_slice - 1) / chunk_slice;
-  int columns = padded((size + slices - 1) / slices);
-  while (columns > chunk_pad && gradient_numbers<Tokens, Kinds>(size, columns) * bytes > chunk_shared_bytes) {
-    slices *= 2;
-    columns = padded((size + slices - 1) / slices);
+struct GradientLayout {
+  static RWKV_HD constexpr Index numbers(int size, int columns) {
+    constexpr int rows = Kinds * Tokens, own = 2 * rows + (Kinds == 1 ? 2 : 1) * Tokens;
+    return 2 * rows * (size + chunk_spare) + rows * (rows + chunk_spare) + own * columns;
   }
-  return columns;
-}
+};
 
 /// A chunk of Tokens tokens of a head with N components, and the components of a block; both padded.
 template <int Tokens, Index N, int Kinds, class T>
 struct GradientShape {
+  using Layout = GradientLayout<Tokens, Kinds>;
   static constexpr int tokens = Tokens, kinds = Kinds, rows = kinds * tokens;
-  static constexpr Index fixed_columns = N == dyn ? dyn : gradient_columns<Tokens, Kinds>(padded(N), sizeof(T));
+  static constexpr Index fixed_columns = N == dyn ? dyn : slice_of<Layout>(padded(N), sizeof(T));
 
   [[no_unique_address]] PaddedSize<N> size;
   [[no_unique_address]] PaddedSize<fixed_columns> columns;
 
-  RWKV_HD explicit GradientShape(Index length)
-      : size(length), columns(gradient_columns<Tokens, Kinds>(padded(length), sizeof(T))) {}
+  RWKV_HD explicit GradientShape(Index length) : size(length), columns(slice_of<Layout>(padded(length), sizeof(T))) {}
   RWKV_HD unsigned slices() const { return static_cast<unsigned>((size + columns - 1) / columns); }
   unsigned threads() const { return static_cast<unsigned>((columns + warp_size - 1) / warp_size * warp_size); }
-  std::size_t shared_bytes() const {
-    return static_cast<std::size_t>(gradient_numbers<Tokens, Kinds>(size, columns)) * sizeof(T);
-  }
+  std::size_t shared_bytes() const { return static_cast<std::size_t>(Layout::numbers(size, columns)) * sizeof(T); }
 };
 
 /// One component of a chunk: its vectors in shared memory, its gradients in the registers of a thread. Rows: r or k of
