@@ -147,13 +147,16 @@ void wkv4(Suite& suite, const Shape& shape, double forward_goal, double backward
   backward<T, rwkv::Sequential>(suite, shape, "Sequential", 0);
 }
 
+/// Operations for a number of the state, token after token: multiplications and additions.
+template <class Cell>
+constexpr double row_flops = rwkv::detail::is_rank_one<Cell> ? 10 : 6;
+template <class Cell>
+constexpr double row_flops_back = rwkv::detail::is_rank_one<Cell> ? 32 : 14;
+
 /// The value and the shared vectors of a row cell with heads of 64. WKV5 has a decay for each token, as in RWKV-6.
 template <class Cell, class T>
 struct RowInputs {
   static constexpr Index head = 64, count = 1 + std::ssize(Cell::shared);
-  /// Operations for a number of the state: multiplications and additions, token after token.
-  static constexpr double flops = rwkv::detail::is_rank_one<Cell> ? 10 : 6,
-                          flops_back = rwkv::detail::is_rank_one<Cell> ? 32 : 14;
   Shape shape;
   std::vector<Numbers<T>> inputs;
 
@@ -191,7 +194,7 @@ void heads(Suite& suite, const Shape& shape, const char* name, double goal) {
                   number_name<T>(),
                   {.read = bytes_of(shape, Inputs::count, sizeof(T)) + state_bytes,
                    .written = bytes_of(shape, 1, sizeof(T)) + state_bytes,
-                   .flops = Inputs::flops * head * bytes_of(shape, 1, 1)},
+                   .flops = row_flops<Cell> * head * bytes_of(shape, 1, 1)},
                   goal};
   suite.run(what, [&] {
     Cuda& be = suite.backend();
@@ -221,7 +224,7 @@ void heads_back(Suite& suite, const Shape& shape, const char* name, double goal)
                   number_name<T>(),
                   {.read = bytes_of(shape, Inputs::count + 1, sizeof(T)) + 2 * state_bytes,
                    .written = bytes_of(shape, Inputs::count, sizeof(T)) + state_bytes,
-                   .flops = Inputs::flops_back * head * bytes_of(shape, 1, 1)},
+                   .flops = row_flops_back<Cell> * head * bytes_of(shape, 1, 1)},
                   goal};
   suite.run(what, [&] {
     Cuda& be = suite.backend();

@@ -38,10 +38,8 @@ using detail::TokenPart;
 /// where r and k, a and b, v and dy change places (cpu/chunked_back.hpp); its outputs are gradients of v.
 enum class Sweep { run, ahead, back };
 
-/// The vector that a sweep takes in the place of another.
-template <Sweep way>
-consteval TokenPart::Name in_place_of(TokenPart::Name part) {
-  if (way != Sweep::back) return part;
+/// The vector that changes places with another in reversed time.
+constexpr TokenPart::Name reversed(TokenPart::Name part) {
   switch (part) {
     case TokenPart::read: return TokenPart::write;
     case TokenPart::write: return TokenPart::read;
@@ -52,13 +50,15 @@ consteval TokenPart::Name in_place_of(TokenPart::Name part) {
     default: return part;
   }
 }
+/// The part that a vector plays in a sweep.
+template <Sweep way, TokenPart::Name part>
+inline constexpr TokenPart::Name part_in = way == Sweep::back ? reversed(part) : part;
 
 /// The adjoint has positions in time instead of tokens: a cell that reads after its update reads what the next token reads
 /// before its own, so there r and dy of token t belong to position t + 1.
-template <class C>
-consteval bool is_moved(TokenPart::Name part) {
-  return detail::reads_after_update<C> && (part == TokenPart::read || part == TokenPart::cotangent);
-}
+template <class C, TokenPart::Name part>
+inline constexpr bool is_moved = detail::reads_after_update<C> &&
+                                 (part == TokenPart::read || part == TokenPart::cotangent);
 
 /// What the adjoint keeps of every chunk of every head, [slot, head]: states [lane, component] with padding; the rows z of
 /// its positions, [position, lane]; and gradients of v where these are summed over tokens, as the rows z.
@@ -404,8 +404,8 @@ RWKV_KERNEL void __launch_bounds__(Shape::most_threads, Shape::resident)
     each_part<C, false>(
         order,
         [&](auto name, const auto& op) {
-          constexpr TokenPart::Name vector = decltype(name)::value, part = in_place_of<way>(vector);
-          constexpr Index moved{keeps && is_moved<C>(vector)};
+          constexpr TokenPart::Name vector = decltype(name)::value, part = part_in<way, vector>;
+          constexpr Index moved{keeps && is_moved<C, vector>};
           if constexpr (part != TokenPart::bonus && part != TokenPart::cotangent &&
                         (part != TokenPart::read || way != Sweep::ahead)) {
             constexpr bool over_lanes = part == TokenPart::value;

@@ -76,16 +76,13 @@ struct ComponentGradients {
   int columns;
 
   /// The row of the first token of a part.
-  static consteval int row_of(detail::TokenPart::Name part) {
-    switch (part) {
-      case detail::TokenPart::read: return 0;
-      case detail::TokenPart::a: return tokens;
-      case detail::TokenPart::write: return rows;
-      case detail::TokenPart::b: return rows + tokens;
-      case detail::TokenPart::decay: return 2 * rows;
-      default: return 2 * rows + tokens;
-    }
-  }
+  template <detail::TokenPart::Name part>
+  static constexpr int row_of = part == detail::TokenPart::read    ? 0
+                                : part == detail::TokenPart::a     ? tokens
+                                : part == detail::TokenPart::write ? rows
+                                : part == detail::TokenPart::b     ? rows + tokens
+                                : part == detail::TokenPart::decay ? 2 * rows
+                                                                   : 2 * rows + tokens;
   __device__ E& at(int row) const { return own[row * columns]; }
   __device__ T read(int row) const { return at(row); }
   __device__ T key(int row) const { return at(rows + row); }
@@ -210,7 +207,7 @@ RWKV_KERNEL void __launch_bounds__(chunk_slice, 4)
             return t < span.end ? numbers : nullptr;
           });
         } else {
-          constexpr int to = Gradients::row_of(part);
+          constexpr int to = Gradients::template row_of<part>;
           RWKV_KERNEL_UNROLL for (int i = 0; i < tokens; ++i) {
             const Index t = token_of(part, i);
             T number(part == TokenPart::decay ? 1 : 0);
@@ -289,7 +286,7 @@ RWKV_KERNEL void __launch_bounds__(chunk_slice, 4)
             const auto i = static_cast<int>(t - front);
             T number;
             if constexpr (part == TokenPart::value) number = back.dvalues[(chunk * tokens + i) * size + column];
-            else number = gradients.at(Gradients::row_of(part) + i);
+            else number = gradients.at(Gradients::template row_of<part> + i);
             if constexpr (summed) {
               totals.v[nth] += R(number);
             } else {
