@@ -323,17 +323,17 @@ class SweptChunk {
   E* state_;    ///< [size + written, lanes]: S; behind it v, then z
 };
 
-/// Writes the outputs of four lanes at token t, of which `left` are there: y, or gradients of v. These are left in `summed`
-/// where they are summed over tokens.
-template <Sweep way, class C, class T, class Order, class... Op>
+/// Writes the outputs of four lanes at token t, of which `left` are there: y, or gradients of v. Where these are summed over
+/// tokens, they are left at summed().
+template <Sweep way, class C, class T, class Order, class Summed, class... Op>
 RWKV_HD void write_lanes(Order order, Index b, Index t, Index channel, Index left, const T (&y)[4],
-                         [[maybe_unused]] T* summed, const Op&... ops) {
+                         [[maybe_unused]] const Summed& summed, const Op&... ops) {
   const auto write = [&](const auto& op) {
     using Operand = std::remove_cvref_t<decltype(op)>;
     RWKV_KERNEL_UNROLL for (int c = 0; c < 4; ++c) {
       if (c >= left) continue;
       if constexpr (detail::is_sum<Operand>) {
-        summed[c] = y[c];
+        summed()[c] = y[c];
       } else if constexpr (detail::is_output<Operand>) {
         using R = Several<T, 1>;
         detail::Slot<R, Operand, detail::AllLanes> slot(op, b, t, channel + c, {});
@@ -414,8 +414,7 @@ RWKV_KERNEL void __launch_bounds__(Shape::most_threads, Shape::resident)
             copy_rows<tokens>(to_rows.data, to_rows.row, over_lanes ? lanes : size, over_lanes ? lanes_left : length,
                               T(part == TokenPart::decay ? 1 : 0), [&](int i) {
                                 const Index t = token_of(moved, i);
-                                const auto* const row = op.row(span.b, t) + channel;
-                                return t < span.end ? row : nullptr;
+                                return t < span.end ? op.row(span.b, t) + channel : nullptr;
                               });
           }
         },
@@ -446,8 +445,8 @@ RWKV_KERNEL void __launch_bounds__(Shape::most_threads, Shape::resident)
         [&](int i, int v, const T(&y)[4]) {
           const Index t = token_of(0, i);
           if (t == span.end) return;
-          write_lanes<way, C>(order, span.b, t, begin + first_lane + v, lanes_left - v, y,
-                              kept_in(kept.dvalues, tokens) + place_of(i) * size + first_lane + v, ops...);
+          const auto summed = [&] { return kept_in(kept.dvalues, tokens) + place_of(i) * size + first_lane + v; };
+          write_lanes<way, C>(order, span.b, t, begin + first_lane + v, lanes_left - v, y, summed, ops...);
         });
     chunk.finish();
     __syncthreads();

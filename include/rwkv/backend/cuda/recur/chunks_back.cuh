@@ -203,8 +203,7 @@ RWKV_KERNEL void __launch_bounds__(chunk_slice, 4)
         if constexpr (part == TokenPart::value || part == TokenPart::cotangent) {
           copy_rows<tokens>(part == TokenPart::value ? f : e, row, size, length, T(0), [&](int i) {
             const Index t = token_of(part, i);
-            const auto* const numbers = op.row(span.b, t) + begin;
-            return t < span.end ? numbers : nullptr;
+            return t < span.end ? op.row(span.b, t) + begin : nullptr;
           });
         } else {
           constexpr int to = Gradients::template row_of<part>;
