@@ -1,5 +1,12 @@
-/// WKV4 by every schedule, forward and backward; WKV7 token by token; steps of many sequences; a user's cell.
+/// WKV4 by every schedule, forward and backward; the row cells token by token and in chunks; steps of many sequences; a
+/// user's cell.
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "rwkv/backend/transition.hpp"
 #include "rwkv/cell/wkv4.hpp"
+#include "rwkv/cell/wkv5.hpp"
 #include "rwkv/cell/wkv7.hpp"
 #include "rwkv/op/initial_state.hpp"
 #include "suite.cuh"
@@ -140,33 +147,121 @@ void wkv4(Suite& suite, const Shape& shape, double forward_goal, double backward
   backward<T, rwkv::Sequential>(suite, shape, "Sequential", 0);
 }
 
-/// WKV7 with heads of 64, the state read and written.
-template <class T>
-void wkv7(Suite& suite, const Shape& shape, const char* name, double goal) {
-  constexpr Index head = 64;
+/// Operations for a number of the state, token after token: multiplications and additions.
+template <class Cell>
+constexpr double row_flops = rwkv::detail::is_rank_one<Cell> ? 10 : 6;
+template <class Cell>
+constexpr double row_flops_back = rwkv::detail::is_rank_one<Cell> ? 32 : 14;
+
+/// The value and the shared vectors of a row cell with heads of 64. WKV5 has a decay for each token, as in RWKV-6.
+template <class Cell, class T>
+struct RowInputs {
+  static constexpr Index head = 64, count = 1 + std::ssize(Cell::shared);
+  Shape shape;
+  std::vector<Numbers<T>> inputs;
+
+  RowInputs(Cuda& be, const Shape& of, Index sets) : shape(of) {
+    for (Index i = 0; i < count; ++i) {
+      const auto name = i == 0 ? std::string_view("value") : Cell::shared[static_cast<std::size_t>(i - 1)];
+      const float high = name == "decay"                           ? 0.99f
+                         : name == "value" || name == "receptance" ? 1.0f
+                         : name == "key"                           ? 0.2f
+                                                                   : 0.1f;
+      inputs.emplace_back(be, shape.count(), name == "decay" ? 0.55f : -high, high, static_cast<std::uint64_t>(i + 2),
+                          sets);
+    }
+  }
+  /// Calls f(value, shared vectors...).
+  template <class F>
+  void with_operands(Index set, const F& f) const {
+    [&]<std::size_t... Nth>(std::index_sequence<Nth...>) {
+      const auto in = [&](std::size_t i) { return arg::in(shape.of(inputs[i].data(set))); };
+      f(in(0), arg::shared(in(Nth + 1))...);
+    }
+    (std::make_index_sequence<Cell::shared.size()>());
+  }
+};
+
+/// The state is read and written.
+template <class Cell, class T, class Schedule = rwkv::Sequential>
+void heads(Suite& suite, const Shape& shape, const char* name, double goal) {
+  using Inputs = RowInputs<Cell, T>;
+  constexpr Index head = Inputs::head;
   const Index states = shape.batch * shape.width * head;
   const double state_bytes = static_cast<double>(states) * sizeof(float);
   const Case what{name,
                   shape.name(),
                   number_name<T>(),
-                  {.read = bytes_of(shape, 6, sizeof(T)) + state_bytes,
+                  {.read = bytes_of(shape, Inputs::count, sizeof(T)) + state_bytes,
                    .written = bytes_of(shape, 1, sizeof(T)) + state_bytes,
-                   .flops = 2 * 5 * head * bytes_of(shape, 1, 1)},
+                   .flops = row_flops<Cell> * head * bytes_of(shape, 1, 1)},
                   goal};
   suite.run(what, [&] {
     Cuda& be = suite.backend();
-    const Index sets = suite.sets(what.work.read + what.work.written), count = shape.count();
+    const Index sets = suite.sets(what.work.read + what.work.written);
     const Numbers<float> state(be, states, -1, 1, 1, sets);
-    const Numbers<T> v(be, count, -1, 1, 2, sets), r(be, count, -1, 1, 3, sets), w(be, count, 0.55f, 0.99f, 4, sets),
-        k(be, count, -0.2f, 0.2f, 5, sets), a(be, count, -0.1f, 0.1f, 6, sets), b(be, count, -0.1f, 0.1f, 7, sets),
-        y(be, count, -1, 1, 8, sets);
+    const Inputs inputs(be, shape, sets);
+    const Numbers<T> y(be, shape.count(), -1, 1, 8, sets);
     suite.measure(what, sets, [&](Index set) {
-      const auto shared = [&](const Numbers<T>& numbers) { return arg::shared(arg::in(shape.of(numbers.data(set)))); };
-      be.recur(rwkv::Arena(nullptr, 0), rwkv::Sequential{}, rwkv::WKV7{}, Extent<head>{},
-               rwkv::matrix(state.data(set), shape.batch, shape.width * head), arg::in(shape.of(v.data(set))),
-               shared(r), shared(w), shared(k), shared(a), shared(b), arg::out(shape.of(y.data(set))));
+      inputs.with_operands(set, [&](const auto&... in) {
+        be.recur(rwkv::Arena(nullptr, 0), Schedule{}, Cell{}, Extent<head>{},
+                 rwkv::matrix(state.data(set), shape.batch, shape.width * head), in...,
+                 arg::out(shape.of(y.data(set))));
+      });
     });
   });
+}
+
+/// The way back, from the states in front and their cotangents behind.
+template <class Cell, class T, class Schedule>
+void heads_back(Suite& suite, const Shape& shape, const char* name, double goal) {
+  using Inputs = RowInputs<Cell, T>;
+  constexpr Index head = Inputs::head;
+  const Index states = shape.batch * shape.width * head;
+  const double state_bytes = static_cast<double>(states) * sizeof(float);
+  const Case what{name,
+                  shape.name(),
+                  number_name<T>(),
+                  {.read = bytes_of(shape, Inputs::count + 1, sizeof(T)) + 2 * state_bytes,
+                   .written = bytes_of(shape, Inputs::count, sizeof(T)) + state_bytes,
+                   .flops = row_flops_back<Cell> * head * bytes_of(shape, 1, 1)},
+                  goal};
+  suite.run(what, [&] {
+    Cuda& be = suite.backend();
+    const Index sets = suite.sets(what.work.read + what.work.written);
+    const Numbers<float> first(be, states, -1, 1, 1), last(be, states, -1, 1, 9), to_first(be, states, -1, 1, 10);
+    const Inputs inputs(be, shape, sets), gradients(be, shape, sets);
+    const Numbers<T> dy(be, shape.count(), -1, 1, 8, sets);
+    const auto state = [&](const Numbers<float>& numbers) {
+      return rwkv::matrix(numbers.data(), shape.batch, shape.width * head);
+    };
+    const auto call = [&](rwkv::Arena ws, Index set) {
+      inputs.with_operands(set, [&](const auto&... in) {
+        [&]<std::size_t... Nth>(std::index_sequence<Nth...>) {
+          be.recur_back(ws, Schedule{}, Cell{}, Extent<head>{}, Mat<const float>(state(first)),
+                        Mat<const float>(state(last)), state(to_first), in..., arg::cot(shape.of(dy.data(set))),
+                        arg::out(shape.of(gradients.inputs[Nth].data(set)))...);
+        }
+        (std::make_index_sequence<1 + Cell::shared.size()>());
+      });
+    };
+    const auto scratch = scratch_for(be, [&](rwkv::Arena ws) { call(ws, 0); });
+    suite.measure(what, sets, [&](Index set) { call(scratch.arena(), set); });
+  });
+}
+
+/// Token after token and in chunks, forwards and back.
+template <class T>
+void row_cells(Suite& suite, const Shape& shape) {
+  using rwkv::Chunked, rwkv::Sequential, rwkv::WKV5, rwkv::WKV7;
+  heads<WKV5, T>(suite, shape, "wkv6", 0);
+  heads<WKV5, T, Chunked>(suite, shape, "wkv6, Chunked", 2);
+  heads<WKV7, T>(suite, shape, "wkv7", 4.6);
+  heads<WKV7, T, Chunked>(suite, shape, "wkv7, Chunked", 2);
+  heads_back<WKV5, T, Sequential>(suite, shape, "wkv6 back", 0);
+  heads_back<WKV5, T, Chunked>(suite, shape, "wkv6 back, Chunked", 2.5);
+  heads_back<WKV7, T, Sequential>(suite, shape, "wkv7 back", 0);
+  heads_back<WKV7, T, Chunked>(suite, shape, "wkv7 back, Chunked", 2.5);
 }
 
 template <class Schedule>
@@ -200,13 +295,13 @@ void add_recurrences(Suite& suite) {
     wkv4<rwkv::bf16>(suite, prompt, 1.4, 1.55);
     wkv4<float>(suite, prompt, 1.4, 1.55);
   }
-  if (!suite.quick()) wkv7<rwkv::bf16>(suite, {8, 4096, 4096}, "wkv7", 4.6);
+  row_cells<rwkv::bf16>(suite, suite.quick() ? training : Shape{8, 4096, 4096});
   // One token of many sequences. The state of WKV4, three numbers for a channel, is a twentieth of WKV7's: so little is
   // bound by its launch at 64 sequences, and there is no goal.
   for (const Index batch : {64, 960}) {
     const Shape step{batch, 1, 4096};
     forward<float, rwkv::Auto>(suite, step, "step", 0, bytes_of(step, 3, sizeof(float)));
-    wkv7<float>(suite, step, "wkv7, step", share(0.85));
+    heads<rwkv::WKV7, float>(suite, step, "wkv7, step", share(0.85));
   }
   own_cell<rwkv::Scan>(suite, training, "Scan");
   own_cell<rwkv::Sequential>(suite, training, "Sequential");

@@ -13,7 +13,8 @@ inline namespace RWKV_ABI {
 
 /// How a recurrence runs over time. `Auto` lets the backend choose; the choice may change between versions. Forwards it
 /// never takes Chunked, whose sums have another order: with Auto, a prompt on the CPU has the bits of its single steps.
-/// Backwards, the CPU takes Chunked for heads of 16 or more.
+/// Backwards, the CPU takes Chunked for heads of 16 or more. CUDA takes row cells token after token both ways, since no
+/// GPU has measured their chunks yet.
 struct Auto {};
 /// Token after token.
 struct Sequential {};
@@ -27,10 +28,12 @@ struct Scan {
 /// products of small matrices. The same as Sequential up to rounding, in fewer operations and with less traffic to the
 /// state. On the CPU, the forward pass gains for heads of 128 or more, and in double; with heads of 64 floats, token
 /// after token is as fast or faster. The backward pass gains for heads of 16 or more: with heads of 64, it is about three
-/// times as fast. Backends without this form run it sequentially, CUDA among them; so does the forward pass of
-/// every backend with sequences shorter than a chunk. A model takes it when its version says `using Schedule = Chunked`.
+/// times as fast. On CUDA, a chunk has 16 tokens whatever `chunk` says, or 8 or 4 where a head has more than 512 bytes a
+/// row; its speed has not been measured. Backends without this form run it sequentially; so does the forward pass of
+/// every backend with sequences shorter than `chunk`. A model takes it when its version says `using Schedule = Chunked`.
 /// The bits of a token then depend on its place in its chunk, so a prompt no longer has the bits of its single steps.
-/// Cost    the backward pass keeps the state of every head in front of every chunk, and (2 chunk)^2 numbers a head
+/// Cost    the backward pass keeps the state of every head in front of every chunk, and (2 chunk)^2 numbers a head; on
+///         CUDA also the cotangent behind every chunk
 struct Chunked {
   Index chunk = 16;
 };

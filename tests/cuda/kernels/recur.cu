@@ -46,6 +46,29 @@ void all_kernels(const CudaStream& stream, Arena scratch, Seq<U> x, Vec<accumula
   gpu::recur_back(stream, false, scratch, Auto{}, config::ScannedGate{}, Extent<1>{}, first, first, state, in, in, cot,
                   out, out);
 }
+/// The kernels of chunks, for heads of N components.
+template <class U, Index N>
+void chunk_kernels(const CudaStream& stream, Arena scratch, Extent<N> length, Seq<U> x, Vec<accumulator_t<U>> p,
+                   Mat<accumulator_t<U>> state) {
+  const auto in = arg::in(x);
+  const auto head = arg::shared(in);
+  const auto same = arg::shared(arg::chan(p));
+  const auto cot = arg::cot(x);
+  const auto out = arg::out(x);
+  const auto sum = arg::sum(p);
+  const Mat<const accumulator_t<U>> first = state;
+  gpu::recur(stream, false, scratch, Chunked{}, WKV5{}, length, state, in, head, head, same, head, out);
+  gpu::recur(stream, false, scratch, Chunked{}, WKV7{}, length, state, in, head, head, head, head, head, out);
+  gpu::recur_back(stream, false, scratch, Chunked{}, WKV5{}, length, first, first, state, in, head, head, same, head,
+                  cot, out, out, out, sum, out);
+  gpu::recur_back(stream, false, scratch, Chunked{}, WKV7{}, length, first, first, state, in, head, head, head, head,
+                  head, cot, arg::add(x), arg::add(x), out, arg::add(x), out, out);
+}
+template void chunk_kernels(const CudaStream&, Arena, Extent<>, Seq<float>, Vec<float>, Mat<float>);
+template void chunk_kernels(const CudaStream&, Arena, Extent<64>, Seq<bf16>, Vec<float>, Mat<float>);
+template void chunk_kernels(const CudaStream&, Arena, Extent<128>, Seq<bf16>, Vec<float>, Mat<float>);
+template void chunk_kernels(const CudaStream&, Arena, Extent<16>, Seq<bf16>, Vec<float>, Mat<float>);
+
 template void all_kernels(const CudaStream&, Arena, Seq<float>, Vec<float>, Mat<float>);
 template void all_kernels(const CudaStream&, Arena, Seq<bf16>, Vec<float>, Mat<float>);
 template void all_kernels(const CudaStream&, Arena, Seq<f16>, Vec<float>, Mat<float>);

@@ -22,7 +22,7 @@
 
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/operand.hpp"
-#include "rwkv/cell/concept.hpp"
+#include "rwkv/backend/transition.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -46,10 +46,9 @@ constexpr Index padded(Index size) {
   return round_up(size, std::max<Index>(block, Widest<T>::size));
 }
 
-/// The vectors of a token.
-struct Part {
-  enum Name { read, decay, write, a, b, bonus, value, cotangent, count };
-};
+using detail::has_bonus;
+using Part = detail::TokenPart;
+using detail::part_of;
 
 /// Rows of memory that are needed soon, prefetched line by line while products run. Prefetched all at once, they would
 /// wait for each other, and the products for them.
@@ -192,24 +191,6 @@ template <class T, class U>
   Index n = 0;
   for (; n + R::size <= size; n += R::size) R::load(from + n).store(to + n);
   if (n < size) R::load(from + n).store(to + n, static_cast<int>(size - n));
-}
-
-/// The part that an operand of a cell plays: its input is the value, the shared vectors are named by the transition, and
-/// the cotangent of the output may follow.
-template <class C>
-constexpr Part::Name part_of(std::size_t operand) {
-  if (operand == 0) return Part::value;
-  const int vector = static_cast<int>(operand) - 1;
-  if (vector == C::transition.read) return Part::read;
-  if (vector == C::transition.decay) return Part::decay;
-  if (vector == C::transition.write) return Part::write;
-  if constexpr (detail::declares<C, DiagonalPlusRankOne>) {
-    if (vector == C::transition.a) return Part::a;
-    if (vector == C::transition.b) return Part::b;
-  } else {
-    if (vector == C::transition.bonus) return Part::bonus;
-  }
-  return Part::cotangent;
 }
 
 /// One head of one sequence. RankOne: the transition has vectors a and b. After: a token reads after its own update.
@@ -407,16 +388,9 @@ class HeadInChunks {
   T *of_read_, *of_a_;    ///< y = of_read * state, z = of_a * state; [block, factors]
 };
 
-template <class C>
-consteval bool has_bonus() {
-  if constexpr (detail::declares<C, Diagonal>) return C::transition.bonus != no_vector;
-  else return false;
-}
-
 /// The form of the transition of C.
 template <class C, class T>
-using HeadOf = HeadInChunks<T, std::is_same_v<std::remove_cvref_t<decltype(C::transition)>, DiagonalPlusRankOne>,
-                            C::transition.reads == Reads::after_update>;
+using HeadOf = HeadInChunks<T, detail::is_rank_one<C>, detail::reads_after_update<C>>;
 
 /// Fills the rows of token t of sequence b, `nth` in its block; behind the end of the sequence, a token that changes
 /// nothing. `begin` is the first channel of the head.

@@ -437,8 +437,7 @@ class HeadBackInChunks {
 };
 
 template <class C, class T>
-using HeadBackOf =
-    HeadBackInChunks<T, std::is_same_v<std::remove_cvref_t<decltype(C::transition)>, DiagonalPlusRankOne>>;
+using HeadBackOf = HeadBackInChunks<T, detail::is_rank_one<C>>;
 
 /// Runs the adjoint of head `nth` of sequence b through all of time.
 template <class C, class T, std::size_t... Nth, class... Op>
@@ -448,7 +447,7 @@ void run_head_back(std::index_sequence<Nth...>, HeadBackOf<C, T>& head, Index si
   constexpr std::size_t inputs = 1 + detail::shared_count<C>;
   const Index begin = nth * size;
   const auto token_of = [](Part::Name part, Index position) {
-    const bool moved = C::transition.reads == Reads::after_update && (part == Part::read || part == Part::cotangent);
+    const bool moved = detail::reads_after_update<C> && (part == Part::read || part == Part::cotangent);
     return position - Index{moved};
   };
   const auto load = [&](Part::Name part, Index position, T* to, Index next, Ahead& ahead) {
@@ -492,7 +491,7 @@ void recur_back_chunks(const Run& run, Arena scratch, bool dry, Index chunk, Ind
                        Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
   using Adjoint = chunked::HeadBackOf<C, T>;
   const Index time = detail::written(ops...).time;
-  const Index positions = time + Index{C::transition.reads == Reads::after_update};
+  const Index positions = time + Index{detail::reads_after_update<C>};
   Index bytes = 0;
   Adjoint(Arena(bytes), size, chunk, positions, chunked::has_bonus<C>());
   run_heads_back<T>(

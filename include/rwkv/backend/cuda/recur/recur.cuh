@@ -1,5 +1,5 @@
 #pragma once
-/// The verb `recur`: token after token, or as a chained scan over time (scan.cuh).
+/// The verb `recur`: token after token, as a chained scan over time (scan.cuh), or in chunks of time (chunk_sweep.cuh).
 ///
 /// serial_kernel, channel cells: a thread steps R::size channels of a sequence through time and loads
 /// serial_tokens_ahead tokens ahead. Threads do not cooperate.
@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "rwkv/backend/cuda/recur/chunk_sweep.cuh"
 #include "rwkv/backend/cuda/recur/held.cuh"
 #include "rwkv/backend/cuda/recur/recur_tuning.cuh"
 #include "rwkv/backend/cuda/recur/scan.cuh"
@@ -170,12 +171,20 @@ void recur_heads(const CudaStream& stream, Sequences sequences, Extent<N> length
                 head_kernel<held, C, T, Sequences, Op...>, sequences, Extent<held>(Index(length)), state, ops...);
 }
 
-/// Runs a cell over sequences of at most `longest` tokens: heads, a scan, or token after token.
+/// Runs a cell over sequences of at most `longest` tokens: heads, a scan, or token after token. Auto takes heads token
+/// after token: no GPU has measured their chunks yet.
 template <class Schedule, class C, Index N, class T, class Sequences, class... Op>
 void recur_sequences(const CudaStream& stream, bool dry, Arena scratch, [[maybe_unused]] Schedule schedule, C,
                      Extent<N> length, Sequences sequences, [[maybe_unused]] Index longest, Mat<T> state,
                      const Op&... ops) {
   if constexpr (RowCell<C>) {
+    if constexpr (detail::in_chunks<Schedule, C>()) {
+      check_chunk(schedule.chunk);
+      if (longest >= schedule.chunk) {
+        if (!dry) recur_chunks<C>(stream, sequences, length, state, ops...);
+        return;
+      }
+    }
     if (!dry) recur_heads<C>(stream, sequences, length, state, ops...);
   } else {
     if constexpr (scans<C, T>() && !std::is_same_v<Schedule, Sequential>) {

@@ -1,5 +1,6 @@
 #pragma once
-/// The verb `recur_back`: token after token, or as a chained scan over time (scan_back.cuh); heads in heads_back.cuh.
+/// The verb `recur_back`: token after token, or as a chained scan over time (scan_back.cuh); heads in heads_back.cuh and
+/// chunks_back.cuh.
 ///
 /// serial_back_kernel: a thread takes a channel of a sequence; threads do not cooperate.
 /// 1. Forward through the sequence, keeping the state in front of every run of tokens in scratch memory.
@@ -8,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "rwkv/backend/cuda/recur/chunks_back.cuh"
 #include "rwkv/backend/cuda/recur/heads_back.cuh"
 #include "rwkv/backend/cuda/recur/scan_back.cuh"
 
@@ -94,13 +96,17 @@ void recur_back_channels(const CudaStream& stream, bool dry, Arena scratch, [[ma
   add_partial(stream, partial, sequences.count(), ops...);
 }
 
-/// The adjoint of a cell over sequences of at most `longest` tokens.
-template <class Schedule, class C, class T, class Sequences, class... Op>
+/// The adjoint of a cell over sequences of at most `longest` tokens. Auto takes heads token after token: no GPU has
+/// measured their chunks yet.
+template <class Schedule, class C, Index N, class T, class Sequences, class... Op>
 void recur_back_sequences(const CudaStream& stream, bool dry, Arena scratch, [[maybe_unused]] Schedule schedule, C,
-                          [[maybe_unused]] Index length, Sequences sequences, [[maybe_unused]] Index longest,
+                          [[maybe_unused]] Extent<N> length, Sequences sequences, [[maybe_unused]] Index longest,
                           Mat<const T> first, Mat<const T> dlast, Mat<T> dfirst, const Op&... ops) {
-  if constexpr (RowCell<C>) {
-    return recur_back_heads<C>(stream, dry, scratch, sequences, length, first, dlast, dfirst, ops...);
+  if constexpr (detail::in_chunks<Schedule, C>()) {
+    check_chunk(schedule.chunk);
+    recur_back_chunks<C>(stream, dry, scratch, sequences, length, first, dlast, dfirst, ops...);
+  } else if constexpr (RowCell<C>) {
+    recur_back_heads<C>(stream, dry, scratch, sequences, length, first, dlast, dfirst, ops...);
   } else {
     recur_back_channels<C>(stream, dry, scratch, schedule, sequences, longest, first, dlast, dfirst, ops...);
   }
