@@ -102,7 +102,7 @@ class Bidirectional {
 /// stands where a transformer has cross-attention.
 ///
 /// The first Source tokens of a sequence are the source: they pass Reader and the encoder. All later tokens pass the
-/// decoder. A call of at most Source tokens, such as a step, goes on with the decoder.
+/// decoder. The first call has the whole source and at least one token more, so a context needs a chunk above Source.
 template <class Reader, class Coder, Index Source>
 class EncoderDecoder {
  public:
@@ -115,6 +115,7 @@ class EncoderDecoder {
   struct State {
     typename Reader::State reader;
     typename Coder::State encoder, decoder;
+    Mat<compute> has_source;  // [batch, 1], 1 behind the source
   };
   template <class P>
   struct TapeFor {
@@ -134,7 +135,11 @@ class EncoderDecoder {
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y may be x
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    if (x.time <= Source) return decoder.forward(be, ws, x, state.decoder, y);
+    if (x.time <= Source || (!be.dry && state.has_source(0, 0) != compute(0))) {
+      expects(be.dry || state.has_source(0, 0) != compute(0), "a first call of ", x.time, " tokens has no source of ",
+              Source, " and a token behind it");
+      return decoder.forward(be, ws, x, state.decoder, y);
+    }
     const auto source = part_of(ws, x, Source), target = part_of(ws, x, x.time - Source);
     copy_tokens(be, x, 0, source);
     copy_tokens(be, x, Source, target);
@@ -142,6 +147,7 @@ class EncoderDecoder {
     encoder.forward(be, ws, source, state.encoder, source);
     copy_state(be, state.encoder, state.decoder);
     decoder.forward(be, ws, target, state.decoder, target);
+    be.fill(state.has_source, compute(1));
     copy_tokens(be, source, y, 0);
     copy_tokens(be, target, y, Source);
   }
@@ -161,6 +167,7 @@ class EncoderDecoder {
     copy_state(be, state.encoder, tape.bridge);
     copy_state(be, state.encoder, state.decoder);
     decoder.forward(be, ws, target, state.decoder, decoded, tape.decoder);
+    be.fill(state.has_source, compute(1));
     copy_tokens(be, encoded, y, 0);
     copy_tokens(be, decoded, y, Source);
   }
@@ -182,6 +189,7 @@ class EncoderDecoder {
     });
     encoder.backward(be, ws, dsource, tape.encoder, first.encoder, dbridge, dsource, grad.encoder, dfirst.encoder);
     reader.backward(be, ws, dsource, tape.reader, first.reader, dlast.reader, dsource, grad.reader, dfirst.reader);
+    be.fill(dfirst.has_source, compute(0));
     copy_tokens(be, dsource, dx, 0);
     copy_tokens(be, dtarget, dx, Source);
   }
@@ -190,6 +198,7 @@ class EncoderDecoder {
     reader.reset(be, state.reader);
     encoder.reset(be, state.encoder);
     decoder.reset(be, state.decoder);
+    be.fill(state.has_source, compute(0));
   }
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {
@@ -202,6 +211,7 @@ class EncoderDecoder {
     reader.visit_state(state.reader, prefix, visitor);
     encoder.visit_state(state.encoder, prefix, visitor);
     decoder.visit_state(state.decoder, prefix, visitor);
+    visitor(prefix + "has_source", Index{1}, state.has_source);
   }
 
  private:

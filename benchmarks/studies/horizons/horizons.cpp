@@ -51,7 +51,10 @@ std::vector<double> decays_of(const Tape& tape) {
   return decays;
 }
 /// Tokens until a state has lost half of what it holds.
-double half_life(double decay) { return -std::log(2.0) / std::log(decay); }
+double half_life(double decay) {
+  const double below_one = 1 - 0x1p-24;  // the nearest float
+  return -std::log(2.0) / std::log(std::min(decay, below_one));
+}
 
 /// Quantiles of the half-lives by layer: over channels, and over tokens where decays depend on them.
 template <class Net>

@@ -178,7 +178,7 @@ class HeadAttention {
 ///
 ///     q, k, v = W_q x, W_k x, W_v x,   y = W_o heads,   head_i = sum over j <= i of softmax_j(q_i . k_j / sqrt(size)) v_j
 ///
-/// The state is the cache: keys and values of at most `context` tokens, and how many it holds. Positions are not
+/// The state is the cache: keys and values of at most `window` tokens, and how many it holds. Positions are not
 /// encoded. The block reads the state on the host, so its backend has memory that the host reaches.
 template <class S, class B, class D = rwkv::Dims<>>
 class Attention {
@@ -201,7 +201,7 @@ class Attention {
   };
   struct State {
     Mat<compute> tokens;        // [batch, 1], how many there are in the cache
-    Mat<compute> keys, values;  // [batch, heads * context * head_size]
+    Mat<compute> keys, values;  // [batch, heads * window * head_size]
   };
 
  private:
@@ -218,11 +218,11 @@ class Attention {
   };
 
   D dims;
-  Index context;
+  Index window;
   Params params{};
 
   explicit Attention(const rwkv::ModelSizes& sizes, Index = 0)
-      : dims(D::from(rwkv::detail::with_heads<D>(sizes))), context(sizes.context) {}
+      : dims(D::from(rwkv::detail::with_heads<D>(sizes))), window(sizes.window) {}
 
   /// Shapes    x, y: [batch, time, width]
   /// Aliasing  y must not overlap x
@@ -286,8 +286,8 @@ class Attention {
   template <class Visitor>
   void visit_state(State& state, const std::string& prefix, Visitor&& visitor) const {
     visitor(prefix + "tokens", Index{1}, state.tokens);
-    visitor(prefix + "keys", context * dims.width, state.keys);
-    visitor(prefix + "values", context * dims.width, state.values);
+    visitor(prefix + "keys", window * dims.width, state.keys);
+    visitor(prefix + "values", window * dims.width, state.values);
   }
 
  private:
@@ -299,7 +299,7 @@ class Attention {
     if (be.dry) return;
     each_head(x.batch, [&](Index b, Index head) {
       const Index seen = tokens_of(state, b);
-      rwkv::expects(seen + x.time <= context, "a cache for ", context, " tokens has no room for ", x.time,
+      rwkv::expects(seen + x.time <= window, "a cache for ", window, " tokens has no room for ", x.time,
                     " more: it holds ", seen);
       be.copy(of_head(k, b, head, 0, x.time), cached(state.keys, b, head, seen, x.time));
       be.copy(of_head(v, b, head, 0, x.time), cached(state.values, b, head, seen, x.time));
@@ -354,7 +354,7 @@ class Attention {
   /// `count` tokens of a head in a cache: [count, head_size].
   Mat<compute> cached(Mat<compute> cache, Index b, Index head, Index begin, Index count) const {
     const Index size = dims.head_size();
-    return {cache.row(b) + (head * context + begin) * size, count, size, size};
+    return {cache.row(b) + (head * window + begin) * size, count, size, size};
   }
 
   static Index tokens_of(const State& state, Index b) {

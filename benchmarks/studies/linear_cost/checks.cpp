@@ -22,7 +22,7 @@ using CheckedLstm = Lstm<S, rwkv::Cpu>;
 
 /// More tokens than a block of queries has, more keys than fit a block of scores beside them.
 constexpr rwkv::LawTrial trial{.batch = 2, .time = 131, .before = 230, .seed = 5};
-constexpr rwkv::ModelSizes sizes{.width = 32, .head_size = 8, .context = 367};
+constexpr rwkv::ModelSizes sizes{.width = 32, .head_size = 8, .window = 367};
 
 void expect_below(const char* what, double error, double most) {
   std::printf("%-66s %.1e\n", what, error);

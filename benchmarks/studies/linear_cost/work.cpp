@@ -57,7 +57,7 @@ class LayerWork : public Work {
             .depth = 1,
             .head_size = layer_head_size,
             .ranks = {.w = 16, .a = 16, .v = 16, .g = 16},
-            .context = tokens};
+            .window = tokens};
   }
 
   float* numbers(Index count) {

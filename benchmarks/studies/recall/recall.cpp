@@ -226,7 +226,7 @@ std::string judge_prompts(const N& net, const Run& run, const Scale& scale, Seed
 template <class L>
 void train_and_judge(Study& study, const Run& run, const Scale& scale) {
   ModelSizes sizes = scale.sizes;
-  sizes.context = 2 * run.length;  // attention keeps so many tokens
+  sizes.window = 2 * run.length;  // attention keeps so many tokens
   Net<L> net(sizes, Cpu(study.settings.threads));
   initialize(net, study.settings.seed);
   Trainer trainer(net,

@@ -116,8 +116,8 @@ class ChannelMix<V, S, B, D> {
 
   /// Shapes    x, y: [batch, time, width]; side.tokens: [batch * time]
   /// Aliasing  y must not overlap x
-  /// Cost      two width x ffn products, one width x rank^2, and low-rank ones; scratch of one sequence, of three of width
-  ///           ffn, two of width rank^2 and three of width rank
+  /// Cost      two width x ffn products, one width x rank^2, and low-rank ones; scratch of one sequence, three of `ffn`
+  ///           numbers a token, two of rank^2 and three of rank
   void forward(B& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
     auto side = start_side_streams<ChannelMix>(ws, x);
     forward(be, ws, side, x, state, y);

@@ -53,7 +53,7 @@ struct ModelSizes {
   Index head_size = 0;  ///< channels of a head, which divides the width; RWKV-4 does not use it
   Index ffn = 0;        ///< hidden units of the channel mix; 0: 4 * width, in RWKV-5.1 to 6 3.5 * width in whole 32s
   Ranks ranks{};        ///< of low-rank products, in RWKV-6 and 7
-  Index context = 0;    ///< tokens that a block of one's own keeps, if its state grows with them; RWKV keeps none
+  Index window = 0;     ///< tokens that a block of one's own keeps, if its state grows with them; RWKV keeps none
 
   double norm_epsilon = 0;       ///< what layer norms add to a variance; 0: 1e-5
   double head_norm_epsilon = 0;  ///< what the norm of each head, ln_x, adds to a variance; 0: 64e-5

@@ -9,8 +9,8 @@
 ///     layer 0       0  1  2  3           time goes to the right
 ///
 /// Of L K tiles, L + K - 1 come one after the other, so threads make it faster by L K / (L + K - 1) at most. Each tile
-/// runs on one thread, with one meeting of threads for each tile, where the ordinary order splits every operation of a
-/// layer over the threads, with one meeting for each operation. So it pays for small widths.
+/// runs on one thread, which waits once for each tile, where the ordinary order splits every operation of a layer over the
+/// threads, with a barrier behind each operation. So it pays for small widths. Others call it a wavefront.
 #include <algorithm>
 #include <atomic>
 #include <concepts>
@@ -32,27 +32,12 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A body that can run as a cascade: it has layers, and its backend has threads, and can compute on the calling one alone.
-template <class Body>
-concept RunsInCascade = requires(const Body& body, typename Body::State& state, const typename Body::backend& be,
-                                 detail::VisitorArchetype call, void (*work)(Index)) {
-  body.each_layer(state, call);
-  { be.alone() } -> std::same_as<typename Body::backend>;
-  be.pool().run(Index{be.threads()}, work);
-};
-
-namespace detail {
-/// Tiles are short, so it spins; after many spins it yields, because the other thread may have been preempted.
-inline void wait_for_tiles(const std::atomic<Index>& done, Index wanted) {
-  for (int spins = 0; done.load(std::memory_order_acquire) < wanted; ++spins) {
-    if (spins > 4096) std::this_thread::yield();
-  }
-}
-}  // namespace detail
-
-/// Whether a block is known to have the same bits however a prompt is cut: no schedule of it cuts time itself.
+/// Whether a block may run in a cascade: it has the same bits however a prompt is cut, so no schedule of it cuts time
+/// itself, and its forward pass does not throw. A block of one's own says `static constexpr bool cuts_freely = true`.
 template <class K>
 inline constexpr bool cuts_freely = false;
+template <class K>
+requires(K::cuts_freely) inline constexpr bool cuts_freely<K> = true;
 template <class V, class S, class B, class D>
 inline constexpr bool cuts_freely<TimeMix<V, S, B, D>> =
     !std::is_same_v<typename V::Schedule, Scan> && !std::is_same_v<typename V::Schedule, Chunked>;
@@ -67,6 +52,26 @@ template <class... L>
 inline constexpr bool cuts_freely<Chain<L...>> = (cuts_freely<L> && ...);
 template <class L, Index N>
 inline constexpr bool cuts_freely<Stack<L, N>> = cuts_freely<L>;
+
+/// A body that can run as a cascade: it has layers, all of which may, and its backend has threads, and can compute on the
+/// calling one alone.
+template <class Body>
+concept RunsInCascade = cuts_freely<Body> &&
+    requires(const Body& body, typename Body::State& state, const typename Body::backend& be,
+             detail::VisitorArchetype call, void (*work)(Index)) {
+  body.each_layer(state, call);
+  { be.alone() } -> std::same_as<typename Body::backend>;
+  be.pool().run(Index{be.threads()}, work);
+};
+
+namespace detail {
+/// Tiles are short, so it spins; after many spins it yields, because the other thread may have been preempted.
+inline void wait_for_tiles(const std::atomic<Index>& done, Index wanted) {
+  for (int spins = 0; done.load(std::memory_order_acquire) < wanted; ++spins) {
+    if (spins > 4096) std::this_thread::yield();
+  }
+}
+}  // namespace detail
 
 /// The tokens of a tile of a prompt: few, so that all threads soon have work; enough rows for fast products.
 inline Index cascade_tile_tokens(Index time, int threads) {
@@ -83,7 +88,7 @@ Seq<T, W> cascade_tile(const Seq<T, W>& x, Index begin, Index tokens) {
 
 /// Does what forward_of_tokens does, as a cascade. A thread takes the lowest layer that nobody has taken, and runs all its
 /// tiles, each as soon as the layer below has; so the weights of a layer stay in the caches of one core. Allocates
-/// nothing. Without cuts_freely its bits are those of forward_of_tokens tile by tile.
+/// nothing.
 /// Shapes    tokens: [batch * time]   x, y: [batch, time, width], all in tiles of `tile` tokens as cascade_tile says
 template <class Body>
 void forward_in_cascade(const Body& body, typename Body::backend& be, Arena ws, std::span<const Token> tokens,

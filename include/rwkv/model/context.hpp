@@ -27,9 +27,10 @@ inline namespace RWKV_ABI {
 
 /// How the layers of a prompt follow one another; see model/cascade.hpp. The bits are the same.
 enum class LayerOrder {
-  automatic,   ///< the faster one, by the width of the model
+  automatic,   ///< what is faster by a rule of thumb: a cascade for narrow models
   one_by_one,  ///< each over a whole chunk, its operations split over the threads
-  cascade,     ///< several at a time, each on a thread; with one thread as one_by_one
+  cascade,  ///< several at a time, each on one thread. As one_by_one with one thread, on backends without threads, and
+            ///< for bodies with a block that may not (cuts_freely)
 };
 
 /// How a context is made.
@@ -199,10 +200,12 @@ class Context {
   /// is left as it was.
   std::span<const compute> prefill(std::span<const Token> tokens) & { return prefill(tokens, NoTap{}); }
   /// The same, and calls tap(layer, x, state) after every layer of every chunk: x [batch, tokens of the chunk, width] is
-  /// what the layer leaves in the residual stream, state its state after the chunk. Both are views in the memory of the
-  /// backend. With a chunk of 1 the tap sees every token.
+  /// what the layer leaves in the residual stream, state its state after the chunk, whose tensors layer.visit_state(state,
+  /// "", visitor) lists. Both are views in the memory of the backend, and hold during the call. With a chunk of 1 the tap
+  /// sees every token. It must not run or change this context. After an error of the tap, layers have seen different
+  /// numbers of tokens: reset or restore the context.
   template <class Tap>
-  std::span<const compute> prefill(std::span<const Token> tokens, const Tap& tap) & {
+  std::span<const compute> prefill(std::span<const Token> tokens, Tap&& tap) & {
     const auto head = [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
       if (begin + x.time == time) {
         head_of_last(ws, x);
@@ -334,7 +337,7 @@ class Context {
   }
 
   struct NoTap {};
-  // Narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
+  // Twelve narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
   static constexpr Index least_width_one_by_one = 128, least_cascade = 16;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
 
@@ -404,7 +407,8 @@ class Context {
   /// Queues a step by the tokens in tokens_, without copying the logits to the host.
   void queue_step() {
     Arena ws = scratch_memory_.arena();
-    const auto x = advance(ws, 1);
+    NoTap none;
+    const auto x = advance(ws, 1, none);
     head_of_last(ws, x);
   }
   template <class S>
@@ -434,8 +438,9 @@ class Context {
   /// The run that needs the most scratch, for a dry pass.
   void run_largest(Arena ws) {
     const auto x = take_chunk(ws, options_.chunk);
-    run_body(ws, {}, x, x.time, NoTap{});
-    if (const Index tile = tile_tokens(x.time); tile < x.time) run_body(ws, {}, x, tile, NoTap{});
+    NoTap none;
+    run_body(ws, {}, x, x.time, none);
+    if (const Index tile = tile_tokens(x.time); tile < x.time) run_body(ws, {}, x, tile, none);
     head_of_last(ws, x);
     const Index rows = head_rows(x.time);
     Arena scratch = ws;
@@ -461,14 +466,19 @@ class Context {
 
   /// Runs the body chunk by chunk and calls each(scratch, x, begin, time) for every chunk: x is its residual stream,
   /// `begin` the position of its first token, `time` the number of all tokens.
-  template <class Each, class Tap = NoTap>
-  void run(std::span<const Token> tokens, const Each& each, const Tap& tap = {}) {
+  template <class Each>
+  void run(std::span<const Token> tokens, const Each& each) {
+    NoTap none;
+    run(tokens, each, none);
+  }
+  template <class Each, class Tap>
+  void run(std::span<const Token> tokens, const Each& each, Tap& tap) {
     check_tokens(tokens);
     has_logits_ = false;
     const Index time = std::ssize(tokens) / batch();
     for (Index begin = 0; begin < time; begin += options_.chunk) {
       const Index length = std::min(options_.chunk, time - begin);
-      const Index step = std::is_same_v<Tap, NoTap> ? tile_tokens(length) : length;
+      const Index step = std::is_same_v<std::remove_const_t<Tap>, NoTap> ? tile_tokens(length) : length;
       for (Index at = 0; at < length; at += step) {
         const Index count = std::min(step, length - at);
         for (Index b = 0; b < batch(); ++b) {
@@ -495,7 +505,7 @@ class Context {
   /// The tokens of a tile where `length` tokens run as a cascade; they then lie tile after tile. Otherwise `length`.
   Index tile_tokens(Index length) const {
     if constexpr (RunsInCascade<Body>) {
-      const bool pays = cuts_freely<Body> && width_ < least_width_one_by_one && length >= least_cascade;
+      const bool pays = sizes_.depth > 1 && width_ < least_width_one_by_one && length >= least_cascade;
       const bool wanted = options_.order == LayerOrder::cascade || (options_.order == LayerOrder::automatic && pays);
       if (wanted && backend_.threads() > 1) return std::min(length, cascade_tile_tokens(length, backend_.threads()));
     }
@@ -503,8 +513,8 @@ class Context {
   }
 
   /// Runs the next `length` tokens of every sequence, read from tokens_.
-  template <class Tap = NoTap>
-  Seq<compute, Width> advance(Arena& ws, Index length, const Tap& tap = {}) {
+  template <class Tap>
+  Seq<compute, Width> advance(Arena& ws, Index length, Tap& tap) {
     const auto x = take_chunk(ws, length);
     const auto count = static_cast<std::size_t>(batch() * length);
     run_body(ws, std::span<const Token>(tokens_.numbers()).first(count), x, tile_tokens(length), tap);
@@ -513,12 +523,12 @@ class Context {
   /// Sets x to the residual stream behind the body; in a cascade where a tile is shorter than x.
   template <class Tap>
   void run_body(Arena ws, std::span<const Token> tokens, Seq<compute, Width> x, [[maybe_unused]] Index tile,
-                [[maybe_unused]] const Tap& tap) {
+                [[maybe_unused]] Tap& tap) {
     auto embedded = x;
     // Layers that read the embedding need it beside the residual stream.
     if constexpr (reads_tokens<Body>) embedded = ws.like<compute>(x, x.width);
     parts_.embedding.forward(backend_, tokens, embedded);
-    if constexpr (!std::is_same_v<Tap, NoTap>) {
+    if constexpr (!std::is_same_v<std::remove_const_t<Tap>, NoTap>) {
       forward_tapped(parts_.body, backend_, ws, tokens, embedded, state_.views, x, tap);
       return;
     } else if constexpr (RunsInCascade<Body>) {

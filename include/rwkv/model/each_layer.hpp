@@ -24,7 +24,7 @@ void each_layer(const Body& body, typename Body::State& state, Call&& call) {
 template <class Body, class Tap>
 void forward_tapped(const Body& body, typename Body::backend& be, Arena ws, std::span<const Token> tokens,
                     Seq<typename Body::compute, Body::Width> x, typename Body::State& state,
-                    Seq<typename Body::compute, Body::Width> y, const Tap& tap) {
+                    Seq<typename Body::compute, Body::Width> y, Tap& tap) {
   using Input = Seq<const typename Body::compute, Body::Width>;
   auto side = start_side_streams<Body>(ws, x, tokens);
   Input in = x;
@@ -32,7 +32,7 @@ void forward_tapped(const Body& body, typename Body::backend& be, Arena ws, std:
     forward_beside(layer, be, ws, side, in, layer_state, y);
     in = y;
     be.sync();
-    tap(layer, in, std::as_const(layer_state));
+    tap(layer, in, layer_state);
   });
 }
 

@@ -12,8 +12,10 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// How little a model expected a token, in nats: -ln softmax(logits)[token].
+/// Errors    a token without a logit
 template <class T>
 double surprisal(std::span<const T> logits, Token token) {
+  expects(token >= 0 && token < std::ssize(logits), "rwkv: token ", token, " is none of ", logits.size(), " logits");
   const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
   double total = 0;
   for (const T logit : logits) total += std::exp(static_cast<double>(logit) - largest);

@@ -166,7 +166,7 @@ inline void initial_numbers(const TensorSpec& spec, Index depth, Seed seed, std:
 /// computed in double and rounded at the end, and the random numbers of a tensor follow from the seed and its name. So
 /// a seed gives the same start whatever the scalar, the backend and the other tensors.
 ///
-/// `change(TensorSpec&)` may give parameters another start than their table does.
+/// `change(TensorSpec&)` may give parameters another `start` than their table does; it changes nothing else.
 ///
 /// Errors    a model that is not bound to memory
 /// Cost      2 n^2 m operations for an n x m matrix, n <= m; 16 bytes of memory for each number of the largest tensor
