@@ -14,7 +14,7 @@ struct TokenPart {
 /// The part that an operand of a cell plays: its input is the value, the shared vectors are named by the transition, and
 /// the cotangent of the output may follow.
 template <class C>
-constexpr TokenPart::Name part_of(std::size_t operand) {
+RWKV_HD constexpr TokenPart::Name part_of(std::size_t operand) {
   if (operand == 0) return TokenPart::value;
   const int vector = static_cast<int>(operand) - 1;
   if (vector == C::transition.read) return TokenPart::read;
@@ -36,7 +36,7 @@ template <class C>
 inline constexpr bool reads_after_update = C::transition.reads == Reads::after_update;
 
 template <class C>
-constexpr bool has_bonus() {
+RWKV_HD constexpr bool has_bonus() {
   if constexpr (declares<C, Diagonal>) return C::transition.bonus != no_vector;
   else return false;
 }
