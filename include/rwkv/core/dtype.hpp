@@ -12,46 +12,81 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The number types of stored tensors, little-endian.
-enum class DType : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
+/// The number types of stored tensors, little-endian. Those from q4_0 on are quantised: a row is a sequence of blocks of
+/// several numbers each, see block_formats.hpp.
+enum class DType : std::uint8_t {
+  f64,
+  f32,
+  f16,
+  bf16,
+  i64,
+  i32,
+  i16,
+  i8,
+  u8,
+  boolean,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q4_k,
+  q5_k,
+  q6_k
+};
 
 namespace detail {
 
 struct DTypeFacts {
   DType dtype;
   std::size_t size;
+  int length;
   std::string_view name;
 };
 
 /// In the order of DType, so that the enumerator is the index.
-inline constexpr std::array<DTypeFacts, 10> dtype_facts{{{DType::f64, 8, "F64"},
-                                                         {DType::f32, 4, "F32"},
-                                                         {DType::f16, 2, "F16"},
-                                                         {DType::bf16, 2, "BF16"},
-                                                         {DType::i64, 8, "I64"},
-                                                         {DType::i32, 4, "I32"},
-                                                         {DType::i16, 2, "I16"},
-                                                         {DType::i8, 1, "I8"},
-                                                         {DType::u8, 1, "U8"},
-                                                         {DType::boolean, 1, "BOOL"}}};
+inline constexpr std::array<DTypeFacts, 18> dtype_facts{{{DType::f64, 8, 1, "F64"},
+                                                         {DType::f32, 4, 1, "F32"},
+                                                         {DType::f16, 2, 1, "F16"},
+                                                         {DType::bf16, 2, 1, "BF16"},
+                                                         {DType::i64, 8, 1, "I64"},
+                                                         {DType::i32, 4, 1, "I32"},
+                                                         {DType::i16, 2, 1, "I16"},
+                                                         {DType::i8, 1, 1, "I8"},
+                                                         {DType::u8, 1, 1, "U8"},
+                                                         {DType::boolean, 1, 1, "BOOL"},
+                                                         {DType::q4_0, 18, 32, "Q4_0"},
+                                                         {DType::q4_1, 20, 32, "Q4_1"},
+                                                         {DType::q5_0, 22, 32, "Q5_0"},
+                                                         {DType::q5_1, 24, 32, "Q5_1"},
+                                                         {DType::q8_0, 34, 32, "Q8_0"},
+                                                         {DType::q4_k, 144, 256, "Q4_K"},
+                                                         {DType::q5_k, 176, 256, "Q5_K"},
+                                                         {DType::q6_k, 210, 256, "Q6_K"}}};
 
 }  // namespace detail
 
-/// Bytes of one element.
+/// Bytes of one element, or of one block of a quantised type.
 constexpr std::size_t size_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].size; }
 
-/// The name in safetensors files, such as "F32".
+/// Numbers in one block of a quantised type, 1 for the others.
+constexpr int length_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].length; }
+
+/// Whether the numbers are stored in blocks.
+constexpr bool is_quantised(DType dtype) { return length_of(dtype) > 1; }
+
+/// The name, such as "F32": that of safetensors files, or of ggml for quantised types.
 constexpr std::string_view name_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].name; }
 
-/// The number type with this safetensors name, empty for a name that the library does not know.
+/// The number type with this name in safetensors files, empty for a name that the library does not know.
 constexpr std::optional<DType> dtype_named(std::string_view name) {
   for (const auto& facts : detail::dtype_facts) {
-    if (facts.name == name) return facts.dtype;
+    if (facts.length == 1 && facts.name == name) return facts.dtype;
   }
   return std::nullopt;
 }
 
-/// Whether weights may have this type.
+/// Whether the elements are floating-point numbers, one by one.
 constexpr bool is_floating(DType dtype) { return dtype <= DType::bf16; }
 
 /// The number type of a C++ type in a file.
