@@ -5,6 +5,7 @@
 #endif
 #include "rwkv/io/checkpoint.ipp"
 #include "rwkv/io/dialects.ipp"
+#include "rwkv/io/gguf.ipp"
 #include "rwkv/io/names.ipp"
 #include "rwkv/io/official_names.ipp"
 #include "rwkv/io/pth.ipp"

@@ -73,7 +73,6 @@ TEST_CASE("a file of another kind is told by name, with what to do") {
   const Case cases[] = {
       {"version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 2846360\n",
        {"Git LFS pointer", "git lfs pull"}},
-      {with_nul("GGUF"), {"GGUF file", "use the .pth"}},
       {with_nul("fmgg\x64"), {"rwkv.cpp", "use the .pth"}},
       {with_nul("lmgg"), {"rwkv.cpp", "use the .pth"}},
       {with_nul("tjgg\x03"), {"rwkv.cpp", "use the .pth"}},

@@ -30,8 +30,6 @@ namespace detail {
 
 inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
 inline constexpr std::string_view metadata_key = "__metadata__";
-/// As an entry costs far more memory than its bytes in the file, the others are left out.
-inline constexpr std::size_t max_metadata = 1000;
 /// Of the values of fields that the format does not know.
 inline constexpr int max_skipped_depth = 64;
 
@@ -354,8 +352,8 @@ inline void check_writable(const TensorView& tensor, std::string_view file) {
   const bool good_name = is_clean_name(tensor.name) && tensor.name != metadata_key;
   if (!good_name) fail(file, ": a tensor cannot be named ", in_quotes(tensor.name));
   const std::span<const Index> shape = tensor.shape;
-  const bool good_shape =
-      shape.size() <= max_rank && std::all_of(shape.begin(), shape.end(), [](Index n) { return n >= 0; });
+  const bool good_shape = shape.size() <= max_rank && !is_quantised(tensor.dtype) &&
+                          std::all_of(shape.begin(), shape.end(), [](Index n) { return n >= 0; });
   if (!good_shape || !count_bytes(shape, tensor.dtype).equals(tensor.bytes.size())) {
     fail(file, ": tensor ", in_quotes(tensor.name), " cannot be written: ", tensor.bytes.size(), " bytes as ",
          name_of(tensor.dtype), " ", shape);

@@ -17,7 +17,7 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// One tensor: row-major, contiguous, little-endian. The bytes belong to someone else and need not be aligned.
+/// One tensor: row-major, contiguous, little-endian, in blocks where it is quantised. The bytes belong to someone else and need not be aligned.
 struct TensorView {
   std::string name;
   DType dtype = DType::f32;
@@ -50,6 +50,8 @@ namespace detail {
 /// No file of a known model comes near these limits; they bound what a hostile file can cost.
 inline constexpr std::size_t max_tensors = 100'000;
 inline constexpr std::size_t max_rank = 8;
+/// As one of the metadata costs far more memory than its bytes in the file, the others are left out.
+inline constexpr std::size_t max_metadata = 1000;
 
 /// Why a tensor of more than max_rank dimensions cannot be read.
 std::string too_many_dimensions(std::size_t rank);
@@ -61,7 +63,8 @@ Checked count_elements(std::span<const Index> shape);
 /// Whether the elements of that shape can be counted in an Index. One that fails is a lie, readable or not.
 bool is_possible(std::span<const Index> shape);
 
-/// Bytes of a tensor of that shape; invalid when they do not fit into an Index.
+/// Bytes of a tensor of that shape; invalid when they do not fit into an Index, or when its rows are no whole blocks of
+/// a quantised type.
 Checked count_bytes(std::span<const Index> shape, DType dtype);
 
 /// What a reader finds in a file.

@@ -36,7 +36,11 @@ RWKV_BODY bool is_possible(std::span<const Index> shape) {
 }
 
 RWKV_BODY Checked count_bytes(std::span<const Index> shape, DType dtype) {
-  const Checked bytes = count_elements(shape) * size_of(dtype);
+  const auto length = static_cast<Index>(length_of(dtype));
+  if (length > 1 && (shape.empty() || shape.back() % length != 0)) return Checked(-1);
+  const Checked elements = count_elements(shape);
+  if (!elements.valid()) return elements;
+  const Checked bytes = Checked(elements.to<std::uint64_t>() / static_cast<std::uint64_t>(length)) * size_of(dtype);
   return bytes.at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) ? bytes : Checked(-1);
 }
 

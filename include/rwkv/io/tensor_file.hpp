@@ -43,7 +43,7 @@ class TensorFile {
   TensorFile(std::vector<Bytes> parts, std::filesystem::path path, detail::TensorTable table,
              detail::Surroundings surroundings = {});
 
-  /// In the order of the data in a .safetensors, in the order of the dictionary in a .pth, shard by shard.
+  /// In the order of the data in a .safetensors or .gguf, in the order of the dictionary in a .pth, shard by shard.
   std::span<const TensorView> tensors() const { return tensors_; }
 
   /// What the file holds besides: tensors of foreign number types, classes and layouts, by name.
@@ -60,7 +60,8 @@ class TensorFile {
     for (const TensorView& tensor : tensors_) f(tensor);
   }
 
-  /// The texts under __metadata__ of a .safetensors, but for odd keys and what is beyond 1000; none for a .pth.
+  /// The texts under __metadata__ of a .safetensors, or the metadata of a .gguf that are no arrays, as texts; but for odd
+  /// keys and what is beyond 1000. None for a .pth.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// The path as given, or the name of the memory.
@@ -93,7 +94,7 @@ class TensorFile {
   std::vector<std::uint32_t> by_name_;
 };
 
-/// Opens a .safetensors or a .pth; the content decides which, not the name. Nothing in the file is executed. Also opens
+/// Opens a .safetensors, a .pth or a .gguf; the content decides which, not the name. Nothing in the file is executed. Also opens
 /// an index such as model.safetensors.index.json with all its shards, and a folder that holds an index or else a
 /// model.safetensors. Throws an Error that names the file, and the tensor where one is to blame; for a file of another
 /// kind the Error says which, and what to do. `files` must outlive the result.

@@ -16,6 +16,7 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/io/dialects.hpp"
+#include "rwkv/io/gguf.hpp"
 #include "rwkv/io/pth.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/shards.hpp"
@@ -103,8 +104,9 @@ inline TensorTable read_tensors(const Bytes& bytes, bool verify_checksums) {
   const bool json_follows = text.size() > 8 && text[8] == '{' && text.substr(4, 4) == std::string_view("\0\0\0\0", 4);
   if (json_follows) return read_safetensors(bytes.view(), file);
   if (text.starts_with("PK\x03\x04")) return read_pth(bytes.view(), file, verify_checksums);
+  if (text.starts_with("GGUF")) return read_gguf(bytes.view(), file);
   const std::string_view kind = kind_of_file(text);
-  if (!kind.empty()) fail(file, ": only .safetensors and .pth are read, and this is ", kind);
+  if (!kind.empty()) fail(file, ": only .safetensors, .pth and .gguf are read, and this is ", kind);
   if (is_plain_text(text.substr(0, 256))) fail(file, ": this is ", kind_of_text(text));
   return read_safetensors(bytes.view(), file);
 }
@@ -135,7 +137,8 @@ inline std::filesystem::path model_in(const std::filesystem::path& folder, FileS
 /// The numbers of the config.json beside a file, if its names are of a program that keeps some there.
 inline void read_config(const std::filesystem::path& path, const TensorTable& table, FileSystem& files,
                         Surroundings& surroundings) {
-  if (!find_dialect(names_of(table.tensors, table.unreadable)).is_foreign()) return;
+  const FoundDialect found = find_dialect(names_of(table.tensors, table.unreadable));
+  if (found.dialect == nullptr || !found.dialect->has_config) return;
   const std::filesystem::path config = path.parent_path() / "config.json";
   if (kind_of_path(config, files) != FileStatus::Kind::regular) return;
   const Bytes bytes = read_file(config, Access::loaded, files);

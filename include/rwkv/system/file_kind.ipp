@@ -28,7 +28,7 @@ inline constexpr std::array<FileMark, 30> file_marks{
     {{0, "version https://git-lfs", lfs_kind},
      {0, "version https://hawser", lfs_kind},  // as it was called at first
      {0, "# xet version", "a Xet pointer, not the file itself; download the file"},
-     {0, "GGUF", "a GGUF file; use the .pth or .safetensors that it was converted from"},
+     {0, "GGUF", "a GGUF file, which holds a model"},
      {0, "fmgg", ggml_kind},  // the numbers 'ggmf', 'ggml', 'ggjt' and 'ggla' with their lowest byte first
      {0, "lmgg", ggml_kind},
      {0, "tjgg", ggml_kind},
