@@ -49,8 +49,9 @@ T element_at(std::span<const std::byte> bytes, std::size_t i) {
   return value;
 }
 
-/// Converts `count` numbers of one type to another, by way of double; neither side need be aligned.
-void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count);
+/// Converts `count` numbers of one type, which may be quantised, to another, by way of double, and multiplies them by
+/// `scale`; neither side need be aligned.
+void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count, double scale = 1);
 
 /// Compares every tensor of the file with every parameter of the model: names, shapes, number types and values.
 void check_fit(std::span<const StoredParameter> parameters, const OfficialNames& names, const LoadOptions& options);
@@ -109,7 +110,7 @@ Net unbound_for(const OfficialNames& names, const typename Net::backend& backend
 
 /// A model from an open checkpoint with official names, or with those of another program, which dialects.ipp lists. Its
 /// sizes come from the shapes. Tensors that already are of the model's storage type and aligned are used where they lie,
-/// the others are converted; an AsStored model takes every matrix as it is stored. Memory that the caller keeps is
+/// the others are converted; an AsStored model takes every matrix as it is stored, but for quantised ones. Memory that the caller keeps is
 /// always copied, and so is everything for a backend with memory of its own. Models loaded from one open file share the
 /// weights they did not convert; nothing is ever written back to the file. How the file is opened is settled, so only
 /// `check_values`, `ignore` and `note` of the options count. All or nothing: one Error lists every missing, unexpected,
@@ -130,7 +131,7 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
   return net;
 }
 
-/// A model from a .safetensors or .pth file, an index of shards or a folder (see open_tensors); see above.
+/// A model from a .safetensors, .pth or .gguf file, an index of shards or a folder (see open_tensors); see above.
 template <class Net>
 Net load_checkpoint(const std::filesystem::path& path, const LoadOptions& options = {},
                     typename Net::backend backend = {}, FileSystem& files = system_files()) {

@@ -5,6 +5,7 @@
 #include <set>
 #include <string_view>
 
+#include "rwkv/core/block_formats.hpp"
 #include "rwkv/core/finite.hpp"
 #include "rwkv/core/number.hpp"
 #include "rwkv/io/checkpoint.hpp"
@@ -29,6 +30,60 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
     }
   }
   return count;
+}
+
+/// The block that starts at that byte.
+template <QuantisedBlock Block>
+Block block_at(const std::byte* from) {
+  Block block;
+  std::memcpy(&block, from, sizeof(Block));
+  return block;
+}
+
+/// The same for quantised numbers. Levels are finite, and too small to make a product infinite.
+template <QuantisedBlock Block>
+std::size_t first_not_finite(std::span<const std::byte> bytes) {
+  std::size_t at = 0;
+  for (std::size_t begin = 0; begin < bytes.size(); begin += sizeof(Block)) {
+    const auto block = block_at<Block>(bytes.data() + begin);
+    for (int g = 0; g < Block::length / Block::group; ++g, at += Block::group) {
+      bool finite = is_finite(block.scale(g));
+      if constexpr (Block::has_offset) finite = finite && is_finite(block.offset(g));
+      if (!finite) return at;
+    }
+  }
+  return at;
+}
+
+/// The same for numbers of any type that weights have.
+inline std::size_t first_not_finite(DType dtype, std::span<const std::byte> bytes) {
+  std::size_t at = 0;
+  with_type(dtype, [&]<class Number>(Number) { at = first_not_finite<Number>(bytes); });
+  with_block(dtype, [&]<class Block>(Block) { at = first_not_finite<Block>(bytes); });
+  return at;
+}
+
+/// Widens `count` numbers to double. In blocks, `count` is a multiple of their length.
+inline void read_numbers(DType dtype, const std::byte* from, std::size_t count, double* to) {
+  with_type(dtype, [&]<class Number>(Number) {
+    const std::span bytes(from, count * sizeof(Number));
+    for (std::size_t i = 0; i < count; ++i) to[i] = widen<double>(element_at<Number>(bytes, i));
+  });
+  with_block(dtype, [&]<class Block>(Block) {
+    float numbers[Block::length];
+    for (std::size_t i = 0; i < count; i += Block::length, from += sizeof(Block)) {
+      dequantise(block_at<Block>(from), numbers);
+      std::ranges::copy(numbers, to + i);
+    }
+  });
+}
+
+/// Number i of a tensor.
+inline double number_at(DType dtype, const std::byte* from, std::size_t i) {
+  const auto length = static_cast<std::size_t>(length_of(dtype));
+  std::vector<double> numbers(length);
+  read_numbers(dtype, from + i / length * size_of(dtype), length, numbers.data());
+  return numbers[i % length];
 }
 
 /// Everything that keeps a file from being a certain model, one line each.
@@ -57,15 +112,15 @@ class Mismatches {
   int count_ = 0;
 };
 
-RWKV_BODY void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count) {
-  constexpr std::size_t block = 512;
-  double numbers[block];
-  for (std::size_t begin = 0; begin < count; begin += block) {
-    const std::size_t here = std::min(block, count - begin);
-    with_type(from_type, [&]<class From>(From) {
-      const std::span bytes(from + begin * sizeof(From), here * sizeof(From));
-      for (std::size_t i = 0; i < here; ++i) numbers[i] = widen<double>(element_at<From>(bytes, i));
-    });
+RWKV_BODY void convert(DType from_type, const std::byte* from, DType to_type, std::byte* to, std::size_t count,
+                       double scale) {
+  constexpr std::size_t some = 512;  // whole blocks of every type
+  double numbers[some];
+  const auto length = static_cast<std::size_t>(length_of(from_type));
+  for (std::size_t begin = 0; begin < count; begin += some) {
+    const std::size_t here = std::min(some, count - begin);
+    read_numbers(from_type, from + begin / length * size_of(from_type), here, numbers);
+    for (std::size_t i = 0; i < here && scale != 1; ++i) numbers[i] *= scale;
     with_type(to_type, [&]<class To>(To) {
       for (std::size_t i = 0; i < here; ++i) {
         const To number = narrow<To>(numbers[i]);
@@ -123,7 +178,7 @@ RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const Offi
       const std::vector<Index> sizes = tensor->shape_in_file();
       const Shape wanted = tensor->turned && shape.rank >= 2 ? transposed(shape) : shape;
       wrong.add(tensor->label(), ": file has ", std::span(sizes), ", model expects ", wanted.span());
-    } else if (!is_floating(tensor->dtype)) {
+    } else if (!is_floating(tensor->dtype) && !is_quantised(tensor->dtype)) {
       wrong.add(tensor->label(), ": file has ", name_of(tensor->dtype), " numbers, weights are F64, F32, F16 or BF16");
     }
   }
@@ -144,26 +199,23 @@ RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const Offi
   for (const TensorSpec& spec : parameters) {
     const OfficialTensor* tensor = names.find(spec.name);
     if (tensor == nullptr) continue;
-    with_type(tensor->dtype, [&]<class Number>(Number) {
-      const std::size_t at = first_not_finite<Number>(tensor->bytes);
-      const bool all = at == tensor->bytes.size() / sizeof(Number);
-      if (!all) wrong.add(tensor->label(), ": element ", at, " is not a finite number");
-    });
+    const std::size_t at = first_not_finite(tensor->dtype, tensor->bytes);
+    const auto count = static_cast<std::size_t>(spec.file_shape().count());
+    if (at < count) wrong.add(tensor->label(), ": element ", at, " is not a finite number");
   }
   wrong.raise();
 }
 
-/// Throws when a finite number was converted to one that is not.
-inline void check_range(std::span<const std::byte> from, DType from_type, std::span<const std::byte> to, DType to_type,
-                        std::string_view name, const std::filesystem::path& path) {
+/// Throws when a finite number was converted, or multiplied and converted, to one that is not.
+inline void check_range(const std::byte* from, DType from_type, double scale, std::span<const std::byte> to,
+                        DType to_type, std::string_view name, const std::filesystem::path& path) {
   with_type(to_type, [&]<class To>(To) {
     const std::size_t count = to.size() / sizeof(To);
     for (std::size_t i = first_not_finite<To>(to); i < count; ++i) {
-      with_type(from_type, [&]<class From>(From) {
-        const auto exact = widen<double>(element_at<From>(from, i));
-        expects(is_finite(element_at<To>(to, i)) || !is_finite(exact), path_text(path), ": ", name, ": element ", i,
-                ", ", exact, ", is too large for ", name_of(to_type));
-      });
+      if (is_finite(element_at<To>(to, i))) continue;
+      const double exact = number_at(from_type, from, i);
+      expects(!is_finite(exact), path_text(path), ": ", name, ": element ", i, ", ", exact * scale,
+              ", is too large for ", name_of(to_type));
     }
   });
 }
@@ -172,7 +224,8 @@ RWKV_BODY std::vector<DType> file_types(std::span<const StoredParameter> paramet
   std::vector<DType> types;
   for (const StoredParameter& parameter : parameters) {
     const OfficialTensor* tensor = names.find(parameter.name);
-    types.push_back(tensor == nullptr ? parameter.dtype : tensor->dtype);
+    const bool has_type = tensor != nullptr && is_floating(tensor->dtype);
+    types.push_back(has_type ? tensor->dtype : parameter.dtype);
   }
   return types;
 }
@@ -184,7 +237,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     return tensor != nullptr && parameter.takes(tensor->dtype) ? tensor->dtype : parameter.dtype;
   };
   const auto usable = [&](const StoredParameter& parameter, const OfficialTensor* tensor) {
-    return tensor != nullptr && parameter.transposed == tensor->turned && memory.host_reaches &&
+    return tensor != nullptr && parameter.transposed == tensor->turned && tensor->scale == 1 && memory.host_reaches &&
            file.keep_alive() != nullptr && tensor->dtype == type_for(parameter, tensor) &&
            reinterpret_cast<std::uintptr_t>(tensor->bytes.data()) % size_of(tensor->dtype) == 0;
   };
@@ -219,7 +272,8 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
   };
   std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), allocate()});
   std::byte* next = owner->converted.get();
-  std::vector<std::byte> staged, turned;  // on the way to memory that the host does not reach; with axes exchanged
+  std::vector<std::byte> staged;           // on the way to memory that the host does not reach
+  std::vector<std::byte> widened, turned;  // with numbers one by one; with axes exchanged
   for (StoredParameter& parameter : parameters) {
     const OfficialTensor* tensor = names.find(parameter.name);
     const DType type = type_for(parameter, tensor);
@@ -239,14 +293,21 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
       std::fill(to.begin(), to.end(), std::byte(0));
     } else {
       const std::byte* from = tensor->bytes.data();
+      DType from_type = tensor->dtype;
+      if (parameter.transposed != tensor->turned && is_quantised(from_type)) {
+        widened.resize(count * sizeof(float));
+        convert(from_type, from, DType::f32, widened.data(), count);
+        from = widened.data();
+        from_type = DType::f32;
+      }
       if (parameter.transposed != tensor->turned) {
-        turned.resize(tensor->bytes.size());
+        turned.resize(count * size_of(from_type));
         const std::vector<Index> shape = tensor->shape_in_file();
-        transpose_matrices(from, size_of(tensor->dtype), shape.end()[-2], shape.end()[-1], turned);
+        transpose_matrices(from, size_of(from_type), shape.end()[-2], shape.end()[-1], turned);
         from = turned.data();
       }
-      convert(tensor->dtype, from, type, to.data(), count);
-      check_range({from, tensor->bytes.size()}, tensor->dtype, to, type, tensor->label(), file.path());
+      convert(from_type, from, type, to.data(), count, tensor->scale);
+      check_range(from, from_type, tensor->scale, to, type, tensor->label(), file.path());
     }
     if (!memory.host_reaches) memory.upload(staged, next);
     next += room_for(parameter, tensor);
@@ -259,7 +320,7 @@ RWKV_BODY std::vector<std::byte> rounded(std::span<const std::byte> bytes, const
   const auto count = static_cast<std::size_t>(parameter.shape.count());
   std::vector<std::byte> numbers(count * size_of(to));
   convert(parameter.dtype, bytes.data(), to, numbers.data(), count);
-  check_range(bytes, parameter.dtype, numbers, to, parameter.name, path);
+  check_range(bytes.data(), parameter.dtype, 1, numbers, to, parameter.name, path);
   return numbers;
 }
 }  // namespace detail

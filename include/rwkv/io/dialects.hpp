@@ -14,6 +14,14 @@ inline namespace RWKV_ABI {
 
 namespace detail {
 
+/// What a program does to a tensor besides giving it another name and turning it.
+enum class Change : unsigned char {
+  none,
+  flattened,  ///< its axes for heads and channels of a head are one
+  halved,     ///< once for every so many layers below it, as its program then halves x where these end
+  unused      ///< it holds what no model needs
+};
+
 /// One rule of a dialect. In names, '#' stands for the number of a layer and '?' for one lower-case letter.
 struct Rename {
   std::string_view from;        ///< a whole name, or the beginning of one if it ends in '.'
@@ -21,6 +29,7 @@ struct Rename {
   bool telling = false;         ///< whether such a name shows the dialect; the others are those of many programs
   bool turned = false;          ///< whether it is a matrix whose axes are the other way round than in official files
   std::string_view parts = {};  ///< if there are any: it has a row for each of these, which stands for '*' in `to`
+  Change change = Change::none;
 };
 
 /// The names of one program.
@@ -29,6 +38,7 @@ struct Dialect {
   std::span<const Rename> rules;
   bool has_config;    ///< whether a config.json beside the file belongs to it, with what norms add to variances
   bool scales_norms;  ///< whether ln_x adds the head size times what the layer norms add: 64e-5 only for 64
+  std::string_view architecture = {};  ///< what the metadata of a .gguf call it, if it is the dialect of such files
 };
 
 /// The rule that knows a name, and the official name.

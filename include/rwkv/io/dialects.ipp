@@ -79,12 +79,69 @@ inline constexpr std::array<Rename, 13> linear_attention_names{
      {"model.layers.#.linear_attn.", "blocks.#.att."},
      {"model.layers.#.mlp.", "blocks.#.ffn."}}};
 
+/// Of RWKV-6 in llama.cpp. Its matrices are [out, in], low-rank ones as well; an older form has a tensor for every mix.
+inline constexpr std::array<Rename, 25> gguf_v6_names{
+    {{"token_embd.weight", "emb.weight"},
+     {"token_embd_norm.", "blocks.0.ln0."},
+     {"output_norm.", "ln_out."},
+     {"output.weight", "head.weight"},
+     {"blk.#.attn_norm.", "blocks.#.ln1."},
+     {"blk.#.attn_norm_2.", "blocks.#.ln2."},
+     {"blk.#.time_mix_w1.weight", "blocks.#.att.time_maa_w1", false, is_turned},
+     {"blk.#.time_mix_w2.weight", "blocks.#.att.time_maa_w2", false, is_turned},
+     {"blk.#.time_mix_lerp_fused.weight", "blocks.#.att.time_maa_*", false, false, "wkvrg"},
+     {"blk.#.time_mix_lerp_?.weight", "blocks.#.att.time_maa_?"},
+     {"blk.#.time_mix_first.weight", "blocks.#.att.time_faaaa", is_telling, false, "", Change::flattened},
+     {"blk.#.time_mix_decay.weight", "blocks.#.att.time_decay", is_telling},
+     {"blk.#.time_mix_decay_w1.weight", "blocks.#.att.time_decay_w1", is_telling, is_turned},
+     {"blk.#.time_mix_decay_w2.weight", "blocks.#.att.time_decay_w2", is_telling, is_turned},
+     {"blk.#.time_mix_receptance.", "blocks.#.att.receptance."},
+     {"blk.#.time_mix_key.", "blocks.#.att.key."},
+     {"blk.#.time_mix_value.", "blocks.#.att.value."},
+     {"blk.#.time_mix_gate.", "blocks.#.att.gate."},
+     {"blk.#.time_mix_ln.", "blocks.#.att.ln_x."},
+     {"blk.#.time_mix_output.weight", "blocks.#.att.output.weight", false, false, "", Change::halved},
+     {"blk.#.channel_mix_lerp_k.weight", "blocks.#.ffn.time_maa_k"},
+     {"blk.#.channel_mix_lerp_r.weight", "blocks.#.ffn.time_maa_r"},
+     {"blk.#.channel_mix_key.", "blocks.#.ffn.key."},
+     {"blk.#.channel_mix_receptance.", "blocks.#.ffn.receptance."},
+     {"blk.#.channel_mix_value.weight", "blocks.#.ffn.value.weight", false, false, "", Change::halved}}};
+
+/// Of RWKV-7 in llama.cpp. Where its first layer has no value to mix with, it holds copies of a0, a1 and a2.
+inline constexpr std::array<Rename, 24> gguf_v7_names{
+    {{"token_embd.weight", "emb.weight"},
+     {"token_embd_norm.", "blocks.0.ln0."},
+     {"output_norm.", "ln_out."},
+     {"output.weight", "head.weight"},
+     {"blk.#.attn_norm.", "blocks.#.ln1."},
+     {"blk.#.attn_norm_2.", "blocks.#.ln2."},
+     {"blk.#.time_mix_lerp_fused.weight", "blocks.#.att.x_*", false, false, "rwkvag"},
+     {"blk.0.time_mix_v0.weight", "", false, false, "", Change::unused},
+     {"blk.0.time_mix_v1.weight", "", false, false, "", Change::unused},
+     {"blk.0.time_mix_v2.weight", "", false, false, "", Change::unused},
+     {"blk.#.time_mix_?0.weight", "blocks.#.att.?0"},
+     {"blk.#.time_mix_?1.weight", "blocks.#.att.?1", false, is_turned},
+     {"blk.#.time_mix_?2.weight", "blocks.#.att.?2", false, is_turned},
+     {"blk.#.time_mix_k_k.weight", "blocks.#.att.k_k", is_telling},
+     {"blk.#.time_mix_k_a.weight", "blocks.#.att.k_a", is_telling},
+     {"blk.#.time_mix_r_k.weight", "blocks.#.att.r_k", is_telling, false, "", Change::flattened},
+     {"blk.#.time_mix_receptance.", "blocks.#.att.receptance."},
+     {"blk.#.time_mix_key.", "blocks.#.att.key."},
+     {"blk.#.time_mix_value.", "blocks.#.att.value."},
+     {"blk.#.time_mix_ln.", "blocks.#.att.ln_x."},
+     {"blk.#.time_mix_output.", "blocks.#.att.output."},
+     {"blk.#.channel_mix_lerp_k.weight", "blocks.#.ffn.x_k"},
+     {"blk.#.channel_mix_key.", "blocks.#.ffn.key."},
+     {"blk.#.channel_mix_value.", "blocks.#.ffn.value."}}};
+
 /// The dialects; the one that knows the most names of a file counts, of several the first.
-inline constexpr std::array<Dialect, 4> dialects{
+inline constexpr std::array<Dialect, 6> dialects{
     {{"the official code", official_names, false, false},
      {"transformers", transformers_names, true, false},
      {"flash-linear-attention", fla_names, true, true},
-     {"a transformer with linear attention", linear_attention_names, true, true}}};
+     {"a transformer with linear attention", linear_attention_names, true, true},
+     {"llama.cpp for RWKV-6", gguf_v6_names, false, false, "rwkv6"},
+     {"llama.cpp for RWKV-7", gguf_v7_names, false, false, "rwkv7"}}};
 
 /// The official name of a tensor, if the rule knows its name. Only the first rule that does counts.
 inline std::optional<std::string> renamed(const Rename& rule, std::string_view name) {

@@ -17,8 +17,8 @@ const OfficialVersion* version_named_by(const OfficialNames& names);
 
 /// The sizes of the model in a checkpoint, from the shapes of its tensors, unreadable ones included, and what its norms
 /// add to variances where that is not what official files mean. Errors: no emb.weight of rank 2, no blocks, a block
-/// number that the file cannot hold that many blocks for, a size that is not between 1 and 2^20, or a config.json that
-/// belongs to another model.
+/// number that the file cannot hold that many blocks for, a size that is not between 1 and 2^20, a config.json that
+/// belongs to another model, or metadata of a .gguf that disagree with its tensors.
 ModelSizes sizes_of_model(const OfficialNames& names);
 
 namespace detail {

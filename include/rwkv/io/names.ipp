@@ -37,17 +37,6 @@ RWKV_BODY const OfficialVersion* version_named_by(const OfficialNames& names) {
 
 namespace detail {
 
-/// The N of a name `blocks.N.…`.
-inline std::optional<Index> block_number(std::string_view name) {
-  constexpr std::string_view prefix = "blocks.";
-  if (!name.starts_with(prefix)) return std::nullopt;
-  name.remove_prefix(prefix.size());
-  Index number = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (error != std::errc() || number < 0 || end == name.data() + name.size() || *end != '.') return std::nullopt;
-  return number;
-}
-
 /// What the metadata say that a tensor shares its numbers with, by the names of the file; null if they say nothing.
 inline const std::string* tied_to(const OfficialNames& names, std::string_view name) {
   for (const auto& [tensor, same] : names.file().metadata()) {
@@ -191,6 +180,73 @@ inline void apply_config(const OfficialNames& names, ModelSizes& sizes) {
   if (!is_usual) sizes.head_norm_epsilon = head_norm;
 }
 
+/// Throws where the metadata of a .gguf say that it holds no model, a part of one, or one of another architecture.
+inline void check_architecture(const OfficialNames& names) {
+  const auto text = [&](const char* key) -> const std::string* {
+    const auto found = names.file().metadata().find(key);
+    return found == names.file().metadata().end() ? nullptr : &found->second;
+  };
+  const std::string file = path_text(names.file().path());
+  const std::string* const type = text("general.type");
+  if (type != nullptr && *type != "model")
+    fail(file, ": by its metadata this is no model but of the type ", in_quotes(*type));
+  const std::string* const parts = text("split.count");
+  if (parts != nullptr && *parts != "0" && *parts != "1") {
+    fail(file, ": this is one part of a model in several; join them with `llama-gguf-split --merge`");
+  }
+  const std::string* const architecture = text("general.architecture");
+  const Dialect* const dialect = names.dialect().dialect;
+  if (dialect != nullptr && !dialect->architecture.empty()) {
+    expects(architecture != nullptr, file, ": its metadata lack general.architecture");
+    if (*architecture != dialect->architecture) {
+      fail(file, ": by its metadata it is of the architecture ", in_quotes(*architecture), ", by its names of '",
+           dialect->architecture, "'");
+    }
+  } else if (architecture != nullptr && names.find("emb.weight") == nullptr) {
+    fail(file, ": this is a model of the architecture ", in_quotes(*architecture),
+         "; of GGUF files, only those of 'rwkv6' and 'rwkv7' are models that are read");
+  }
+}
+
+/// Compares the metadata of a .gguf with the sizes of its tensors, and sets what norms add to variances. Its program adds
+/// 64e-5 in ln_x whatever the size of heads.
+inline void apply_gguf(const OfficialNames& names, ModelSizes& sizes) {
+  const TensorFile& file = names.file();
+  const std::string where = path_text(file.path());
+  const std::string_view architecture = names.dialect().dialect->architecture;
+  const auto compare = [&](std::string_view key, Index size) {
+    const double said = gguf_number(file, architecture, key).value_or(static_cast<double>(size));
+    expects(said == static_cast<double>(size), where, ": ", architecture, ".", key, " is ", said,
+            " in its metadata, and ", size, " by the shapes of its tensors");
+  };
+  constexpr std::string_view head_size = "wkv.head_size";
+  expects(gguf_number(file, architecture, head_size).has_value(), where, ": its metadata lack ", architecture, ".",
+          head_size);
+  compare("vocab_size", sizes.vocab);
+  compare("embedding_length", sizes.width);
+  compare("block_count", sizes.depth);
+  if (sizes.ffn > 0) compare("feed_forward_length", sizes.ffn);
+  if (sizes.head_size > 0) compare(head_size, sizes.head_size);
+  struct Rank {
+    std::string_view key, tensor;  // with the rank as its second size
+  };
+  static constexpr std::array<Rank, 6> ranks{{{"time_mix_extra_dim", "time_maa_w2"},
+                                              {"time_decay_extra_dim", "time_decay_w1"},
+                                              {"attention.decay_lora_rank", "w1"},
+                                              {"attention.iclr_lora_rank", "a1"},
+                                              {"attention.value_residual_mix_lora_rank", "v1"},
+                                              {"attention.gate_lora_rank", "g1"}}};
+  for (const auto& [key, tensor] : ranks) {
+    const std::vector<Index>* shape = names.shape_of(join("blocks.", sizes.depth - 1, ".att.", tensor));
+    if (shape != nullptr && shape->size() >= 2) compare(key, (*shape)[1]);
+  }
+  constexpr std::string_view epsilon = "attention.layer_norm_epsilon";
+  constexpr double usual = 1e-5;
+  const double norm = checked_epsilon(gguf_number(file, architecture, epsilon).value_or(usual), where,
+                                      join(architecture, ".", epsilon));
+  if (norm != usual) sizes.norm_epsilon = norm;
+}
+
 RWKV_BODY void add_epsilons(const ModelSizes& sizes, std::map<std::string, std::string>& metadata) {
   const auto add = [&](std::string_view key, double number) {
     if (number == 0) return;
@@ -219,6 +275,7 @@ RWKV_BODY std::vector<std::string> notes_on(const OfficialNames& names, const Mo
 RWKV_BODY ModelSizes sizes_of_model(const OfficialNames& names) {
   const TensorFile& file = names.file();
   const std::string name = detail::path_text(file.path());
+  detail::check_architecture(names);
   const auto expects_part = [&](bool holds, std::string_view part) {
     if (holds) return;
     const std::string kind = detail::kind_by_names(names);
@@ -270,8 +327,9 @@ RWKV_BODY ModelSizes sizes_of_model(const OfficialNames& names) {
             sizes.head_size);
   }
   const detail::FoundDialect& dialect = names.dialect();
-  if (dialect.is_foreign()) detail::apply_config(names, sizes);
-  else detail::read_epsilons(file, sizes);
+  if (!dialect.is_foreign()) detail::read_epsilons(file, sizes);
+  else if (dialect.dialect->architecture.empty()) detail::apply_config(names, sizes);
+  else detail::apply_gguf(names, sizes);
   return sizes;
 }
 

@@ -26,6 +26,7 @@ struct OfficialTensor {
   std::optional<std::vector<Index>> shape;  ///< as in an official file, but for axes of size one; if the file tells it
   std::span<const std::byte> bytes;
   bool turned = false;                           ///< whether its last two axes are the other way round in the bytes
+  double scale = 1;                              ///< what an official file has, divided by the numbers in the bytes
   const UnreadableTensor* unreadable = nullptr;  ///< set where its numbers cannot be read
 
   /// Its shape as the file has it. There must be one.
@@ -34,6 +35,15 @@ struct OfficialTensor {
   /// For errors: the official name, and that in the file where it differs.
   std::string label() const;
 };
+
+namespace detail {
+/// The N of a name `blocks.N.…`.
+std::optional<Index> block_number(std::string_view name);
+
+/// A number that the metadata of a .gguf have under `architecture` and a key, such as "rwkv7" and "block_count"; none
+/// where they have none. Errors: a text that is no number
+std::optional<double> gguf_number(const TensorFile& file, std::string_view architecture, std::string_view key);
+}  // namespace detail
 
 /// A view of a file under official names, which must outlive it. Errors: two tensors of one official name.
 class OfficialNames {
@@ -62,10 +72,12 @@ class OfficialNames {
  private:
   detail::Renamed renamed(std::string_view name_in_file) const;
   void add(const TensorView* tensor, const UnreadableTensor* unreadable);
+  void undo(detail::Change change, OfficialTensor& tensor) const;
   void take_aliases();
 
   const TensorFile* file_;
   detail::FoundDialect dialect_;
+  double head_size_ = 0, halving_ = 0;  // by the metadata of a .gguf: of its heads; layers between halvings
   std::vector<OfficialTensor> tensors_;
   std::vector<std::uint32_t> by_name_;
 };

@@ -1,6 +1,9 @@
 #pragma once
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <numeric>
+#include <system_error>
 #include <utility>
 
 #include "rwkv/core/error.hpp"
@@ -9,6 +12,33 @@
 
 namespace rwkv {
 inline namespace RWKV_ABI {
+
+namespace detail {
+
+RWKV_BODY std::optional<Index> block_number(std::string_view name) {
+  constexpr std::string_view prefix = "blocks.";
+  if (!name.starts_with(prefix)) return std::nullopt;
+  name.remove_prefix(prefix.size());
+  Index number = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (error != std::errc() || number < 0 || end == name.data() + name.size() || *end != '.') return std::nullopt;
+  return number;
+}
+
+RWKV_BODY std::optional<double> gguf_number(const TensorFile& file, std::string_view architecture,
+                                            std::string_view key) {
+  const auto found = file.metadata().find(join(architecture, ".", key));
+  if (found == file.metadata().end()) return std::nullopt;
+  const std::string& text = found->second;
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    fail(path_text(file.path()), ": the metadata ", in_quotes(found->first), " is no number");
+  }
+  return number;
+}
+
+}  // namespace detail
 
 RWKV_BODY std::vector<Index> OfficialTensor::shape_in_file() const {
   std::vector<Index> sizes = *shape;
@@ -22,6 +52,13 @@ RWKV_BODY std::string OfficialTensor::label() const {
 
 RWKV_BODY OfficialNames::OfficialNames(const TensorFile& file)
     : file_(&file), dialect_(detail::find_dialect(detail::names_of(file.tensors(), file.unreadable()))) {
+  if (dialect_.dialect != nullptr && !dialect_.dialect->architecture.empty()) {
+    const auto number = [&](std::string_view key) {
+      return detail::gguf_number(file, dialect_.dialect->architecture, key).value_or(0);
+    };
+    head_size_ = number("wkv.head_size");
+    halving_ = number("rescale_every_n_layers");
+  }
   tensors_.reserve(file.tensors().size() + file.unreadable().size());
   for (const TensorView& tensor : file.tensors()) add(&tensor, nullptr);
   for (const UnreadableTensor& tensor : file.unreadable()) add(nullptr, &tensor);
@@ -58,10 +95,11 @@ RWKV_BODY void OfficialNames::add(const TensorView* tensor, const UnreadableTens
     entry.shape = unreadable->shape;
   }
   detail::Renamed known = renamed(entry.in_file);
+  if (known.rule != nullptr && known.rule->change == detail::Change::unused) return;
   const std::string_view parts = known.rule == nullptr ? std::string_view() : known.rule->parts;
   if (!parts.empty()) {
     const auto count = static_cast<Index>(parts.size());
-    const bool splits = tensor != nullptr && tensor->shape.size() == 2 && tensor->shape[0] == count;
+    const bool splits = tensor != nullptr && tensor->shape.size() >= 2 && tensor->shape[0] == count;
     if (splits) {
       const std::size_t size = tensor->bytes.size() / parts.size();
       for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -81,7 +119,21 @@ RWKV_BODY void OfficialNames::add(const TensorView* tensor, const UnreadableTens
     entry.turned = true;
     std::swap(entry.shape->end()[-1], entry.shape->end()[-2]);
   }
+  if (known.rule != nullptr) undo(known.rule->change, entry);
   tensors_.push_back(std::move(entry));
+}
+
+RWKV_BODY void OfficialNames::undo(detail::Change change, OfficialTensor& tensor) const {
+  if (change == detail::Change::flattened && tensor.shape && tensor.shape->size() == 1) {
+    const Index width = tensor.shape->front();
+    const bool divides = 0 < head_size_ && head_size_ <= static_cast<double>(width) &&
+                         head_size_ == std::floor(head_size_) && width % static_cast<Index>(head_size_) == 0;
+    if (divides) *tensor.shape = {width / static_cast<Index>(head_size_), static_cast<Index>(head_size_)};
+  }
+  if (change == detail::Change::halved && halving_ >= 1) {
+    const auto layer = static_cast<double>(detail::block_number(tensor.name).value_or(0));
+    tensor.scale = std::exp2(std::floor(layer / halving_));
+  }
 }
 
 /// With heads, [heads, head size], the bonus of the current token has the name time_faaaa; some programs keep that which
