@@ -1,5 +1,5 @@
 #pragma once
-// Continues a prompt with a checkpoint of any version, straight from the official .pth or a .safetensors; on any backend.
+// Continues a prompt with a checkpoint of any version, straight from the official .pth, a .safetensors or a .gguf; on any backend.
 #include <rwkv/rwkv.hpp>
 
 #include <csignal>
@@ -69,7 +69,7 @@ void run(const Settings& settings) {
 template <class Backend>
 int generate(int argc, char** argv) {
   Settings settings;
-  Options options("generate", "Continues a prompt with an RWKV checkpoint (.pth or .safetensors).");
+  Options options("generate", "Continues a prompt with an RWKV checkpoint (.pth, .safetensors or .gguf).");
   options.add_argument("MODEL", settings.model, "checkpoint");
   options.add_text("--prompt", settings.prompt, "text to continue");
   options.add("--tokens", settings.tokens, "how many tokens to add", 0);

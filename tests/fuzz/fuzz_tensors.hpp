@@ -36,7 +36,10 @@ inline void open_and_check(std::span<const std::byte> bytes, bool verify_checksu
     for (const rwkv::OfficialTensor& tensor : names.tensors()) {
       demand(names.find(tensor.name) == &tensor);
       if (tensor.unreadable != nullptr) continue;
-      demand(rwkv::detail::count_bytes(*tensor.shape, tensor.dtype).equals(tensor.bytes.size()));
+      const auto blocks = tensor.bytes.size() / rwkv::size_of(tensor.dtype);
+      const auto numbers = blocks * static_cast<std::size_t>(rwkv::length_of(tensor.dtype));
+      demand(rwkv::detail::count_elements(*tensor.shape).equals(numbers));
+      demand(tensor.bytes.size() == blocks * rwkv::size_of(tensor.dtype));
       if (tensor.bytes.empty()) continue;
       demand(tensor.bytes.data() >= bytes.data() && tensor.bytes.size() <= bytes.size());
       demand(tensor.bytes.data() + tensor.bytes.size() <= bytes.data() + bytes.size());
