@@ -15,6 +15,14 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 namespace detail {
 
+/// The block that starts at that byte.
+template <QuantisedBlock Block>
+Block block_at(const std::byte* from) {
+  Block block;
+  std::memcpy(&block, from, sizeof(Block));
+  return block;
+}
+
 /// The first element that is NaN or infinite, or the number of elements.
 template <class T>
 std::size_t first_not_finite(std::span<const std::byte> bytes) {
@@ -30,14 +38,6 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
     }
   }
   return count;
-}
-
-/// The block that starts at that byte.
-template <QuantisedBlock Block>
-Block block_at(const std::byte* from) {
-  Block block;
-  std::memcpy(&block, from, sizeof(Block));
-  return block;
 }
 
 /// The same for quantised numbers. Levels are finite, and too small to make a product infinite.

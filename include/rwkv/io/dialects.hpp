@@ -17,9 +17,9 @@ namespace detail {
 /// What a program does to a tensor besides giving it another name and turning it.
 enum class Change : unsigned char {
   none,
-  flattened,  ///< its axes for heads and channels of a head are one
-  halved,     ///< once for every so many layers below it, as its program then halves x where these end
-  unused      ///< it holds what no model needs
+  flattened,  ///< [heads, head size] is one axis
+  halved,     ///< divided by two for every `rescale_every_n_layers` layers below, behind which the program halves x
+  unused      ///< no model has a place for it
 };
 
 /// One rule of a dialect. In names, '#' stands for the number of a layer and '?' for one lower-case letter.
