@@ -360,7 +360,8 @@ TEST_CASE("GGUF: what the metadata say that the tensors do not is refused") {
   check_says(error_of<V7>(made), "m.gguf: this is one part of a model in several; join them with");
   made = {{{"general.architecture", gguf_value("llama")}},
           {{"token_embd.weight", {2, 3}, 0, std::string(24, '\0')}, {"blk.0.attn_q.weight", {1}, 0, "1234"}}};
-  check_says(error_of<V7>(made), "m.gguf: this is a model of the architecture 'llama'; of GGUF files, only those of");
+  check_says(error_of<V7>(made),
+             "m.gguf: this is a model of the architecture 'llama', where 'rwkv6' and 'rwkv7' are read");
 
   Gguf v6 = converted<V6>(official<V6>(), 1);
   value_of(v6, "rwkv6.wkv.head_size") = gguf_value(16u);

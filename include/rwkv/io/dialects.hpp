@@ -53,6 +53,9 @@ Renamed renamed(const Dialect& dialect, std::string_view name);
 /// Whether a name is one that some dialect shows itself by, behind any prefix.
 bool is_weight_name(std::string_view name);
 
+/// Whether some dialect is that of .gguf files with this architecture in their metadata.
+bool is_known_architecture(std::string_view architecture);
+
 /// The dialect of tensors with these names, and the constant prefix in front of them; null if they show none.
 struct FoundDialect {
   const Dialect* dialect = nullptr;

@@ -200,6 +200,10 @@ RWKV_BODY bool is_weight_name(std::string_view name) {
   return known;
 }
 
+RWKV_BODY bool is_known_architecture(std::string_view architecture) {
+  return !architecture.empty() && std::ranges::find(dialects, architecture, &Dialect::architecture) != dialects.end();
+}
+
 RWKV_BODY bool FoundDialect::is_official() const {
   return dialect == nullptr || (dialect == &dialects[0] && prefix.empty());
 }

@@ -202,9 +202,9 @@ inline void check_architecture(const OfficialNames& names) {
       fail(file, ": by its metadata it is of the architecture ", in_quotes(*architecture), ", by its names of '",
            dialect->architecture, "'");
     }
-  } else if (architecture != nullptr && names.find("emb.weight") == nullptr) {
+  } else if (architecture != nullptr && !is_known_architecture(*architecture) && names.find("emb.weight") == nullptr) {
     fail(file, ": this is a model of the architecture ", in_quotes(*architecture),
-         "; of GGUF files, only those of 'rwkv6' and 'rwkv7' are models that are read");
+         ", where 'rwkv6' and 'rwkv7' are read");
   }
 }
 
