@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -127,9 +128,7 @@ class GgufReader {
         keep(value(type));
       }
     }
-    std::sort(keys.begin(), keys.end());
-    const auto same = std::adjacent_find(keys.begin(), keys.end());
-    if (same != keys.end()) fail(file_, ": the metadata key ", in_quotes(*same), " occurs twice");
+    check_names_differ(std::move(keys), file_, "metadata key");
   }
 
   /// What is odd or too much is left out, as no tensor depends on it.
@@ -223,16 +222,21 @@ class GgufReader {
     const Checked begin = Checked(reader_.position()).aligned(alignment_);
     const std::span<const std::byte> data =
         bytes_.subspan(begin.at_most(bytes_.size()) ? begin.to<std::size_t>() : bytes_.size());
-    std::ranges::stable_sort(entries_, {}, [](const Entry& entry) {
+    std::vector<std::uint32_t> order(entries_.size());
+    std::iota(order.begin(), order.end(), std::uint32_t{0});
+    std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
       constexpr std::uint64_t last = std::numeric_limits<std::uint64_t>::max();
-      return std::pair(entry.begin, entry.size.value_or(last));
+      const auto place = [&](std::uint32_t i) {
+        return std::tuple(entries_[i].begin, entries_[i].size.value_or(last), i);
+      };
+      return place(a) < place(b);
     });
     Checked filled = 0;
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      Entry& entry = entries_[i];
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      Entry& entry = entries_[order[i]];
       require(entry, filled.equals(entry.begin), filled.at_most(entry.begin) ? " leaves a gap" : " overlaps another",
               ": it starts at ", entry.begin, ", but the data before it end at ", filled.to<std::uint64_t>());
-      const std::uint64_t next = i + 1 < entries_.size() ? entries_[i + 1].begin : data.size();
+      const std::uint64_t next = i + 1 < order.size() ? entries_[order[i + 1]].begin : data.size();
       const Checked end = entry.size ? Checked(entry.begin) + *entry.size : std::max(entry.begin, next);
       require(entry, end.at_most(data.size()), " reaches past the end of the file: it starts at ", entry.begin, " of ",
               data.size(), " bytes of data");
@@ -242,7 +246,8 @@ class GgufReader {
     const Checked left = Checked(data.size()) - filled;  // invalid where the last tensor is not padded
     expects(!left.valid() || left.equals(0), file_, ": the data end at ", filled.to<std::uint64_t>(), " of ",
             data.size(), " bytes; the others belong to no tensor");
-    for (Entry& entry : entries_) {
+    for (const std::uint32_t i : order) {
+      Entry& entry = entries_[i];
       if (entry.unreadable.empty()) {
         table_.tensors.push_back(std::move(entry.tensor));
       } else {

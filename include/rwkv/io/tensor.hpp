@@ -78,8 +78,9 @@ struct TensorTable {
 /// The positions of the tensors, sorted by name.
 std::vector<std::uint32_t> order_by_name(std::span<const TensorView> tensors);
 
-/// Throws an Error that starts with `file` when two names of tensors are equal.
-void check_names_differ(std::vector<std::string_view> names, std::string_view file);
+/// Throws an Error that starts with `file` when two names, of what `kind` says, are equal.
+void check_names_differ(std::vector<std::string_view> names, std::string_view file,
+                        std::string_view kind = "tensor name");
 
 }  // namespace detail
 }  // namespace RWKV_ABI

@@ -51,10 +51,10 @@ RWKV_BODY std::vector<std::uint32_t> order_by_name(std::span<const TensorView> t
   return order;
 }
 
-RWKV_BODY void check_names_differ(std::vector<std::string_view> names, std::string_view file) {
+RWKV_BODY void check_names_differ(std::vector<std::string_view> names, std::string_view file, std::string_view kind) {
   std::sort(names.begin(), names.end());
   const auto same = std::adjacent_find(names.begin(), names.end());
-  if (same != names.end()) fail(file, ": the tensor name ", in_quotes(*same), " occurs twice");
+  if (same != names.end()) fail(file, ": the ", kind, " ", in_quotes(*same), " occurs twice");
 }
 
 }  // namespace detail
