@@ -11,10 +11,12 @@
 #include "rwkv/backend/cpu/chunked_back.hpp"
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
+#include "rwkv/backend/cpu/quantised.hpp"
 #include "rwkv/backend/cpu/recur_back.hpp"
 #include "rwkv/backend/cpu/several.hpp"
 #include "rwkv/backend/cpu/threads.hpp"
 #include "rwkv/backend/cross_entropy.hpp"
+#include "rwkv/backend/dequantised.hpp"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/backend/recur.hpp"
 #include "rwkv/backend/recur_back.hpp"
@@ -81,6 +83,11 @@ class Cpu {
       const W* from = table.row(rows[static_cast<std::size_t>(r)]);
       for (Index c = 0; c < to.cols; ++c) to(r, c) = widen<T>(from[c]);
     }
+  }
+
+  template <class T, Index N>
+  void gather_rows(const StoredMat& table, std::span<const Token> rows, Mat<T, N> to) {
+    if (!dry) detail::gather_dequantised(table, rows, to);
   }
 
   /// Adds the rows in order, for any number of threads.
@@ -256,16 +263,33 @@ class Cpu {
     }
   }
 
+  /// Whether a product has quantised weights, and computes in float with quantised activations.
+  template <class T, class W, class E>
+  static bool is_quantised_product([[maybe_unused]] const Product<T, W, E>& product) {
+    if constexpr (std::is_same_v<W, AnyStorage> && std::is_same_v<T, float>) return is_quantised(product.w.dtype);
+    else return false;
+  }
+
   template <class T, class W, class E>
   static Index outputs_per_tile(const Product<T, W, E>& product) {
+    if (is_quantised_product(product)) return quantised::outputs_per_tile(product.x.rows);
     if (product.x.rows >= dot::dot_many_rows) return dot::dot_outputs;
     const Index fitting = weight_bytes_per_tile / std::max<Index>(1, product.w.cols * Index{sizeof(T)});
     return std::clamp<Index>(fitting / 4 * 4, 8, 64);
   }
   template <class P>
-  static Index tile_count(const P& product) {
+  static Index rows_per_tile(const P& product) {
+    return is_quantised_product(product) ? quantised::rows_per_tile : std::max<Index>(1, product.y.rows);
+  }
+  template <class P>
+  static Index tiles_across(const P& product) {
     const Index outputs = outputs_per_tile(product);
     return (product.y.cols + outputs - 1) / outputs;
+  }
+  template <class P>
+  static Index tile_count(const P& product) {
+    const Index rows = rows_per_tile(product);
+    return tiles_across(product) * std::max<Index>(1, (product.y.rows + rows - 1) / rows);
   }
   template <class P>
   static Index multiplications(const P& product) {
@@ -288,10 +312,13 @@ class Cpu {
       tile -= count;
       return false;
     }
-    const Mat<T> y = product.y;
-    const Index begin = tile * outputs_per_tile(product);
+    const Index first = tile / tiles_across(product) * rows_per_tile(product);
+    const Index rows = std::min(rows_per_tile(product), product.y.rows - first);
+    const Mat<T> y = rows_of(product.y, first, rows);
+    const Mat<const T> x = rows_of(product.x, first, rows);
+    const Index begin = tile % tiles_across(product) * outputs_per_tile(product);
     const Index end = std::min<Index>(y.cols, begin + outputs_per_tile(product));
-    with_typed<T>(product.w, [&](auto w) { dot::dot_tile(y, product.x, w, begin, end); });
+    multiply_tile(y, x, product.w, begin, end);
     if constexpr (!std::is_same_v<E, Identity>) {
       for (Index r = 0; r < y.rows; ++r) {
         using R = Widest<T>;
@@ -304,6 +331,20 @@ class Cpu {
       }
     }
     return true;
+  }
+  template <class T, class W>
+  static void multiply_tile(Mat<T> y, Mat<const T> x, Mat<const W> w, Index begin, Index end) {
+    dot::dot_tile(y, x, w, begin, end);
+  }
+  template <class T>
+  static void multiply_tile(Mat<T> y, Mat<const T> x, const StoredMat& w, Index begin, Index end) {
+    if (!is_quantised(w.dtype)) {
+      with_typed<T>(w, [&](auto typed) { dot::dot_tile(y, x, typed, begin, end); });
+    } else if constexpr (std::is_same_v<T, float>) {
+      quantised::dot_tile(y, x, w, begin, end);
+    } else {
+      detail::multiply_dequantised(y, x, w, begin, end);
+    }
   }
   template <class T, class W>
   static bool multiply_tile(const PlainProduct<T, W>& product, Index& tile) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "rwkv/backend/cross_entropy.hpp"
+#include "rwkv/backend/dequantised.hpp"
 #include "rwkv/backend/product.hpp"
 #include "rwkv/backend/recur.hpp"
 #include "rwkv/backend/recur_back.hpp"
@@ -55,6 +56,11 @@ class Reference {
     for (Index r = 0; r < to.rows; ++r) {
       for (Index c = 0; c < to.cols; ++c) to(r, c) = widen<T>(table(rows[static_cast<std::size_t>(r)], c));
     }
+  }
+
+  template <class T, Index N>
+  void gather_rows(const StoredMat& table, std::span<const Token> rows, Mat<T, N> to) {
+    if (!dry) detail::gather_dequantised(table, rows, to);
   }
 
   template <class T, class W, Index N, Index M>
@@ -240,6 +246,15 @@ class Reference {
   static void multiply(const Product<T, W, Epilogue>& product) {
     const auto y = product.y;
     const auto x = product.x;
+    if constexpr (std::is_same_v<W, AnyStorage>) {
+      if (is_quantised(product.w.dtype)) {
+        detail::multiply_dequantised(y, x, product.w, 0, y.cols);
+        for (Index r = 0; r < y.rows; ++r) {
+          for (Index n = 0; n < y.cols; ++n) y(r, n) = product.epilogue(One<T>(y(r, n))).v;
+        }
+        return;
+      }
+    }
     with_typed<T>(product.w, [&](auto w) {
       for (Index r = 0; r < y.rows; ++r) {
         for (Index n = 0; n < y.cols; ++n) {

@@ -1,4 +1,5 @@
 #pragma once
+#include "rwkv/backend/dequantised.hpp"
 #include "rwkv/backend/rows_back.hpp"
 #include "rwkv/block/channel_mix.hpp"
 #include "rwkv/block/side_streams.hpp"
@@ -141,7 +142,7 @@ class ChannelMix<V, S, B, D> {
 
     be.rows(Mix<typename V::Mix>{}, arg::in(x), arg::prev(x, state.shift), arg::chan(p.mix_k), arg::out(xk));
     remember_last(be, x, state.shift);
-    with_typed<compute>(p.s_emb, [&](auto table) { be.gather_rows(table, side.tokens, tape.matrix.flat()); });
+    gather_rows(be, p.s_emb, side.tokens, matrix.flat());
     be.gemm(linear(xk, p.key, k, typename V::Activation{}), linear(x, p.s1, ask),
             linear(streams.embedding, p.s_emb_x, of_embedding));
     be.rows(Copy{}, arg::in(of_embedding), arg::add(matrix));

@@ -75,6 +75,14 @@ constexpr int length_of(DType dtype) { return detail::dtype_facts[static_cast<st
 /// Whether the numbers are stored in blocks.
 constexpr bool is_quantised(DType dtype) { return length_of(dtype) > 1; }
 
+/// What the address of numbers of this type must be a multiple of.
+constexpr std::size_t alignment_of(DType dtype) { return is_quantised(dtype) ? 2 : size_of(dtype); }
+
+/// Bytes of `count` numbers, which are whole blocks where the type is quantised.
+constexpr std::size_t bytes_of(DType dtype, std::size_t count) {
+  return count / static_cast<std::size_t>(length_of(dtype)) * size_of(dtype);
+}
+
 /// The name, such as "F32": that of safetensors files, or of ggml for quantised types.
 constexpr std::string_view name_of(DType dtype) { return detail::dtype_facts[static_cast<std::size_t>(dtype)].name; }
 

@@ -298,16 +298,19 @@ struct ListParameters {
 struct StoredParameter : TensorSpec {
   DType dtype = DType::f32;        ///< of the numbers at `data`; the computing type while `data` is null
   bool keeps_stored_type = false;  ///< whether it may be bound to numbers of other types
+  bool takes_quantised = false;    ///< whether these may be quantised, in whole blocks along its rows
   DType compute = DType::f32;      ///< the widest of these: what the model computes in
   const void* data = nullptr;      ///< row-major; null while the model is unbound
   void* view = nullptr;            ///< in the model; null where the model is const
   void (*attach)(void* view, void* data, DType dtype, const Shape& shape) = nullptr;
 
-  Index bytes() const { return shape.count() * static_cast<Index>(size_of(dtype)); }
+  Index bytes() const { return static_cast<Index>(bytes_of(dtype, static_cast<std::size_t>(shape.count()))); }
 
   /// Whether it may be bound to numbers of that type.
   bool takes(DType type) const {
-    return keeps_stored_type ? is_floating(type) && size_of(type) <= size_of(compute) : type == dtype;
+    if (!keeps_stored_type) return type == dtype;
+    if (is_quantised(type)) return takes_quantised && shape.sizes[shape.rank - 1] % length_of(type) == 0;
+    return is_floating(type) && size_of(type) <= size_of(compute);
   }
 
   /// Points the model's view at numbers.
@@ -325,18 +328,19 @@ struct StoredParameter : TensorSpec {
 template <class T>
 struct ListStoredParameters {
   std::vector<StoredParameter>& list;
+  bool takes_quantised = false;  ///< whether the backend does
 
   template <class View>
   void operator()(TensorSpec spec, View& view) const {
     using Element = typename View::element;
-    list.push_back({std::move(spec), dtype_of<Element>(), false, dtype_of<T>(), view.data, &view,
+    list.push_back({std::move(spec), dtype_of<Element>(), false, false, dtype_of<T>(), view.data, &view,
                     [](void* place, void* data, DType, const Shape& shape) {
                       rwkv::bind(*static_cast<View*>(place), static_cast<Element*>(data), shape);
                     }});
   }
   void operator()(TensorSpec spec, StoredMat& view) const {
     const DType now = view.data == nullptr ? dtype_of<T>() : view.dtype;
-    list.push_back({std::move(spec), now, true, dtype_of<T>(), view.data, &view,
+    list.push_back({std::move(spec), now, true, takes_quantised, dtype_of<T>(), view.data, &view,
                     [](void* place, void* data, DType dtype, const Shape& shape) {
                       rwkv::bind(*static_cast<StoredMat*>(place), data, dtype, shape);
                     }});

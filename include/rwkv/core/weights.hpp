@@ -11,8 +11,9 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// A matrix of weights [rows, cols] in a number type known at run time: float, bf16 or f16, and double where the model
-/// computes in double. Consecutive rows are `stride` elements apart.
+/// A matrix of weights [rows, cols] in a number type known at run time: float, bf16 or f16, double where the model
+/// computes in double, or a quantised type, where every row is a sequence of whole blocks (see block_formats.hpp).
+/// Consecutive rows are `stride` elements apart.
 struct StoredMat {
   const void* data = nullptr;
   DType dtype = DType::f32;
@@ -24,6 +25,10 @@ struct StoredMat {
   template <class T>
   Mat<const T> as() const {
     return {static_cast<const T*>(data), rows, cols, stride};
+  }
+  /// The bytes of row r.
+  const std::byte* row(Index r) const {
+    return static_cast<const std::byte*>(data) + r * (stride / length_of(dtype)) * Index(size_of(dtype));
   }
 };
 
@@ -47,14 +52,12 @@ constexpr Mat<W, C> rows_of(Mat<W, C> weights, Index begin, Index count) {
   return weights;
 }
 inline StoredMat rows_of(StoredMat weights, Index begin, Index count) {
-  if (weights.data != nullptr) {
-    weights.data = static_cast<const std::byte*>(weights.data) + begin * weights.stride * Index(size_of(weights.dtype));
-  }
+  if (weights.data != nullptr) weights.data = weights.row(begin);
   weights.rows = count;
   return weights;
 }
 
-/// Calls f(typed matrix) with a matrix of weights, for a computation in T. The body of f is compiled once for each
+/// Calls f(typed matrix) with a matrix of weights that are not quantised, for a computation in T. The body of f is compiled once for each
 /// possible type, so keep it to one call of a shared function.
 template <class T, class W, Index C, class F>
 void with_typed(Mat<W, C> weights, F&& f) {
@@ -68,7 +71,8 @@ void with_typed(const StoredMat& weights, F&& f) {
     case DType::f32:
       if constexpr (sizeof(T) > sizeof(float)) return f(weights.as<float>());
       break;
-    default: break;
+    default:
+      asserts(!is_quantised(weights.dtype), "rwkv: weights of type ", name_of(weights.dtype), " have no C++ type");
   }
   f(weights.as<T>());
 }

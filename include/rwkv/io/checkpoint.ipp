@@ -234,16 +234,19 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
                                                    const WeightMemory& memory) {
   const TensorFile& file = names.file();
   const auto type_for = [](const StoredParameter& parameter, const OfficialTensor* tensor) {
-    return tensor != nullptr && parameter.takes(tensor->dtype) ? tensor->dtype : parameter.dtype;
+    if (tensor == nullptr || !parameter.takes(tensor->dtype)) return parameter.dtype;
+    const bool as_it_is = parameter.transposed == tensor->turned && tensor->scale == 1;
+    return is_quantised(tensor->dtype) && !as_it_is ? parameter.dtype : tensor->dtype;
   };
   const auto usable = [&](const StoredParameter& parameter, const OfficialTensor* tensor) {
     return tensor != nullptr && parameter.transposed == tensor->turned && tensor->scale == 1 && memory.host_reaches &&
            file.keep_alive() != nullptr && tensor->dtype == type_for(parameter, tensor) &&
-           reinterpret_cast<std::uintptr_t>(tensor->bytes.data()) % size_of(tensor->dtype) == 0;
+           reinterpret_cast<std::uintptr_t>(tensor->bytes.data()) % alignment_of(tensor->dtype) == 0;
   };
   constexpr Index alignment = 8;  // of the largest number
   const auto room_for = [&](const StoredParameter& parameter, const OfficialTensor* tensor) {
-    const Index bytes = parameter.shape.count() * static_cast<Index>(size_of(type_for(parameter, tensor)));
+    const auto count = static_cast<std::size_t>(parameter.shape.count());
+    const auto bytes = static_cast<Index>(bytes_of(type_for(parameter, tensor), count));
     return (bytes + alignment - 1) / alignment * alignment;
   };
   [[maybe_unused]] Index converted = 0;  // for an error that a build without exceptions cannot raise
@@ -284,13 +287,15 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     }
     const auto count = static_cast<std::size_t>(parameter.shape.count());
     parameter.bind(next, type);
-    std::span<std::byte> to(next, count * size_of(type));
+    std::span<std::byte> to(next, bytes_of(type, count));
     if (!memory.host_reaches) {
       staged.resize(to.size());
       to = staged;
     }
     if (tensor == nullptr) {  // zero in every number type
       std::fill(to.begin(), to.end(), std::byte(0));
+    } else if (is_quantised(type)) {
+      std::ranges::copy(tensor->bytes, to.begin());
     } else {
       const std::byte* from = tensor->bytes.data();
       DType from_type = tensor->dtype;

@@ -2,6 +2,7 @@
 #include <concepts>
 #include <span>
 
+#include "rwkv/backend/dequantised.hpp"
 #include "rwkv/block/layer_norm.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
@@ -72,7 +73,7 @@ class Embedding {
 
  private:
   void gather(B& be, std::span<const Token> tokens, Seq<compute, Width> rows) const {
-    with_typed<compute>(params.table, [&](auto table) { be.gather_rows(table, tokens, rows.flat()); });
+    gather_rows(be, params.table, tokens, rows.flat());
   }
 };
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/dequantised.hpp"
 #include "rwkv/backend/memory.hpp"
 #include "rwkv/block/channel_mix.hpp"
 #include "rwkv/block/time_mix.hpp"
@@ -103,7 +104,7 @@ class Model {
   /// Every parameter as bytes of a run-time number type.
   std::vector<StoredParameter> stored_parameters() {
     std::vector<StoredParameter> list;
-    visit(parts, ListStoredParameters<compute>{list});
+    visit(parts, ListStoredParameters<compute>{list, TakesQuantised<backend>});
     return list;
   }
   std::vector<StoredParameter> stored_parameters() const {

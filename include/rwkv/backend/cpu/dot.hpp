@@ -77,7 +77,9 @@ RWKV_INLINE void store_sums(const Pack<T, N>* sums, T* to) {
   constexpr int size = Count >= 4 && N >= 4 ? 4 : Count >= 2 && N >= 2 ? 2 : 1;
   Pack<T, N> folding[size];
   RWKV_UNROLL for (int i = 0; i < size; ++i) folding[i] = sums[i];
-  fold_sums<N, size>(folding).store(to, size);
+  T all[N];  // a partial store would be a call
+  fold_sums<N, size>(folding).store(all);
+  std::copy_n(all, size, to);
   if constexpr (Count > size) store_sums<Count - size>(sums + size, to + size);
 }
 #endif
