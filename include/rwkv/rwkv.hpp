@@ -3,6 +3,7 @@
 #include "rwkv/blocks.hpp"
 #include "rwkv/io/checkpoint.hpp"
 #include "rwkv/io/load_model.hpp"
+#include "rwkv/io/quantised.hpp"
 #include "rwkv/io/state_file.hpp"
 #include "rwkv/text/generate.hpp"
 #include "rwkv/text/sampler.hpp"

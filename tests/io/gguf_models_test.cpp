@@ -78,7 +78,7 @@ TEST_CASE("GGUF: RWKV-6 and RWKV-7 load with the bits of the official file") {
   check_same(official_v6(), made);
 }
 
-TEST_CASE("GGUF: quantised weights are widened") {
+TEST_CASE("GGUF: quantised matrices stay, or are widened") {
   // The tensors of a layer of 256 channels, under official names.
   const std::map<std::string, std::pair<std::uint32_t, DType>> types{
       {"blocks.0.att.receptance.weight", {2, DType::q4_0}},
@@ -137,7 +137,19 @@ TEST_CASE("GGUF: quantised weights are widened") {
   const Folder folder;
   put(folder / "m.gguf", made.file());
   save_safetensors(folder / "widened.safetensors", tensors);
-  CHECK(logits_of(folder / "m.gguf") == logits_of(folder / "widened.safetensors"));
+  // As stored, the matrices stay quantised, but for one with its axes exchanged; they are saved so, or widened.
+  const auto stored = load_checkpoint<LanguageModel<V7, AsStored<float>, Cpu>>(folder / "m.gguf");
+  for (const auto& parameter : stored.stored_parameters()) {
+    const auto quantised = types.find(parameter.name);
+    const bool stays = quantised != types.end() && parameter.name != "blocks.0.att.w1";
+    CHECK(parameter.dtype == (stays ? quantised->second.second : DType::f32));
+  }
+  const auto quantised = logits_of(folder / "m.gguf"), exact = logits_of(folder / "widened.safetensors");
+  CHECK(golden::relative_error(quantised, std::vector<double>(exact.begin(), exact.end())) < 0.05);
+  save_checkpoint(stored, folder / "again");
+  CHECK(logits_of(folder / "again") == quantised);
+  save_checkpoint<float>(stored, folder / "again");
+  CHECK(build::get(folder / "again") == build::get(folder / "widened.safetensors"));
 
   // Rounded once, on the way to a 16-bit type; refused where that has no finite number, or they are none.
   const Gguf::Tensor& q8 = tensor_of(made, "blocks.0.ffn.key.weight");

@@ -94,6 +94,14 @@ constexpr std::optional<DType> dtype_named(std::string_view name) {
   return std::nullopt;
 }
 
+/// The quantised type with this name of ggml, empty for any other name.
+constexpr std::optional<DType> quantised_named(std::string_view name) {
+  for (const auto& facts : detail::dtype_facts) {
+    if (facts.length > 1 && facts.name == name) return facts.dtype;
+  }
+  return std::nullopt;
+}
+
 /// Whether the elements are floating-point numbers, one by one.
 constexpr bool is_floating(DType dtype) { return dtype <= DType::bf16; }
 

@@ -154,30 +154,32 @@ std::span<const std::byte> bytes_on_host([[maybe_unused]] B& backend, const Stor
   }
 }
 
-/// The numbers of a parameter as another type. Errors: a finite number that the type has no finite number for.
+/// The numbers of a parameter as another type, which may be quantised. Errors: a finite number that the type has no finite
+/// number for, rows that are no whole blocks
 std::vector<std::byte> rounded(std::span<const std::byte> bytes, const StoredParameter& parameter, DType to,
                                const std::filesystem::path& path);
 
-}  // namespace detail
+/// The root of the mean square of what numbers differ by, over that of the exact numbers; 0 where these are zeros.
+double relative_error(DType type, std::span<const std::byte> bytes, DType exact_type, std::span<const std::byte> exact,
+                      std::size_t count);
 
-/// Writes a model as .safetensors with official names, in one step: the file is there whole or as it was before.
-/// Weights are stored as they are, those of an AsStored model as in the file it came from, or rounded to Storage:
-/// save_checkpoint<bf16>(net, path). What norms add to variances goes to the metadata where it is not the version's.
-/// Errors    a finite weight that Storage has no finite number for
-template <class Storage = void, class Net>
-void save_checkpoint(const Net& net, const std::filesystem::path& path,
-                     const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files()) {
+/// Writes a model with every parameter in the type type_of(parameter, its type in the file it came from), and calls
+/// written(parameter, its bytes, type, the bytes as that) for those of another type than in memory.
+template <class Net, class TypeOf, class Written>
+void save_as(const Net& net, const std::filesystem::path& path, const TypeOf& type_of, const Written& written,
+             const std::map<std::string, std::string>& metadata, FileSystem& files) {
   std::vector<TensorView> tensors;
   std::deque<std::vector<std::byte>> copies;  // their numbers are pointed at
   auto backend = net.device();
   backend.sync();
   for (const StoredParameter& parameter : net.stored_parameters()) {
     const bool widened = !parameter.keeps_stored_type;  // when it was loaded
-    DType type = widened ? net.file_type(tensors.size(), parameter.dtype) : parameter.dtype;
-    if constexpr (!std::is_void_v<Storage>) type = dtype_of<Storage>();
-    auto bytes = detail::bytes_on_host(backend, parameter, copies.emplace_back());
+    const DType type = type_of(parameter, widened ? net.file_type(tensors.size(), parameter.dtype) : parameter.dtype);
+    auto bytes = bytes_on_host(backend, parameter, copies.emplace_back());
     if (type != parameter.dtype) {
-      copies.back() = detail::rounded(bytes, parameter, type, path);
+      auto numbers = rounded(bytes, parameter, type, path);
+      written(parameter, bytes, type, std::span<const std::byte>(numbers));
+      copies.back() = std::move(numbers);
       bytes = copies.back();
     }
     const Shape shape = parameter.file_shape();
@@ -190,8 +192,25 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
     tensors.push_back({parameter.name, type, {shape.span().begin(), shape.span().end()}, bytes});
   }
   auto texts = metadata;
-  detail::add_epsilons(net.sizes(), texts);
+  add_epsilons(net.sizes(), texts);
   save_safetensors(path, tensors, texts, files);
+}
+
+}  // namespace detail
+
+/// Writes a model as .safetensors with official names, in one step: the file is there whole or as it was before.
+/// Weights are stored as they are, those of an AsStored model as in the file it came from, or rounded to Storage:
+/// save_checkpoint<bf16>(net, path). What norms add to variances goes to the metadata where it is not the version's.
+/// Errors    a finite weight that Storage has no finite number for
+template <class Storage = void, class Net>
+void save_checkpoint(const Net& net, const std::filesystem::path& path,
+                     const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files()) {
+  const auto type_of = [](const StoredParameter&, DType in_file) {
+    if constexpr (std::is_void_v<Storage>) return in_file;
+    else return dtype_of<Storage>();
+  };
+  detail::save_as(
+      net, path, type_of, [](auto&&...) {}, metadata, files);
 }
 
 }  // namespace RWKV_ABI

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <new>
 #include <set>
@@ -8,6 +9,7 @@
 #include "rwkv/core/block_formats.hpp"
 #include "rwkv/core/finite.hpp"
 #include "rwkv/core/number.hpp"
+#include "rwkv/core/quantise.hpp"
 #include "rwkv/io/checkpoint.hpp"
 #include "rwkv/system/glob.hpp"
 
@@ -320,13 +322,61 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
   return owner;
 }
 
+/// The numbers of a parameter in blocks.
+inline std::vector<std::byte> quantised(std::span<const std::byte> bytes, const StoredParameter& parameter, DType to,
+                                        const std::filesystem::path& path) {
+  const auto count = static_cast<std::size_t>(parameter.shape.count());
+  const Index row = parameter.shape.sizes[parameter.shape.rank - 1];
+  expects(can_quantise_to(to), "rwkv: numbers are quantised to Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0, not to ", name_of(to));
+  expects(row % length_of(to) == 0, path_text(path), ": ", parameter.name, ": rows of ", row,
+          " numbers are no whole blocks of ", name_of(to), ", which have ", length_of(to));
+  std::vector<std::byte> blocks(bytes_of(to, count));
+  with_block(to, [&]<class Block>(Block block) {
+    if constexpr (can_quantise_to(Block::dtype)) {
+      constexpr std::size_t some = 512;  // whole blocks of every type
+      float numbers[some];
+      std::byte* next = blocks.data();
+      for (std::size_t begin = 0; begin < count; begin += some) {
+        const std::size_t here = std::min(some, count - begin);
+        const std::byte* from = bytes.data() + bytes_of(parameter.dtype, begin);
+        convert(parameter.dtype, from, DType::f32, reinterpret_cast<std::byte*>(numbers), here);
+        for (std::size_t i = 0; i < here; i += Block::length, next += sizeof(Block)) {
+          quantise(std::span<const float, Block::length>(numbers + i, Block::length), block);
+          std::memcpy(next, &block, sizeof(Block));
+        }
+      }
+    }
+  });
+  const std::size_t at = first_not_finite(to, blocks);
+  expects(at == count || first_not_finite(parameter.dtype, bytes) != count, path_text(path), ": ", parameter.name,
+          ": the block of element ", at, " has a number that is too large for ", name_of(to));
+  return blocks;
+}
+
 RWKV_BODY std::vector<std::byte> rounded(std::span<const std::byte> bytes, const StoredParameter& parameter, DType to,
                                          const std::filesystem::path& path) {
   const auto count = static_cast<std::size_t>(parameter.shape.count());
+  if (is_quantised(to)) return quantised(bytes, parameter, to, path);
   std::vector<std::byte> numbers(count * size_of(to));
   convert(parameter.dtype, bytes.data(), to, numbers.data(), count);
   check_range(bytes.data(), parameter.dtype, 1, numbers, to, parameter.name, path);
   return numbers;
+}
+
+RWKV_BODY double relative_error(DType type, std::span<const std::byte> bytes, DType exact_type,
+                                std::span<const std::byte> exact, std::size_t count) {
+  constexpr std::size_t some = 512;  // whole blocks of every type
+  double numbers[some], wanted[some], error = 0, sum = 0;
+  for (std::size_t begin = 0; begin < count; begin += some) {
+    const std::size_t here = std::min(some, count - begin);
+    read_numbers(type, bytes.data() + bytes_of(type, begin), here, numbers);
+    read_numbers(exact_type, exact.data() + bytes_of(exact_type, begin), here, wanted);
+    for (std::size_t i = 0; i < here; ++i) {
+      error += (numbers[i] - wanted[i]) * (numbers[i] - wanted[i]);
+      sum += wanted[i] * wanted[i];
+    }
+  }
+  return sum == 0 ? 0 : std::sqrt(error / sum);
 }
 }  // namespace detail
 }  // namespace RWKV_ABI

@@ -305,6 +305,23 @@ inline void place_tensors(std::vector<SafetensorsHeader::Entry>& entries, std::s
   expects(filled == data.size(), file, ": ", data.size() - filled, " bytes at the end of the file belong to no tensor");
 }
 
+/// Gives a tensor that the metadata call quantised its type and shape.
+inline void take_quantised(TensorView& tensor, std::string_view type, std::string_view file) {
+  const std::optional<DType> quantised = quantised_named(type);
+  const auto where = [&] { return join(file, ": tensor ", in_quotes(tensor.name)); };
+  if (!quantised) fail(where(), ": it is quantised as ", in_quotes(type), ", which is no type that is known");
+  const auto size = static_cast<Index>(size_of(*quantised)), length = static_cast<Index>(length_of(*quantised));
+  const std::span<const Index> shape = tensor.shape;
+  if (tensor.dtype != DType::u8 || shape.size() != 2 || shape[1] % size != 0) {
+    fail(where(), ": ", name_of(tensor.dtype), " ", shape, " does not hold rows of ", type, " blocks, of ", size,
+         " bytes each");
+  }
+  const Checked cols = Checked(shape[1] / size) * length;
+  tensor.dtype = *quantised;
+  tensor.shape = {shape[0], cols.to<Index>(file, ": the rows of tensor ", in_quotes(tensor.name), " are too long")};
+  if (!is_possible(tensor.shape)) fail(where(), ": the shape ", std::span<const Index>(tensor.shape), " is too large");
+}
+
 RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::string_view file) {
   const auto [json, data] = split_safetensors(bytes, file);
   SafetensorsHeader header(file);
@@ -317,6 +334,19 @@ RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::st
 
   TensorTable table;
   table.metadata = std::move(header.metadata);
+  for (auto entry = table.metadata.begin(); entry != table.metadata.end();) {
+    const std::string_view key = entry->first;
+    if (!key.starts_with(quantised_prefix)) {
+      ++entry;
+      continue;
+    }
+    const auto is_named = [&](const SafetensorsHeader::Entry& each) {
+      return each.unreadable.empty() && each.tensor.name == key.substr(quantised_prefix.size());
+    };
+    const auto found = std::ranges::find_if(header.entries, is_named);
+    if (found != header.entries.end()) take_quantised(found->tensor, entry->second, file);
+    entry = table.metadata.erase(entry);
+  }
   table.tensors.reserve(header.entries.size());
   for (auto& [tensor, unreadable, has_shape, begin, end] : header.entries) {
     if (unreadable.empty()) {
@@ -352,7 +382,7 @@ inline void check_writable(const TensorView& tensor, std::string_view file) {
   const bool good_name = is_clean_name(tensor.name) && tensor.name != metadata_key;
   if (!good_name) fail(file, ": a tensor cannot be named ", in_quotes(tensor.name));
   const std::span<const Index> shape = tensor.shape;
-  const bool good_shape = shape.size() <= max_rank && !is_quantised(tensor.dtype) &&
+  const bool good_shape = shape.size() <= max_rank && (!is_quantised(tensor.dtype) || shape.size() == 2) &&
                           std::all_of(shape.begin(), shape.end(), [](Index n) { return n >= 0; });
   if (!good_shape || !count_bytes(shape, tensor.dtype).equals(tensor.bytes.size())) {
     fail(file, ": tensor ", in_quotes(tensor.name), " cannot be written: ", tensor.bytes.size(), " bytes as ",
@@ -387,10 +417,13 @@ inline std::string safetensors_header(std::span<const TensorView* const> tensors
     const auto begin = end.to<std::uint64_t>();
     end = end + tensor->bytes.size();
     begin_pair(tensor->name);
+    const bool in_blocks = is_quantised(tensor->dtype);
+    std::vector<Index> shape = tensor->shape;
+    if (in_blocks) shape[1] = static_cast<Index>(bytes_of(tensor->dtype, static_cast<std::size_t>(shape[1])));
     json += "{\"dtype\":\"";
-    json += name_of(tensor->dtype);
+    json += name_of(in_blocks ? DType::u8 : tensor->dtype);
     json += "\",\"shape\":[";
-    for (std::size_t i = 0; i < tensor->shape.size(); ++i) json += join(i == 0 ? "" : ",", tensor->shape[i]);
+    for (std::size_t i = 0; i < shape.size(); ++i) json += join(i == 0 ? "" : ",", shape[i]);
     json +=
         (join("],\"data_offsets\":[", begin, ",", end.to<std::uint64_t>(file, ": the tensors are too large"), "]}"));
   }
@@ -419,8 +452,13 @@ RWKV_BODY void save_safetensors(const std::filesystem::path& path, std::span<con
   order.reserve(tensors.size());
   for (const TensorView& tensor : tensors) order.push_back(&tensor);
   std::stable_sort(order.begin(), order.end(),
-                   [](const auto* a, const auto* b) { return size_of(a->dtype) > size_of(b->dtype); });
-  const std::string header = detail::safetensors_header(order, metadata, file);
+                   [](const auto* a, const auto* b) { return alignment_of(a->dtype) > alignment_of(b->dtype); });
+  auto texts = metadata;
+  for (const TensorView& tensor : tensors) {
+    if (!is_quantised(tensor.dtype)) continue;
+    texts.insert_or_assign(std::string(detail::quantised_prefix) + tensor.name, std::string(name_of(tensor.dtype)));
+  }
+  const std::string header = detail::safetensors_header(order, texts, file);
   write_atomically(files, path, [&](FileWriter& out) {
     out.write(header);
     for (const TensorView* tensor : order) out.write(tensor->bytes);
