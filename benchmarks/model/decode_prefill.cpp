@@ -1,5 +1,8 @@
-/// Decode and prefill of RWKV-4 in the official sizes, and of RWKV-5.2 in those of 169M, with random weights. Only one model is in memory at a time; it
+/// Decode and prefill of RWKV-4 in the official sizes, and of the later versions in those of 169M and 191M, with random weights,
+/// also quantised. Only one model is in memory at a time; it
 /// is made when its first benchmark starts, so run the benchmarks in order.
+#include "rwkv/core/quantise.hpp"
+
 #include "../report.hpp"
 #include "../synthetic.hpp"
 
@@ -27,12 +30,55 @@ struct Alive {
 } alive;
 
 template <class Net>
-const Net& model_of(const std::string& key, const ModelSizes& sizes) {
+constexpr bool is_as_stored = std::is_same_v<typename Net::storage, rwkv::AnyStorage>;
+
+/// Live weights of a type that is known at run time: the matrices quantised, all others in float.
+template <class Net>
+void fill_quantised(Net& net, rwkv::DType type) {
+  auto parameters = net.stored_parameters();
+  const auto type_of = [&](const rwkv::StoredParameter& parameter) {
+    const bool small = parameter.role == rwkv::Role::vector || parameter.role == rwkv::Role::low_rank;
+    return small ? rwkv::DType::f32 : type;
+  };
+  std::size_t bytes = 0;
+  for (const auto& parameter : parameters) {
+    bytes += rwkv::bytes_of(type_of(parameter), static_cast<std::size_t>(parameter.shape.count())) + 64;
+  }
+  auto memory = std::make_shared<bench::HugePages>(bytes);
+  auto* next = memory->template as<std::byte>();
+  std::uint64_t seed = 1;
+  for (auto& parameter : parameters) {
+    const auto [least, most] = rwkv::live_range(parameter);
+    const auto numbers =
+        bench::uniform<float>(parameter.shape.count(), static_cast<float>(least), static_cast<float>(most), ++seed);
+    if (type_of(parameter) == rwkv::DType::f32) std::memcpy(next, numbers.data(), numbers.size() * sizeof(float));
+    rwkv::with_block(type_of(parameter), [&]<class Block>(Block block) {
+      if constexpr (rwkv::can_quantise_to(Block::dtype)) {
+        for (std::size_t b = 0; b < numbers.size() / Block::length; ++b) {
+          rwkv::quantise(std::span<const float, 32>(numbers.data() + b * Block::length, 32), block);
+          std::memcpy(next + b * sizeof(Block), &block, sizeof(Block));
+        }
+      }
+    });
+    parameter.bind(next, type_of(parameter));
+    next += (rwkv::bytes_of(type_of(parameter), numbers.size()) + 63) / 64 * 64;
+  }
+  net.adopt(std::move(memory));
+}
+
+template <class Net>
+const Net& model_of(const std::string& key, const ModelSizes& sizes, rwkv::DType type) {
   if (alive.key != key) {
     alive.model.reset();
-    auto net = std::make_shared<Net>(sizes);
-    bench::FillParameters fill;
-    for (auto& parameter : net->parameters()) fill(parameter, parameter);
+    std::shared_ptr<Net> net;
+    if constexpr (is_as_stored<Net>) {
+      net = std::make_shared<Net>(Net::unbound(sizes, Cpu()));
+      fill_quantised(*net, type);
+    } else {
+      net = std::make_shared<Net>(sizes);
+      bench::FillParameters fill;
+      for (auto& parameter : net->parameters()) fill(parameter, parameter);
+    }
     alive = {key, net};
   }
   return *static_cast<const Net*>(alive.model.get());
@@ -54,9 +100,9 @@ struct PerToken {
 
   template <class Net>
   explicit PerToken(const Net& net) {
-    for (const auto& spec : net.parameters()) {
+    for (const auto& spec : net.stored_parameters()) {
       const double count = static_cast<double>(spec.shape.count());
-      const double bytes = count * sizeof(*spec.data);
+      const double bytes = static_cast<double>(spec.bytes());
       if (spec.role == rwkv::Role::head) {
         head_bytes = bytes;
         head_flops = 2 * count;
@@ -69,9 +115,9 @@ struct PerToken {
 };
 
 template <class V, class S>
-void decode(benchmark::State& state, const Official& size, const std::string& key, int threads) {
+void decode(benchmark::State& state, const Official& size, const std::string& key, rwkv::DType type, int threads) {
   using Net = rwkv::LanguageModel<V, S, Cpu>;
-  const Net net = on_threads(model_of<Net>(key, size.sizes), threads);
+  const Net net = on_threads(model_of<Net>(key, size.sizes, type), threads);
   const PerToken cost(net);
   auto context = net.context();
   Token token = 0;
@@ -89,9 +135,10 @@ void decode(benchmark::State& state, const Official& size, const std::string& ke
 }
 
 template <class V, class S>
-void prefill(benchmark::State& state, const Official& size, const std::string& key, int threads, Index time) {
+void prefill(benchmark::State& state, const Official& size, const std::string& key, rwkv::DType type, int threads,
+             Index time) {
   using Net = rwkv::LanguageModel<V, S, Cpu>;
-  const Net net = on_threads(model_of<Net>(key, size.sizes), threads);
+  const Net net = on_threads(model_of<Net>(key, size.sizes, type), threads);
   const PerToken cost(net);
   auto context = net.context();
   std::vector<Token> tokens(static_cast<std::size_t>(time));
@@ -110,17 +157,18 @@ void prefill(benchmark::State& state, const Official& size, const std::string& k
   });
 }
 
+/// `type` is that of the matrices where S is AsStored.
 template <class V, class S>
-void add_model(const Official& size, const char* scalar) {
+void add_model(const Official& size, const char* scalar, rwkv::DType type = rwkv::DType::f32) {
   const std::string key = rwkv::join(size.name, "/", scalar);
   for (const int threads : {1, 2}) {
     bench::add(rwkv::join("decode/", key, "/", threads, "threads"),
-               [=](benchmark::State& state) { decode<V, S>(state, size, key, threads); });
+               [=](benchmark::State& state) { decode<V, S>(state, size, key, type, threads); });
   }
   for (const Index time : {64, 512}) {
     for (const int threads : {1, 2}) {
       bench::add(rwkv::join("prefill/", key, "/T", time, "/", threads, "threads"),
-                 [=](benchmark::State& state) { prefill<V, S>(state, size, key, threads, time); });
+                 [=](benchmark::State& state) { prefill<V, S>(state, size, key, type, threads, time); });
     }
   }
 }
@@ -134,6 +182,11 @@ const bool registered = [] {
   add_model<rwkv::V5, float>({"5.2-169M", sizes}, "fp32");
   add_model<rwkv::V6, float>({"6-191M", sizes}, "fp32");
   add_model<rwkv::V7, float>({"7-191M", sizes}, "fp32");
+  using Stored = rwkv::AsStored<float>;
+  add_model<rwkv::V4, Stored>(official[0], "q8_0", rwkv::DType::q8_0);
+  add_model<rwkv::V4, Stored>(official[0], "q4_0", rwkv::DType::q4_0);
+  add_model<rwkv::V7, Stored>({"7-191M", sizes}, "q8_0", rwkv::DType::q8_0);
+  add_model<rwkv::V7, Stored>({"7-191M", sizes}, "q4_0", rwkv::DType::q4_0);
   return true;
 }();
 

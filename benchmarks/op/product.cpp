@@ -14,7 +14,8 @@ namespace {
 
 using bench::Index;
 
-/// A pool of weights for every type: each 16-bit word is an ordinary number as half of a float, as bf16 and as f16.
+/// A pool of weights for every type: each 16-bit word is an ordinary number as half of a float, as bf16 and as f16, which is
+/// also the scale of a quantised block.
 class Pool {
  public:
   static constexpr std::size_t bytes = std::size_t{560} << 20;
@@ -29,6 +30,11 @@ class Pool {
   rwkv::Mat<const W> matrix(Index n, Index rows, Index cols) const {
     const Index copies = static_cast<Index>(bytes / sizeof(W)) / (rows * cols);
     return rwkv::matrix(memory_.as<const W>() + n % copies * rows * cols, rows, cols);
+  }
+
+  /// Copy number n of something of that many bytes.
+  const std::byte* at(std::size_t n, std::size_t size) const {
+    return memory_.as<std::byte>() + n % (bytes / size) * size;
   }
 
  private:
@@ -66,6 +72,22 @@ void library(benchmark::State& state, Shape shape, Index time, int threads) {
   Index n = 0;
   bench::measure(state, work_of<W>(shape, time, threads), [&] {
     const auto w = Pool::shared().matrix<W>(n++, shape.outputs, shape.inputs);
+    cpu.gemm(rwkv::mul(rwkv::matrix(y.data(), time, shape.outputs), rwkv::matrix(x.data(), time, shape.inputs),
+                       rwkv::transposed(w)));
+  });
+}
+
+/// With quantised weights.
+void quantised(benchmark::State& state, Shape shape, Index time, rwkv::DType type, int threads) {
+  rwkv::Cpu cpu(threads);
+  const auto x = bench::uniform<float>(time * shape.inputs, -1, 1, 2);
+  std::vector<float> y(static_cast<std::size_t>(time * shape.outputs));
+  const auto bytes = rwkv::bytes_of(type, static_cast<std::size_t>(shape.outputs * shape.inputs));
+  bench::Work work = work_of<float>(shape, time, threads);
+  work.bytes += static_cast<double>(bytes) - static_cast<double>(shape.outputs * shape.inputs) * sizeof(float);
+  std::size_t n = 0;
+  bench::measure(state, work, [&] {
+    const rwkv::StoredMat w{Pool::shared().at(n++, bytes), type, shape.outputs, shape.inputs, shape.inputs};
     cpu.gemm(rwkv::mul(rwkv::matrix(y.data(), time, shape.outputs), rwkv::matrix(x.data(), time, shape.inputs),
                        rwkv::transposed(w)));
   });
@@ -156,6 +178,10 @@ const bool registered = [] {
         bench::add(name + "fp32" + suffix, [=](auto& state) { library<float>(state, shape, time, threads); });
         bench::add(name + "bf16" + suffix, [=](auto& state) { library<rwkv::bf16>(state, shape, time, threads); });
         bench::add(name + "f16" + suffix, [=](auto& state) { library<rwkv::f16>(state, shape, time, threads); });
+        for (const rwkv::DType type : {rwkv::DType::q8_0, rwkv::DType::q5_1, rwkv::DType::q4_0, rwkv::DType::q4_k}) {
+          bench::add(rwkv::join(name, name_of(type), suffix),
+                     [=](auto& state) { quantised(state, shape, time, type, threads); });
+        }
       }
       bench::add(name + "eigen_fp32/1threads", [=](auto& state) { eigen(state, shape, time); });
     }

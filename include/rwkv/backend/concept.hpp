@@ -111,6 +111,8 @@ concept HasSumOfSquares = requires(B& be, Arena ws, Mat<float> m) {
 ///                                       memory that host and device both reach, for spans of tokens, targets and
 ///                                       losses. A backend with these members has device memory, which the host must
 ///                                       not touch (see transfer.hpp)
+///     gather_rows(table, tokens, to)    with a StoredMat as the table; a backend with this member takes quantised weights, here
+///                                       and in products (see dequantised.hpp). For any other they are widened at load
 ///     independent()                     the same device with a new queue; each context takes one
 ///     Recording record(f), replay(recording)
 ///                                       f() queues work, which is recorded; replay queues it again. A context steps by

@@ -81,8 +81,8 @@ struct Numerics {
 struct AnyStorage {};
 
 /// The scalar of a model that computes in Compute and keeps every matrix of a checkpoint in the type it is stored in, so
-/// that one model type runs files of float, bf16 and f16 numbers, mapped where they lie. Compute is float or double. To
-/// run, not to train.
+/// that one model type runs files of float, bf16, f16 and, on backends that take them, quantised numbers, mapped where they
+/// lie. Compute is float or double. To run, not to train.
 template <std::floating_point Compute>
 using AsStored = Numerics<AnyStorage, Compute>;
 
