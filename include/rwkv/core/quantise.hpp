@@ -31,6 +31,11 @@ namespace detail {
 /// 1 / unit; 0 where that is infinite, of units that half precision rounds to 0.
 inline float inverse_of(float unit) { return std::isinf(1 / unit) ? 0 : 1 / unit; }
 
+template <class Block>
+concept WithoutOffset = Block::length == 32 && !Block::has_offset;
+template <class Block>
+concept WithOffset = Block::length == 32 && Block::has_offset;
+
 /// Sets the 32 levels, from 0 on, of a block of nibbles.
 template <class Block>
 void set_levels(Block& block, const int (&levels)[32]) {
@@ -52,8 +57,8 @@ inline void quantise(std::span<const float, 32> numbers, Q8_0& block) {
     block.levels[i] = static_cast<std::int8_t>(std::round(numbers[std::size_t(i)] * inverse));
   block.unit = f16(unit);
 }
-template <class Block>
-requires(!Block::has_offset && Block::length == 32) void quantise(std::span<const float, 32> numbers, Block& block) {
+template <detail::WithoutOffset Block>
+void quantise(std::span<const float, 32> numbers, Block& block) {
   constexpr int half = sizeof(Block) == sizeof(Q4_0) ? 8 : 16;
   float extreme = numbers[0];
   for (const float x : numbers) {

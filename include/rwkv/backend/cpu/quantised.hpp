@@ -260,10 +260,9 @@ RWKV_INLINE RunLevels levels_of(const Q8_0& block, Index) {
 }
 /// Of 32 nibbles: the low halves of 16 bytes, then the high halves.
 template <class Block>
-requires requires(Block block) {
-  block.nibbles[15];
-} &&(Block::length == run)  //
-    RWKV_INLINE RunLevels levels_of(const Block& block, Index) {
+concept Nibbles32 = Block::length == run;
+template <Nibbles32 Block>
+RWKV_INLINE RunLevels levels_of(const Block& block, Index) {
   using Bytes = RunLevels::Bytes;
   constexpr bool has_fifth = requires { block.fifth_bits; };
   constexpr int least = Block::has_offset ? 0 : has_fifth ? -16 : -8;
@@ -282,8 +281,9 @@ requires requires(Block block) {
 }
 /// Of 256 nibbles: of every 32 bytes the low halves, then the high halves.
 template <class Block>
-requires(Block::has_offset&& Block::length == 256)  //
-    RWKV_INLINE RunLevels levels_of(const Block& block, Index first) {
+concept Nibbles256 = Block::length == 256 && Block::has_offset;
+template <Nibbles256 Block>
+RWKV_INLINE RunLevels levels_of(const Block& block, Index first) {
   const int shift = static_cast<int>(first / run % 2 * 4), group = static_cast<int>(first / run);
   RunLevels levels;
   for (Index half = 0; half < 2; ++half) {
