@@ -51,6 +51,67 @@ TEST_CASE_TEMPLATE("products agree with the reference", W, float, bf16, f16) {
 
 namespace {
 
+/// y = x w^T with T as the computing type; the rows of x at once, then `rows` calls of one row each.
+template <class T, class W>
+void check_rows_alone(Index rows, Index outputs, Index inputs) {
+  const auto xs = full_noise(rows * inputs, 3), ws = full_noise(outputs * inputs, 4);
+  Buffer<T> x(xs), y(rows * outputs), again(rows * outputs), alone(rows * outputs);
+  Buffer<W> w(ws);
+  const auto weights = transposed(w.mat(outputs, inputs));
+  Cpu one(1), three(3);
+  one.gemm(mul(y.mat(rows, outputs), x.mat(rows, inputs), weights, SquaredRelu{}));
+  three.gemm(mul(again.mat(rows, outputs), x.mat(rows, inputs), weights, SquaredRelu{}));
+  for (Index r = 0; r < rows; ++r) {
+    one.gemm(mul(rows_of(alone.mat(rows, outputs), r, 1), rows_of(x.mat(rows, inputs), r, 1), weights, SquaredRelu{}));
+  }
+  CAPTURE(rows);
+  CAPTURE(outputs);
+  CAPTURE(inputs);
+  REQUIRE(y.numbers == alone.numbers);
+  REQUIRE(again.numbers == alone.numbers);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a product of many rows has the bits of its rows alone", W, float, bf16, f16, double) {
+  using T = std::conditional_t<std::is_same_v<W, double>, double, float>;
+  for (const Index rows : {47, 48, 49, 61, 450}) {
+    for (const Index outputs : {1, 15, 32, 33, 70}) {
+      for (const Index inputs : {0, 1, 7, 16, 17, 33, 200}) check_rows_alone<T, W>(rows, outputs, inputs);
+    }
+  }
+  check_rows_alone<T, W>(300, 3, 20'000);  // more than are copied at a time
+}
+
+TEST_CASE("products of many and of few rows, and adjoints, in one call") {
+  const Index inputs = 37, outputs = 50;
+  const auto run = [&](Cpu be, bool together) {
+    Buffer<float> w(full_noise(outputs * inputs, 5)), x(full_noise(300 * inputs, 6)), dy(full_noise(60 * outputs, 7));
+    Buffer<float> y(300 * outputs), few(5 * outputs), more(60 * outputs), dx(60 * inputs);
+    const auto weights = w.mat(outputs, inputs);
+    const auto all = mul(y.mat(300, outputs), x.mat(300, inputs), transposed(weights));
+    const auto small = mul(few.mat(5, outputs), rows_of(x.mat(300, inputs), 9, 5), transposed(weights), SquaredRelu{});
+    const auto other =
+        mul(more.mat(60, outputs), rows_of(x.mat(300, inputs), 2, 60), transposed(weights), SquaredRelu{});
+    const auto back = mul(dx.mat(60, inputs), dy.mat(60, outputs), weights);
+    if (together) {
+      be.gemm(small, all, back, other);
+    } else {
+      be.gemm(all), be.gemm(small), be.gemm(other), be.gemm(back);
+    }
+    auto numbers = y.numbers;
+    for (const auto* more_numbers : {&few.numbers, &more.numbers, &dx.numbers}) {
+      numbers.insert(numbers.end(), more_numbers->begin(), more_numbers->end());
+    }
+    return numbers;
+  };
+  const auto expected = run(Cpu(1), false);
+  CHECK(run(Cpu(1), true) == expected);
+  CHECK(run(Cpu(3), true) == expected);
+}
+
+namespace {
+
 /// Both adjoints of y = x w^T, each once as it is and once added to what is there, on views wider than they are.
 template <class T, class W>
 struct LinearAdjoint {

@@ -16,3 +16,20 @@ TEST_CASE("Eigen's guard sees an allocation") {
 }
 
 TEST_CASE_TEMPLATE("a step allocates nothing", S, float, bf16) { check_steps<config::AnyVersion, S>(); }
+
+TEST_CASE("a product that gets no memory for its copies has the same bits") {
+  constexpr Index rows = 60, inputs = 70, outputs = 50;
+  const std::vector<float> x(rows * inputs, 0.1f), w(outputs * inputs, 0.3f);
+  const auto product = [&](std::size_t limit) {
+    std::vector<float> y(rows * outputs);
+    Cpu be(2);
+    most_bytes = limit;
+    const long before = allocations;
+    be.gemm(mul(matrix(y.data(), rows, outputs), matrix(x.data(), rows, inputs),
+                transposed(matrix(w.data(), outputs, inputs))));
+    most_bytes = std::numeric_limits<std::size_t>::max();
+    CHECK(allocations > before);
+    return y;
+  };
+  CHECK(product(1000) == product(1'000'000));
+}

@@ -11,6 +11,7 @@
 #include "rwkv/backend/cpu/chunked_back.hpp"
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
+#include "rwkv/backend/cpu/panels.hpp"
 #include "rwkv/backend/cpu/quantised.hpp"
 #include "rwkv/backend/cpu/recur_back.hpp"
 #include "rwkv/backend/cpu/several.hpp"
@@ -28,7 +29,8 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CPU_ABI {
 
-/// Several threads of this machine. Copies share one thread pool and may be used from several threads at a time.
+/// Several threads of this machine. Copies share one thread pool and may be used from several threads at a time; each has
+/// its own memory for products of many rows.
 ///
 /// The tiles of an operation depend on its sizes alone, and one thread computes each tile. So results have the same
 /// bits for any number of threads.
@@ -143,15 +145,30 @@ class Cpu {
     return std::accumulate(sums, sums + tiles, 0.0);
   }
 
+  /// Products with many rows are computed from copies, in memory that this object gets in a dry pass or in the first call
+  /// and keeps. Where the system has none, they are computed without, with the same bits.
   template <class... P>
   void gemm(const P&... products) {
+    const panels::Plan plan(threads(), panels::need_of(products)...);
+    std::byte* const memory = plan.rows() > 0 ? copies_.reserve(plan.bytes()) : nullptr;
     if (dry) return;
-    const Index tiles = (tile_count(products) + ...);
     const Index work = (multiplications(products) + ...);
-    over(tiles, work, multiplications_worth_a_fork, [&](Index tile) {
-      // The tiles of all products form one list, numbered product after product.
-      (multiply_tile(products, tile) || ...);
-    });
+    // The tiles of all products form one list, numbered product after product.
+    for (Index first = 0; memory != nullptr && first < plan.rows(); first += plan.rows_at_a_time()) {
+      const panels::Pass pass{plan, memory, first};
+      over((pass.copy_tiles(products) + ...), work, multiplications_worth_a_fork, [&](Index tile) {
+        std::byte* at = memory;
+        (pass.copy(products, at, tile) || ...);
+      });
+      over((pass.tiles(products) + ...), work, multiplications_worth_a_fork, [&](Index tile, int thread) {
+        std::byte* at = memory;
+        (pass.multiply(products, at, thread, tile) || ...);
+      });
+    }
+    const auto is_left = [&](const auto& product) { return memory == nullptr || panels::need_of(product).rows == 0; };
+    const Index tiles = ((is_left(products) ? tile_count(products) : 0) + ...);
+    over(tiles, work, multiplications_worth_a_fork,
+         [&](Index tile) { ((is_left(products) && multiply_tile(products, tile)) || ...); });
   }
 
   template <class P, class... Op>
@@ -240,6 +257,8 @@ class Cpu {
   }
 
  private:
+  panels::Memory copies_;
+
   // Below these amounts of work, waking a thread costs more than it saves.
   static constexpr Index multiplications_worth_a_fork = 100'000;
   static constexpr Index elements_worth_a_fork = 32'768;
@@ -257,7 +276,7 @@ class Cpu {
 
   void over(Index tiles, Index work, Index worth_a_fork, TileBody body) const {
     if (work < worth_a_fork) {
-      for (Index tile = 0; tile < tiles; ++tile) body(tile);
+      for (Index tile = 0; tile < tiles; ++tile) body(tile, 0);
     } else {
       threads_.run(tiles, body);
     }
@@ -273,7 +292,6 @@ class Cpu {
   template <class T, class W, class E>
   static Index outputs_per_tile(const Product<T, W, E>& product) {
     if (is_quantised_product(product)) return quantised::outputs_per_tile(product.x.rows);
-    if (product.x.rows >= dot::dot_many_rows) return dot::dot_outputs;
     const Index fitting = weight_bytes_per_tile / std::max<Index>(1, product.w.cols * Index{sizeof(T)});
     return std::clamp<Index>(fitting / 4 * 4, 8, 64);
   }
@@ -319,17 +337,7 @@ class Cpu {
     const Index begin = tile % tiles_across(product) * outputs_per_tile(product);
     const Index end = std::min<Index>(y.cols, begin + outputs_per_tile(product));
     multiply_tile(y, x, product.w, begin, end);
-    if constexpr (!std::is_same_v<E, Identity>) {
-      for (Index r = 0; r < y.rows; ++r) {
-        using R = Widest<T>;
-        T* row = y.row(r);
-        Index n = begin;
-        for (; n + R::size <= end; n += R::size) product.epilogue(R::load(row + n)).store(row + n);
-        if (const int left = static_cast<int>(end - n); left > 0) {
-          product.epilogue(R::load(row + n, left)).store(row + n, left);
-        }
-      }
-    }
+    dot::finish(y, product.epilogue, begin, end);
     return true;
   }
   template <class T, class W>

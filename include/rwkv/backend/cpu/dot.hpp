@@ -1,14 +1,17 @@
 #pragma once
 /// The product of a linear layer, y = x w^T, from dot products. Both factors are contiguous along the shared axis, so
-/// they are read in place. Only products with many long rows copy blocks, into about 220 KB of stack; nothing is
-/// allocated. Every output is one chain of fused multiply-adds whose order depends on the length and the vector width
-/// alone. So a token's result has the same bits whatever the batch, the chunk, the tile or the number of threads, and
-/// 16-bit weights give the same bits as their widened copies.
+/// they are read in place; nothing is copied or allocated. Products with many rows are computed from copies instead, with
+/// the same bits (panels.hpp).
+///
+/// Every output is one chain of fused multiply-adds whose order depends on the length and the vector width alone. So a
+/// token's result has the same bits whatever the batch, the chunk, the tile or the number of threads, and 16-bit weights
+/// give the same bits as their widened copies.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
 
 #include "rwkv/backend/cpu/pack.hpp"
+#include "rwkv/backend/product.hpp"
 #include "rwkv/core/view.hpp"
 
 namespace rwkv {
@@ -89,9 +92,9 @@ RWKV_INLINE void store_sums(const One<T>* sums, T* to) {
 }
 
 /// y[i][j] = x_i . w_j for X rows of x and W rows of w, over the stretch [begin, end) of their length. Partial sums are
-/// loaded from `waiting` unless the stretch is the first, and stored there unless it is the last. `Fetch` prefetches
-/// the next W rows of w: with few rows of x the arithmetic is too short to hide the loads.
-template <int X, int W, bool Fetch, class T, class Stored>
+/// loaded from `waiting` unless the stretch is the first, and stored there unless it is the last. The next W rows of w are
+/// prefetched: with few rows of x the arithmetic is too short to hide the loads.
+template <int X, int W, class T, class Stored>
 RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out, Index begin, Index end,
                            Widest<T>* waiting) {
   using R = Widest<T>;
@@ -107,7 +110,7 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
   for (; k + R::size <= end; k += R::size) {
     R weights[W];
     RWKV_UNROLL for (int j = 0; j < W; ++j) {
-      if constexpr (Fetch) prefetch(ws[j] + k, W * w.stride);
+      prefetch(ws[j] + k, W * w.stride);
       weights[j] = R::load(ws[j] + k);
       keep_in_register(weights[j]);
     }
@@ -171,9 +174,9 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
         const Index end = std::min<Index>(x.cols, begin + stretch);
         Index out = first;
         for (; out + dot_w_rows <= last; out += dot_w_rows) {
-          dot_block<X, dot_w_rows, true>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
+          dot_block<X, dot_w_rows>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
         }
-        for (; out < last; ++out) dot_block<X, 1, true>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
+        for (; out < last; ++out) dot_block<X, 1>(y, x, w, row, out, begin, end, waiting + (out - first) * X);
         begin = end;
       } while (begin < x.cols);
     }
@@ -181,136 +184,23 @@ RWKV_INLINE void dot_rows(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index r
   }
 }
 
-/// With at least this many rows of x, the loops are exchanged: a few rows of w serve all rows of x. If the rows are
-/// longer than DotCopies::length, both factors are copied.
-inline constexpr Index dot_many_rows = 32;
-/// The sizes of the copies in type T. The copies of x and the partial sums fit the L2 cache; the few rows of w stay in
-/// the L1 cache while the rows of x stream by.
-template <class T>
-struct DotCopies {
-  static constexpr Index lanes = Widest<T>::size;
-  static constexpr Index length = std::max<Index>(1, 2048 / (lanes * Index{sizeof(T)})) * lanes;
-  static constexpr Index stride = length + lanes;  // padded, so that neighbouring rows use different cache sets
-  static constexpr Index w_rows = 3 * dot_w_rows;
-  static constexpr Index blocks_across = (dot_outputs + dot_w_rows - 1) / dot_w_rows;
-  static constexpr Index block_size = dot_x_rows * dot_w_rows;
-  static constexpr Index x_blocks =
-      std::clamp<Index>(98'304 / (blocks_across * block_size * Index{sizeof(Widest<T>)}), 1, 12);
-  static constexpr Index x_rows = x_blocks * dot_x_rows;
-};
-
-/// Widens `count` numbers into `to` and pads with zeros up to a whole pack.
-template <class T, class Stored>
-RWKV_INLINE void copy_row(const Stored* from, Index count, T* to) {
-  using R = Widest<T>;
-  Index k = 0;
-  for (; k + R::size <= count; k += R::size) R::load(from + k).store(to + k);
-  if (const int left = static_cast<int>(count - k); left > 0) R::load(from + k, left).store(to + k);
-}
-
-/// One block over a stretch of `length` numbers, from copies. Partial sums are loaded from `waiting` unless the stretch
-/// is the first. `finished` receives the results of the last stretch, row by row; it is null for earlier stretches.
-template <class T>
-[[gnu::noinline]] void dot_copied_block(const T* x, const T* w, Index length, Widest<T>* waiting, bool first,
-                                        T* finished) {
-  using R = Widest<T>;
-  constexpr Index stride = DotCopies<T>::stride;
-  constexpr int size = dot_x_rows * dot_w_rows;
-  R sums[size];
-  RWKV_UNROLL for (int i = 0; i < size; ++i) sums[i] = R(0);
-  if (!first) {
-    RWKV_UNROLL for (int i = 0; i < size; ++i) sums[i] = waiting[i];
-  }
-  for (Index k = 0; k < length; k += R::size) {
-    R weights[dot_w_rows];
-    RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) {
-      weights[j] = R::load(w + j * stride + k);
-      keep_in_register(weights[j]);
-    }
-    RWKV_UNROLL for (int i = 0; i < dot_x_rows; ++i) {
-      R activation = R::load(x + i * stride + k);
-      keep_in_register(activation);
-      RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) {
-        sums[i * dot_w_rows + j] = multiply_add(activation, weights[j], sums[i * dot_w_rows + j]);
-      }
-    }
-  }
-  if (finished != nullptr) {
-    store_sums<size>(sums, finished);
-  } else {
-    RWKV_UNROLL for (int i = 0; i < size; ++i) waiting[i] = sums[i];
-  }
-}
-
-/// The rows [row, last_row) of x against at most dot_outputs rows of w, from copies. Rows of x: whole blocks, at most
-/// DotCopies<T>::x_rows.
-template <class T, class Stored>
-void dot_copied(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
-  using Copies = DotCopies<T>;
-  alignas(64) T xs[Copies::x_rows * Copies::stride];
-  alignas(64) T ws[Copies::w_rows * Copies::stride];
-  Widest<T> waiting[Copies::x_blocks * Copies::blocks_across * Copies::block_size];
-  for (Index begin = 0, length = 0; begin < x.cols; begin += length) {
-    length = std::min(Copies::length, x.cols - begin);
-    const bool finishes = begin + length == x.cols;
-    for (Index r = row; r < last_row; ++r) copy_row(x.row(r) + begin, length, xs + (r - row) * Copies::stride);
-    Widest<T>* sums = waiting;
-    for (Index group = first; group < last; group += Copies::w_rows) {
-      const Index group_end = std::min(last, group + Copies::w_rows);
-      for (Index j = 0; j < Copies::w_rows; ++j) {  // pads the last block with copies of the last row
-        copy_row(w.row(std::min(group + j, last - 1)) + begin, length, ws + j * Copies::stride);
-      }
-      for (Index r = row; r < last_row; r += dot_x_rows) {
-        for (Index out = group; out < group_end; out += dot_w_rows, sums += Copies::block_size) {
-          T finished[Copies::block_size];
-          dot_copied_block(xs + (r - row) * Copies::stride, ws + (out - group) * Copies::stride, length, sums,
-                           begin == 0, finishes ? finished : nullptr);
-          if (!finishes) continue;
-          if (out + dot_w_rows <= last) {
-            RWKV_UNROLL for (int i = 0; i < dot_x_rows; ++i) {
-              T* to = y.row(r + i) + out;
-              RWKV_UNROLL for (int j = 0; j < dot_w_rows; ++j) to[j] = finished[i * dot_w_rows + j];
-            }
-          } else {
-            for (int i = 0; i < dot_x_rows; ++i) {
-              for (Index j = 0; out + j < last; ++j) y(r + i, out + j) = finished[i * dot_w_rows + j];
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
-/// The rows [row, last_row) of x, in whole blocks, against at most dot_outputs rows of w, read in place: a few rows of
-/// w this short stay in the L1 cache without a copy.
-template <class T, class Stored>
-void dot_short(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index last_row, Index first, Index last) {
-  Widest<T>* const nothing_waits = nullptr;
-  for (Index group = first; group < last; group += DotCopies<T>::w_rows) {
-    const Index group_end = std::min(last, group + DotCopies<T>::w_rows);
-    for (Index r = row; r < last_row; r += dot_x_rows) {
-      Index out = group;
-      for (; out + dot_w_rows <= group_end; out += dot_w_rows) {
-        dot_block<dot_x_rows, dot_w_rows, false>(y, x, w, r, out, 0, x.cols, nothing_waits);
-      }
-      for (; out < group_end; ++out) dot_block<dot_x_rows, 1, false>(y, x, w, r, out, 0, x.cols, nothing_waits);
-    }
-  }
-}
-
 /// All rows of x against the rows [begin, end) of w. Not inlined: compiled once for each pair of types.
 template <class T, class Stored>
 [[gnu::noinline]] void dot_tile(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index begin, Index end) {
-  const Index blocked = x.rows >= dot_many_rows ? x.rows / dot_x_rows * dot_x_rows : 0;
-  for (; begin < end; begin += dot_outputs) {
-    const Index last = std::min(end, begin + dot_outputs);
-    for (Index row = 0; row < blocked; row += DotCopies<T>::x_rows) {
-      const Index last_row = std::min(blocked, row + DotCopies<T>::x_rows);
-      if (x.cols > DotCopies<T>::length) dot_copied(y, x, w, row, last_row, begin, last);
-      else dot_short(y, x, w, row, last_row, begin, last);
+  for (; begin < end; begin += dot_outputs) dot_rows<dot_x_rows>(y, x, w, 0, begin, std::min(end, begin + dot_outputs));
+}
+
+/// The columns [begin, end) of y = epilogue(y).
+template <class T, class Epilogue>
+void finish(Mat<T> y, const Epilogue& epilogue, Index begin, Index end) {
+  if constexpr (!std::is_same_v<Epilogue, Identity>) {
+    using R = Widest<T>;
+    for (Index r = 0; r < y.rows; ++r) {
+      T* row = y.row(r);
+      Index n = begin;
+      for (; n + R::size <= end; n += R::size) epilogue(R::load(row + n)).store(row + n);
+      if (const int left = static_cast<int>(end - n); left > 0) epilogue(R::load(row + n, left)).store(row + n, left);
     }
-    dot_rows<dot_x_rows>(y, x, w, blocked, begin, last);
   }
 }
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <unsupported/Eigen/CXX11/ThreadPool>
 #include <utility>
 #include <vector>
@@ -23,18 +24,23 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// The body of a tiled operation: a non-owning, type-erased callable, so that code that runs tiles is compiled once,
-/// not once for every operation.
+/// not once for every operation. It takes the tile or, for memory that a thread has to itself, the tile and the number of
+/// the thread that runs it, in [0, count()).
 class TileBody {
  public:
   template <class Body>
   TileBody(const Body& body)
-      : body_(&body), call_([](const void* erased, Index tile) { (*static_cast<const Body*>(erased))(tile); }) {}
+      : body_(&body), call_([](const void* erased, Index tile, [[maybe_unused]] int thread) {
+          const Body& callable = *static_cast<const Body*>(erased);
+          if constexpr (std::is_invocable_v<const Body&, Index, int>) callable(tile, thread);
+          else callable(tile);
+        }) {}
 
-  void operator()(Index tile) const { call_(body_, tile); }
+  void operator()(Index tile, int thread) const { call_(body_, tile, thread); }
 
  private:
   const void* body_;
-  void (*call_)(const void*, Index);
+  void (*call_)(const void*, Index, int);
 };
 
 namespace detail {
@@ -129,7 +135,7 @@ class Threads {
   /// tile must not depend on the thread that runs it. The body must not throw. Allocates nothing.
   void run(Index tiles, TileBody body) const {
     if (count_ == 1 || tiles <= 1) {
-      for (Index tile = 0; tile < tiles; ++tile) body(tile);
+      for (Index tile = 0; tile < tiles; ++tile) body(tile, 0);
       return;
     }
     const int helpers = static_cast<int>(std::min<Index>(count_ - 1, tiles - 1));
@@ -156,7 +162,7 @@ class Threads {
       for (int r = 0; r < runs_; ++r) {
         const int run = (thread + r) % runs_;
         const Index end = begin_of(run + 1);
-        for (Index tile = take(run); tile < end; tile = take(run)) body_(tile);
+        for (Index tile = take(run); tile < end; tile = take(run)) body_(tile, thread);
       }
     }
     void help() {
