@@ -139,25 +139,38 @@ RWKV_INLINE void dot_block(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index 
   }
 }
 
-/// One row of x against the rows [first, last) of w, which are read as one sequential stream.
-template <class T, class Stored>
-RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
+/// y[0][j] = x_row . w_j for W rows of w.
+template <int W, class T, class Stored>
+RWKV_INLINE void dot_one(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out) {
   using R = Widest<T>;
   constexpr Index ahead = dot_prefetch_bytes / Index{sizeof(Stored)};
   const T* activations = x.row(row);
-  for (Index out = first; out < last; ++out) {
-    const Stored* weights = w.row(out);
-    R sum(0);
-    Index k = 0;
-    for (; k + R::size <= x.cols; k += R::size) {
-      prefetch(weights + k, ahead);
-      sum = multiply_add(R::load(activations + k), R::load(weights + k), sum);
+  const Stored* weights[W];
+  R sums[W];
+  RWKV_UNROLL for (int j = 0; j < W; ++j) weights[j] = w.row(out + j);
+  RWKV_UNROLL for (int j = 0; j < W; ++j) sums[j] = R(0);
+  Index k = 0;
+  for (; k + R::size <= x.cols; k += R::size) {
+    const R activation = R::load(activations + k);
+    RWKV_UNROLL for (int j = 0; j < W; ++j) {
+      prefetch(weights[j] + k, ahead);
+      sums[j] = multiply_add(activation, R::load(weights[j] + k), sums[j]);
     }
-    if (const int left = static_cast<int>(x.cols - k); left > 0) {
-      sum = multiply_add(R::load(activations + k, left), R::load(weights + k, left), sum);
-    }
-    y(row, out) = sum_lanes(sum);
   }
+  if (const int left = static_cast<int>(x.cols - k); left > 0) {
+    const R activation = R::load(activations + k, left);
+    RWKV_UNROLL for (int j = 0; j < W; ++j) sums[j] = multiply_add(activation, R::load(weights[j] + k, left), sums[j]);
+  }
+  store_sums<W>(sums, y.row(row) + out);
+}
+
+/// One row of x against the rows [first, last) of w: one after the other, as one sequential stream of memory, or a few at a
+/// time where they are widened, so that the multiply-adds of one need not wait for each other.
+template <class T, class Stored>
+RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
+  constexpr int together = sizeof(Stored) < sizeof(T) ? 4 : 1;
+  for (; first + together <= last; first += together) dot_one<together>(y, x, w, row, first);
+  for (; first < last; ++first) dot_one<1>(y, x, w, row, first);
 }
 
 /// All rows of x from `row` on, X at a time and the remainder in smaller blocks, against at most dot_outputs rows of w.

@@ -98,6 +98,20 @@ struct Pack {
     } else if constexpr (std::is_same_v<U, bf16> && std::is_same_v<T, float>) {
       return Pack(words_as_float(words(from) << 16));
     } else if constexpr (std::is_same_v<U, f16> && std::is_same_v<T, float>) {
+#if RWKV_SIMD_BYTES >= 64 && defined(__AVX512F__)
+      if constexpr (N == 16) {
+        __m256i halves;
+        std::memcpy(&halves, from, sizeof halves);
+        return Pack(native(_mm512_cvtph_ps(halves)));
+      }
+#endif
+#if defined(__F16C__)
+      if constexpr (N == 8) {
+        __m128i halves;
+        std::memcpy(&halves, from, sizeof halves);
+        return Pack(native(_mm256_cvtph_ps(halves)));
+      }
+#endif
       return Pack(widen_halves(words(from)));
     } else {
       alignas(native) T lanes[N];
@@ -158,6 +172,10 @@ struct Pack {
   RWKV_INLINE static wide words(const U* from) {
     half bits;
     std::memcpy(&bits, from, sizeof bits);
+    // As an intrinsic, because g++ 12 makes two of the conversion.
+#if RWKV_SIMD_BYTES >= 64 && defined(__AVX512F__)
+    if constexpr (sizeof(wide) == 64) return wide(_mm512_cvtepu16_epi32(__m256i(bits)));
+#endif
     return __builtin_convertvector(bits, wide);
   }
   RWKV_INLINE static native words_as_float(wide bits) { return __builtin_bit_cast(native, bits); }
