@@ -53,14 +53,14 @@ TEST_CASE("GGUF: numbers of the model's type stay where the file has them") {
   CHECK(static_cast<const void*>(time_mix.mix_r.data) == bytes("blk.1.time_mix_lerp_fused.weight"));
 }
 
-TEST_CASE("GGUF: weights that were quantised are saved in the computing type, the others as they came") {
+TEST_CASE("GGUF: weights that were quantised are saved in the computing type where that is asked for") {
   Gguf made = converted(official_v7());
   Gguf::Tensor& key = tensor_of(made, "blk.1.time_mix_key.weight");
   key.type = 8;
   key.data.assign(32 * 34, '\1');
   const Folder folder;
   put(folder / "m.gguf", made.file());
-  save_checkpoint(load_checkpoint<LanguageModel<V7, AsStored<float>, Cpu>>(folder / "m.gguf"), folder / "saved");
+  save_checkpoint<float>(load_checkpoint<LanguageModel<V7, AsStored<float>, Cpu>>(folder / "m.gguf"), folder / "saved");
   const TensorFile saved = open_tensors(folder / "saved"), source = official_v7();
   for (const TensorView& tensor : saved.tensors()) {
     CAPTURE(tensor.name);
