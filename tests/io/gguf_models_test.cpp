@@ -149,7 +149,7 @@ TEST_CASE("GGUF: quantised matrices stay, or are widened") {
   save_checkpoint(stored, folder / "again");
   CHECK(logits_of(folder / "again") == quantised);
   save_checkpoint<float>(stored, folder / "again");
-  CHECK(build::get(folder / "again") == build::get(folder / "widened.safetensors"));
+  CHECK(logits_of(folder / "again") == exact);
 
   // Rounded once, on the way to a 16-bit type; refused where that has no finite number, or they are none.
   const Gguf::Tensor& q8 = tensor_of(made, "blocks.0.ffn.key.weight");
