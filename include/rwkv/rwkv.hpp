@@ -5,6 +5,7 @@
 #include "rwkv/io/load_model.hpp"
 #include "rwkv/io/quantised.hpp"
 #include "rwkv/io/state_file.hpp"
+#include "rwkv/text/chat.hpp"
 #include "rwkv/text/generate.hpp"
 #include "rwkv/text/sampler.hpp"
 #include "rwkv/text/tokenizer.hpp"
