@@ -4,6 +4,7 @@
 #define RWKV_COMPILED
 #endif
 #include "rwkv/io/checkpoint.ipp"
+#include "rwkv/io/conversation.ipp"
 #include "rwkv/io/dialects.ipp"
 #include "rwkv/io/gguf.ipp"
 #include "rwkv/io/names.ipp"

@@ -104,7 +104,9 @@ class ContiguousStreams;
 class Error;
 class TensorFile;
 class Tokenizer;
+class TextStream;
 struct Sampler;
+struct Chat;
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv

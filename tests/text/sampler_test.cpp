@@ -425,21 +425,23 @@ TEST_CASE("a sampler restored from its numbers goes on as it would have") {
     return error_of([&] { Sampler::restored(damaged, 40); });
   };
   using List = std::vector<double>;
-  CHECK(refusal("options", [](List& x) { x.pop_back(); }) == "sampler.options has 5 numbers, not 6");
+  CHECK(refusal("options", [](List& x) { x.pop_back(); }) == "rwkv: sampler.options has 5 numbers, not 6");
   CHECK(refusal("options", [](List& x) { x[0] = nan; }) ==
         "rwkv: sampler: the temperature must be finite and at least 0, not nan");
   CHECK(refusal("options", [](List& x) { x[1] = 1.5; }) ==
-        "sampler.options has 1.5, where a whole number below 2147483648 is due");
+        "rwkv: sampler.options has 1.5, where a whole number below 2147483648 is due");
   CHECK(refusal("random", [](List& x) { x[3] = 0x1p32; }) ==
-        "sampler.random has 4294967296, where a whole number below 4294967296 is due");
-  CHECK(refusal("exempt", [](List& x) { x[0] = 40; }) == "sampler.exempt has 40, where a whole number below 40 is due");
+        "rwkv: sampler.random has 4294967296, where a whole number below 4294967296 is due");
+  CHECK(refusal("exempt", [](List& x) { x[0] = 40; }) ==
+        "rwkv: sampler.exempt has 40, where a whole number below 40 is due");
   CHECK(refusal("counts", [](List& x) { x.push_back(1); }).find("which are no pairs") != std::string::npos);
-  CHECK(refusal("counts", [](List& x) { x[0] = -1; }) == "sampler.counts has -1, where a whole number below 40 is due");
+  CHECK(refusal("counts", [](List& x) { x[0] = -1; }) ==
+        "rwkv: sampler.counts has -1, where a whole number below 40 is due");
   CHECK(refusal("counts", [](List& x) { x[2] = x[0]; }).find(" twice") != std::string::npos);
-  CHECK(refusal("counts", [](List& x) { x[1] = inf; }).find("sampler.counts has inf for token ") == 0);
+  CHECK(refusal("counts", [](List& x) { x[1] = inf; }).find("rwkv: sampler.counts has inf for token ") == 0);
   auto damaged = numbers;
   damaged.erase("random");
-  CHECK(error_of([&] { Sampler::restored(damaged, 40); }) == "sampler.random is missing");
+  CHECK(error_of([&] { Sampler::restored(damaged, 40); }) == "rwkv: sampler.random is missing");
 }
 
 }  // namespace

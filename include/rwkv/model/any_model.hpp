@@ -37,6 +37,7 @@ class AnyContext {
   Index state_bytes() const { return held_->state_bytes(); }
   Index position(Index sequence) const { return held_->position(sequence); }
   StateLayout state_layout() const { return held_->state_layout(); }
+  std::uint64_t fingerprint() const { return held_->fingerprint(); }
   Index add() { return held_->add(); }
   void remove(Index sequence) { held_->remove(sequence); }
   void reset() { held_->reset(); }
@@ -77,6 +78,7 @@ class AnyContext {
     virtual Index state_bytes() const = 0;
     virtual Index position(Index sequence) const = 0;
     virtual StateLayout state_layout() const = 0;
+    virtual std::uint64_t fingerprint() const = 0;
     virtual Index add() = 0;
     virtual void remove(Index sequence) = 0;
     virtual void reset() = 0;
@@ -132,6 +134,7 @@ class AnyContext {
     Index state_bytes() const override { return context.state_bytes(); }
     Index position(Index sequence) const override { return context.position(sequence); }
     StateLayout state_layout() const override { return context.state_layout(); }
+    std::uint64_t fingerprint() const override { return context.fingerprint(); }
     Index add() override { return context.add(); }
     void remove(Index sequence) override { context.remove(sequence); }
     void reset() override { context.reset(); }

@@ -2,6 +2,7 @@
 /// Runs a model: holds the states of a batch of sequences, and scratch.
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -16,10 +17,13 @@
 #include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/dtype.hpp"
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/finite.hpp"
 #include "rwkv/core/stamp.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/cascade.hpp"
+#include "rwkv/model/fingerprint.hpp"
 #include "rwkv/model/state.hpp"
 
 namespace rwkv {
@@ -243,7 +247,7 @@ class Context {
 
   /// The state of all sequences as plain numbers, for `restore` of a context of the same model and capacity. The
   /// numbers do not say how many tokens they have seen: `restore` is told, or every sequence counts from 0.
-  /// Errors: `restore` refuses another number of numbers, or a negative position, and leaves the state as it was.
+  /// Errors: `restore` refuses another number of numbers, NaN, or a negative position, and leaves the state as it was.
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
     backend be = backend_;
@@ -271,6 +275,7 @@ class Context {
     const Index wanted = state_bytes() / capacity() / Index{sizeof(compute)};
     expects(std::ssize(numbers) == wanted, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a sequence whose state has ", wanted);
+    check_numbers(numbers, 1);
     const compute* next = numbers.data();
     for (const Mat<compute>& tensor : state_.tensors) {
       backend_.copy(matrix(next, 1, tensor.cols), row_of(tensor, sequence));
@@ -284,6 +289,7 @@ class Context {
     const auto state = state_.numbers();
     expects(std::ssize(numbers) == state.cols, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a context whose state has ", Index(state.cols));
+    check_numbers(numbers, capacity());
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
     backend_.sync();
     std::ranges::fill(positions_, 0);
@@ -310,6 +316,14 @@ class Context {
   void visit_state(Visitor&& visitor) {
     parts_.body.visit_state(state_.views, std::string(),
                             [&](const std::string& name, Index, Mat<compute>& view) { visitor(name, view); });
+  }
+  /// Tells models apart by their weights: a hash over names, shapes and some numbers of every parameter. The same for the
+  /// same weights on any backend, in any number type that holds them exactly.
+  std::uint64_t fingerprint() const {
+    auto parts = parts_;  // descriptors; the numbers are not copied
+    std::vector<StoredParameter> parameters;
+    M::visit(parts, ListStoredParameters<compute>{parameters});
+    return detail::fingerprint_of(parameters, sizes_, backend_);
   }
   /// What the numbers of `state(sequence)` are.
   StateLayout state_layout() const {
@@ -352,6 +366,17 @@ class Context {
   }
   void check_sequence(Index sequence) const {
     expects(sequence >= 0 && sequence < batch_, "rwkv: there is no sequence ", sequence, " in a context of ", batch_);
+  }
+  /// Refuses NaN in a state of so many sequences. An infinity may be what a cell keeps.
+  void check_numbers(std::span<const compute> numbers, Index sequences) const {
+    const auto found = std::ranges::find_if(numbers, [](compute number) { return is_nan(number); });
+    if (found == numbers.end()) return;
+    Index at = found - numbers.begin();
+    for (const StateTensor& tensor : state_layout().tensors) {
+      if (at < sequences * tensor.numbers)
+        fail("rwkv: ", tensor.name, " of the state has NaN at ", at % tensor.numbers);
+      at -= sequences * tensor.numbers;
+    }
   }
   /// After an Error the batch is unchanged, but steps run without a recording.
   void resize(Index batch) {

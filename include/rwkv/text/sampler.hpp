@@ -76,21 +76,22 @@ struct Sampler {
   /// Forgets the tokens picked so far, for a new text. The random sequence goes on.
   void reset();
 
-  /// Options and memory as plain numbers by name, for a file (io/conversation.hpp): a sampler restored from them draws
+  /// Options and memory as plain numbers by name, for a file (save_conversation): a sampler restored from them draws
   /// the same tokens. They are "options", in the order above; "random", the seed and the number of draws as halves
   /// of 32 bits, the lower first; "counts", each token that has a count and the count; "exempt".
   std::map<std::string, std::vector<double>> numbers() const;
 
   /// The sampler that numbers() describes, for a model with `vocab` rows.
-  /// Errors    numbers that are missing, too many or out of range, named by "sampler." and their name
-  static Sampler restored(const std::map<std::string, std::vector<double>>& numbers, Index vocab);
+  /// Errors    numbers that are missing, too many or out of range. The sentence begins with `from`, such as a file
+  static Sampler restored(const std::map<std::string, std::vector<double>>& numbers, Index vocab,
+                          std::string_view from = "rwkv");
 
  private:
   template <class T>
   Token pick(std::span<const T> logits);
   Token draw(double largest);
   std::span<const Token> cut(double largest);
-  void check_options() const;
+  void check_options(std::string_view from = "rwkv") const;
   template <class T>
   static void check_logits(std::span<const T> logits);
 };

@@ -134,14 +134,15 @@ RWKV_BODY std::span<const Token> Sampler::cut(double largest) {
   return {heap_end, candidates.end()};
 }
 
-RWKV_BODY void Sampler::check_options() const {
-  expects(is_finite(temperature) && temperature >= 0,
-          "rwkv: sampler: the temperature must be finite and at least 0, not ", temperature);
-  expects(top_k >= 0, "rwkv: sampler: top_k must be at least 0, not ", top_k);
-  expects(is_between(top_p, 0, 1), "rwkv: sampler: top_p must be between 0 and 1, not ", top_p);
-  expects(is_finite(presence_penalty), "rwkv: sampler: the presence penalty must be finite, not ", presence_penalty);
-  expects(is_finite(frequency_penalty), "rwkv: sampler: the frequency penalty must be finite, not ", frequency_penalty);
-  expects(is_between(penalty_decay, 0, 1), "rwkv: sampler: the penalty decay must be between 0 and 1, not ",
+RWKV_BODY void Sampler::check_options(std::string_view from) const {
+  expects(is_finite(temperature) && temperature >= 0, from,
+          ": sampler: the temperature must be finite and at least 0, not ", temperature);
+  expects(top_k >= 0, from, ": sampler: top_k must be at least 0, not ", top_k);
+  expects(is_between(top_p, 0, 1), from, ": sampler: top_p must be between 0 and 1, not ", top_p);
+  expects(is_finite(presence_penalty), from, ": sampler: the presence penalty must be finite, not ", presence_penalty);
+  expects(is_finite(frequency_penalty), from, ": sampler: the frequency penalty must be finite, not ",
+          frequency_penalty);
+  expects(is_between(penalty_decay, 0, 1), from, ": sampler: the penalty decay must be between 0 and 1, not ",
           penalty_decay);
 }
 
@@ -175,19 +176,20 @@ RWKV_BODY std::map<std::string, std::vector<double>> Sampler::numbers() const {
   return named;
 }
 
-RWKV_BODY Sampler Sampler::restored(const std::map<std::string, std::vector<double>>& numbers, Index vocab) {
+RWKV_BODY Sampler Sampler::restored(const std::map<std::string, std::vector<double>>& numbers, Index vocab,
+                                    std::string_view from) {
   const auto named = [&](const std::string& name) -> const std::vector<double>& {
     const auto found = numbers.find(name);
-    expects(found != numbers.end(), "sampler.", name, " is missing");
+    expects(found != numbers.end(), from, ": sampler.", name, " is missing");
     return found->second;
   };
   const auto of_size = [&](const std::string& name, std::size_t size) -> const std::vector<double>& {
     const std::vector<double>& list = named(name);
-    expects(list.size() == size, "sampler.", name, " has ", list.size(), " numbers, not ", size);
+    expects(list.size() == size, from, ": sampler.", name, " has ", list.size(), " numbers, not ", size);
     return list;
   };
-  const auto whole = [](const std::string& name, double number, double below) {
-    expects(is_between(number, 0, below - 1) && number == std::floor(number), "sampler.", name, " has ", number,
+  const auto whole = [&](const std::string& name, double number, double below) {
+    expects(is_between(number, 0, below - 1) && number == std::floor(number), from, ": sampler.", name, " has ", number,
             ", where a whole number below ", below, " is due");
     return number;
   };
@@ -201,20 +203,21 @@ RWKV_BODY Sampler Sampler::restored(const std::map<std::string, std::vector<doub
                .presence_penalty = options[3],
                .frequency_penalty = options[4],
                .penalty_decay = options[5]};
-  made.check_options();
+  made.check_options(from);
   const auto word = [&](std::size_t i) { return static_cast<std::uint64_t>(whole("random", words[i], 0x1p32)); };
   made.seed = word(0) | word(1) << 32;
   made.memory.draws = word(2) | word(3) << 32;
   for (const double id : named("exempt")) made.exempt.push_back(token("exempt", id));
 
   const std::vector<double>& counts = named("counts");
-  expects(counts.size() % 2 == 0, "sampler.counts has ", counts.size(), " numbers, which are no pairs");
+  expects(counts.size() % 2 == 0, from, ": sampler.counts has ", counts.size(), " numbers, which are no pairs");
   made.memory.reserve(static_cast<std::size_t>(vocab));
   for (std::size_t i = 0; i < counts.size(); i += 2) {
     const Token id = token("counts", counts[i]);
     double& count = made.memory.counts[static_cast<std::size_t>(id)];
-    expects(count == detail::SamplerMemory::never, "sampler.counts has token ", id, " twice");
-    expects(is_finite(counts[i + 1]) && counts[i + 1] >= 0, "sampler.counts has ", counts[i + 1], " for token ", id);
+    expects(count == detail::SamplerMemory::never, from, ": sampler.counts has token ", id, " twice");
+    expects(is_finite(counts[i + 1]) && counts[i + 1] >= 0, from, ": sampler.counts has ", counts[i + 1], " for token ",
+            id);
     made.memory.picked.push_back(id);
     count = counts[i + 1];
   }
