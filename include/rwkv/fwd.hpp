@@ -75,6 +75,8 @@ template <class M>
 class Context;
 template <class M>
 class StateRing;
+template <class C>
+class SequenceHandles;
 class AnyModel;
 class AnyContext;
 struct Keep;

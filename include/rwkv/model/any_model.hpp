@@ -29,6 +29,9 @@ class AnyContext {
   std::span<const float> step(std::span<const Token> tokens) & { return held_->step(tokens); }
   std::span<const float> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
   std::span<const float> prefill(std::span<const Token> tokens) & { return held_->prefill(tokens); }
+  std::span<const float> prefill(Index sequence, std::span<const Token> tokens) & {
+    return held_->prefill(sequence, tokens);
+  }
   void sequence(std::span<const Token> tokens, std::span<float> logits) { held_->sequence(tokens, logits); }
 
   Index batch() const { return held_->batch(); }
@@ -71,6 +74,7 @@ class AnyContext {
     virtual ~Interface() = default;
     virtual std::span<const float> step(std::span<const Token> tokens) = 0;
     virtual std::span<const float> prefill(std::span<const Token> tokens) = 0;
+    virtual std::span<const float> prefill(Index sequence, std::span<const Token> tokens) = 0;
     virtual void sequence(std::span<const Token> tokens, std::span<float> logits) = 0;
     virtual Index batch() const = 0;
     virtual Index capacity() const = 0;
@@ -118,6 +122,9 @@ class AnyContext {
     std::span<const float> step(std::span<const Token> tokens) override { return as_floats(context.step(tokens)); }
     std::span<const float> prefill(std::span<const Token> tokens) override {
       return as_floats(context.prefill(tokens));
+    }
+    std::span<const float> prefill(Index sequence, std::span<const Token> tokens) override {
+      return as_floats(context.prefill(sequence, tokens));
     }
     void sequence(std::span<const Token> tokens, std::span<float> to) override {
       if constexpr (std::is_same_v<compute, float>) {

@@ -221,6 +221,25 @@ class Context {
     return logits();
   }
 
+  /// Advances one sequence by tokens of its own; the others stay where they are, and so do the logits that `draw` needs
+  /// of them. Returns the logits after the last token, [vocab], valid until the next call. A sequence that was added joins
+  /// the others by all of its prompt but the last token, which is its token of the next step.
+  /// Errors: no such sequence, no token, a token outside the vocabulary; the state is left as it was.
+  std::span<const compute> prefill(Index sequence, std::span<const Token> tokens) & {
+    check_sequence(sequence);
+    const Alone alone(*this, sequence);
+    const bool had_logits = has_logits_;
+    const auto head = [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
+      if (begin + x.time == time) {
+        head_of_last(ws, x);
+        fetch_logits();
+      }
+    };
+    run(tokens, head);
+    has_logits_ = had_logits;
+    return logits();
+  }
+
   /// Like prefill, but writes the logits after every token.
   /// Shapes    tokens: [batch, time]   logits: [batch, time, vocab]
   void sequence(std::span<const Token> tokens, std::span<compute> logits) {
@@ -351,6 +370,28 @@ class Context {
   }
 
   struct NoTap {};
+  /// While it lives, a sequence is the whole batch.
+  struct Alone {
+    Context& context;
+    Index sequence, batch = context.batch_;
+    typename Body::State views = context.state_.views;
+    std::vector<Index> positions = context.positions_;
+
+    Alone(Context& whole, Index nth) : context(whole), sequence(nth) {
+      context.state_.views = context.state_.sequence(context.parts_.body, nth);
+      context.batch_ = 1;
+      context.logits_ += nth * context.vocab_;
+    }
+    Alone(const Alone&) = delete;
+    Alone& operator=(const Alone&) = delete;
+    ~Alone() {
+      context.state_.views = views;
+      context.batch_ = batch;
+      context.logits_ -= sequence * context.vocab_;
+      std::swap(context.positions_[static_cast<std::size_t>(sequence)], positions[static_cast<std::size_t>(sequence)]);
+      std::swap(context.positions_, positions);
+    }
+  };
   // Twelve narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
   static constexpr Index least_width_one_by_one = 128, least_cascade = 16;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
@@ -479,8 +520,8 @@ class Context {
   }
 
   void check_tokens(std::span<const Token> tokens) const {
-    expects(!tokens.empty(), "rwkv: there is no token to run: the prompt is empty");
     expects(batch() > 0, "rwkv: there is no sequence to run: all have been removed");
+    expects(!tokens.empty(), "rwkv: there is no token to run: the prompt is empty");
     expects(std::ssize(tokens) % batch() == 0, "rwkv: ", tokens.size(), " tokens do not divide into ", batch(),
             " sequences");
     for (std::size_t i = 0; i < tokens.size(); ++i) {
