@@ -1,8 +1,9 @@
 #pragma once
 // Continues a prompt, or a conversation, with a checkpoint of any version, straight from the official .pth, a .safetensors
 // or a .gguf; on any backend.
-#include <unistd.h>
 #include <rwkv/rwkv.hpp>
+
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>

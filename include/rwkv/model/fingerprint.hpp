@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <type_traits>
 
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/dims.hpp"
@@ -31,7 +32,8 @@ class Hash {
 };
 
 /// A hash over names, shapes and up to 192 numbers of each parameter: those at its beginning, middle and end, as
-/// doubles, so that it does not depend on the number type in memory. What the model does not use is left out.
+/// doubles, so that it does not depend on the number type in memory; of quantised numbers, so many of their bytes. What
+/// the model does not use is left out.
 template <class B>
 std::uint64_t fingerprint_of(std::span<const StoredParameter> parameters, const ModelSizes& sizes, B be) {
   Hash hash;
@@ -41,13 +43,19 @@ std::uint64_t fingerprint_of(std::span<const StoredParameter> parameters, const 
     if (parameter.unused()) continue;
     hash.add(stream_of(parameter.name));
     for (const Index size : parameter.shape.span()) hash.add(static_cast<std::uint64_t>(size));
-    with_type(parameter.dtype, [&]<class T>(T) {
-      const Index count = parameter.shape.count(), part = std::min<Index>(count, 64);
+    const auto add_parts = [&]<class T>(const T* first, Index count) {
+      const Index part = std::min<Index>(count, 64);
       for (const Index at : {Index{0}, (count - part) / 2, count - part}) {
-        const std::span numbers(static_cast<const T*>(parameter.data) + at, static_cast<std::size_t>(part));
-        for (const T number : OnHost<B, T>(be, numbers)) hash.add(widen<double>(number));
+        for (const T number : OnHost<B, T>(be, std::span(first + at, static_cast<std::size_t>(part)))) {
+          if constexpr (std::is_same_v<T, std::byte>) hash.add(std::to_integer<std::uint64_t>(number));
+          else hash.add(widen<double>(number));
+        }
       }
+    };
+    const bool plain = with_type(parameter.dtype, [&]<class T>(T) {
+      add_parts(static_cast<const T*>(parameter.data), parameter.shape.count());
     });
+    if (!plain) add_parts(static_cast<const std::byte*>(parameter.data), parameter.bytes());  // quantised
   }
   return hash.value();
 }
