@@ -26,7 +26,7 @@ struct LeakyGate {
   template <class R>
   RWKV_HD static R step(R (&h)[1], const R (&x)[2]) {
     const R z = sigmoid(x[0]);
-    h[0] = (R(1) - z) * h[0] + z * x[1];
+    h[0] = (1 - z) * h[0] + z * x[1];
     return h[0];
   }
 };
@@ -42,7 +42,7 @@ struct ScannableLeakyGate : LeakyGate {
   template <class R>
   RWKV_HD static Map<R> lift(const R (&x)[2]) {
     const R z = sigmoid(x[0]);
-    return {R(1) - z, z * x[1]};
+    return {1 - z, z * x[1]};
   }
   template <class R>
   RWKV_HD static Map<R> compose(const Map<R>& earlier, const Map<R>& later) {

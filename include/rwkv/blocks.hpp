@@ -18,4 +18,5 @@
 #include "rwkv/model/chain.hpp"
 #include "rwkv/model/model.hpp"
 #include "rwkv/model/official_state.hpp"
+#include "rwkv/model/sequence_handles.hpp"
 #include "rwkv/model/state_ring.hpp"

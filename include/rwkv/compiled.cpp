@@ -4,6 +4,7 @@
 #define RWKV_COMPILED
 #endif
 #include "rwkv/io/checkpoint.ipp"
+#include "rwkv/io/conversation.ipp"
 #include "rwkv/io/dialects.ipp"
 #include "rwkv/io/gguf.ipp"
 #include "rwkv/io/names.ipp"
@@ -21,7 +22,9 @@
 #include "rwkv/system/glob.ipp"
 #include "rwkv/system/system_files.ipp"
 #include "rwkv/system/utf8.ipp"
+#include "rwkv/text/chat.ipp"
 #include "rwkv/text/sampler.ipp"
+#include "rwkv/text/text_stream.ipp"
 #include "rwkv/text/tokenizer.ipp"
 #include "rwkv/train/run_file.ipp"
 #include "rwkv/train/token_data.ipp"

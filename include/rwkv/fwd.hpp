@@ -75,6 +75,8 @@ template <class M>
 class Context;
 template <class M>
 class StateRing;
+template <class C>
+class SequenceHandles;
 class AnyModel;
 class AnyContext;
 struct Keep;
@@ -104,7 +106,9 @@ class ContiguousStreams;
 class Error;
 class TensorFile;
 class Tokenizer;
+class TextStream;
 struct Sampler;
+struct Chat;
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv

@@ -47,7 +47,65 @@ void check_function(F f, T relative) {
   }
 }
 
+/// All lanes of a number, and of its derivatives.
+template <class R>
+std::vector<double> lanes_of(const R& x) {
+  typename R::scalar numbers[R::size];
+  x.store(numbers);
+  return {numbers, numbers + R::size};
+}
+template <class T, int K>
+std::vector<double> lanes_of(One<Dual<T, K>> x) {
+  return {x.v.value, x.v.direction[0]};
+}
+template <class R, int K>
+std::vector<double> lanes_of(const Dual<R, K>& x) {
+  auto all = lanes_of(x.value);
+  for (const R& direction : x.direction) {
+    for (const double lane : lanes_of(direction)) all.push_back(lane);
+  }
+  return all;
+}
+
+/// Constants on either side of x mean what they mean as numbers of its type.
+template <class R>
+void check_constants(R x) {
+  const auto same = [](const R& got, const R& want) { CHECK(lanes_of(got) == lanes_of(want)); };
+  const auto with = [&](auto c) {
+    same(c - x, R(c) - x);
+    same(x - c, x - R(c));
+    same(c + x, R(c) + x);
+    same(x + c, x + R(c));
+    same(c * x, R(c) * x);
+    same(x * c, x * R(c));
+    same(c / x, R(c) / x);
+    same(x / c, x / R(c));
+    R y = x;
+    same(y += c, x + R(c));
+    same(y -= c, (x + R(c)) - R(c));
+    same(y *= c, ((x + R(c)) - R(c)) * R(c));
+    same(y, ((x + R(c)) - R(c)) * R(c));
+    const R yes = R(1), no = R(2);
+    same(select(x < c, yes, no), select(x < R(c), yes, no));
+    same(select(c < x, yes, no), select(R(c) < x, yes, no));
+    same(select(x > c, yes, no), select(x > R(c), yes, no));
+    same(select(c > x, yes, no), select(R(c) > x, yes, no));
+  };
+  with(1), with(3u), with(0.1), with(0.1f), with(-2);
+}
+
 }  // namespace
+
+TEST_CASE_TEMPLATE("plain constants stand beside all numbers of functors", T, float, double) {
+  using P = Widest<T>;
+  T lanes[P::size];
+  for (int i = 0; i < P::size; ++i) lanes[i] = T(i + 1) * T(0.37) - 1;
+  check_constants(One<T>(0.1));
+  check_constants(P::load(lanes));
+  check_constants(Dual<One<T>, 2>::variable(One<T>(0.7), 1));
+  check_constants(Dual<P>::variable(P::load(lanes), 0));
+  check_constants(One<Dual<T>>(Dual<T>::variable(T(0.7), 0)));
+}
 
 TEST_CASE_TEMPLATE("functions of packs agree with scalars, on ordinary and awkward numbers", T, float, double) {
   const T some = 4 * std::numeric_limits<T>::epsilon();

@@ -4,6 +4,9 @@
 #include <rwkv/blocks.hpp>
 #include <rwkv/check/adjoint.hpp>
 
+#include <set>
+#include <string>
+
 #include "../gates.hpp"
 #include "../versions.hpp"
 
@@ -90,9 +93,30 @@ struct WrongShift : TokenShift<S, Reference> {
   }
 };
 
+template <class S>
+using RightMix = ChannelMix<config::AnyVersion, S, Reference>;
+
 }  // namespace
 
 TEST_CASE("a wrong adjoint shows") {
   CHECK(cell_adjoint_defect<ForgetfulGate>() > 1e-3);
   CHECK(adjoint_defect<WrongShift>({.width = 3}) > 1e-7);
+}
+
+TEST_CASE("a wrong adjoint shows by its tensor") {
+  const auto defects = adjoint_defects<WrongShift>({.width = 3});
+  REQUIRE(defects.size() > 1);
+  CHECK(defects[0].name == "state.shift");
+  CHECK(defects[0].defect > 1e-7);
+  for (std::size_t i = 1; i < defects.size(); ++i) CHECK(defects[i].defect < 1e-13);
+
+  const auto right = adjoint_defects<RightMix>({.width = 3});
+  std::set<std::string> names;
+  for (const auto& [name, defect] : right) {
+    CHECK(names.insert(name).second);
+    CHECK(defect < 1e-12);
+  }
+  CHECK(names.contains("x"));
+  CHECK(names.contains("key.weight"));
+  CHECK(names.contains("state.shift"));
 }

@@ -4,7 +4,7 @@
 #   cmake -DWAY=add_subdirectory -DWORK=build/consume -DSOURCE=. -DBUILD=build -DCOMPILER=g++ -DGENERATOR=Ninja
 #         -DINCLUDES=include;/usr/include/eigen3 -P consume.cmake
 #
-# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, eigen, bare or cuda
+# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, eigen, bare, single_header or cuda
 # SOURCE   the library; BUILD: a build tree of it
 # INCLUDES where the library, Eigen and nlohmann/json are: for the ways that use no CMake package
 cmake_minimum_required(VERSION 3.24)
@@ -91,6 +91,23 @@ elseif(WAY STREQUAL "install")
   endif()
   configure(find_package "${WORK}/host" "-DCMAKE_PREFIX_PATH=${WORK}/elsewhere")
   build_and_run("${WORK}/host")
+  # Without CMake.
+  find_program(pkg_config pkg-config)
+  if(pkg_config)
+    set(ENV{PKG_CONFIG_PATH} "${WORK}/elsewhere/share/pkgconfig")
+    set(programs whole blocks)
+    set(packages rwkv rwkv-blocks)
+    foreach(program package IN ZIP_LISTS programs packages)
+      execute_process(COMMAND "${pkg_config}" --cflags --libs ${package} RESULT_VARIABLE status OUTPUT_VARIABLE flags
+        ERROR_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE)
+      if(NOT status EQUAL 0 OR NOT flags MATCHES "elsewhere")
+        message(FATAL_ERROR "pkg-config ${package}: ${flags}")
+      endif()
+      separate_arguments(flags UNIX_COMMAND "${flags}")
+      run("${COMPILER}" -std=c++20 -O1 "${here}/${program}.cpp" ${flags} -o "${WORK}/${program}")
+      run("${WORK}/${program}")
+    endforeach()
+  endif()
 elseif(WAY STREQUAL "build_tree")
   configure(find_package "${WORK}/host" "-Drwkv_DIR=${BUILD}")
   build_and_run("${WORK}/host")
@@ -225,6 +242,20 @@ elseif(WAY STREQUAL "bare")
   run("${COMPILER}" -std=c++20 -DRWKV_COMPILED ${INCLUDES} "${here}/whole.cpp" "${SOURCE}/include/rwkv/compiled.cpp"
     -o "${WORK}/compiled" -pthread)
   run("${WORK}/compiled")
+elseif(WAY STREQUAL "single_header")
+  # One file in the place of all of ours, in two units of a program.
+  list(REMOVE_ITEM INCLUDES "${SOURCE}/include")
+  list(TRANSFORM INCLUDES PREPEND "-I")
+  file(MAKE_DIRECTORY "${WORK}/rwkv")
+  execute_process(COMMAND sh "${SOURCE}/tests/tools/single_header.sh" "${SOURCE}/include" RESULT_VARIABLE status
+    OUTPUT_FILE "${WORK}/rwkv/rwkv.hpp")
+  file(STRINGS "${WORK}/rwkv/rwkv.hpp" left REGEX "#include [<\"]rwkv/")
+  if(NOT status EQUAL 0 OR left)
+    message(FATAL_ERROR "the single header was not made whole: ${left}")
+  endif()
+  file(WRITE "${WORK}/other.cpp" "#include <rwkv/rwkv.hpp>\nrwkv::Tokenizer words() { return rwkv::Tokenizer::bytes(); }\n")
+  run("${COMPILER}" -std=c++20 -Wall -Werror "-I${WORK}" ${INCLUDES} "${here}/whole.cpp" other.cpp -O1 -o whole -pthread)
+  run("${WORK}/whole")
 elseif(WAY STREQUAL "cuda")
   # The compiler that -DNVCC names.
   configure(cuda "${WORK}/host" "-Drwkv_DIR=${BUILD}" "-DCMAKE_CUDA_COMPILER=${NVCC}" -DCMAKE_CUDA_ARCHITECTURES=90)

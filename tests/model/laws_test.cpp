@@ -99,8 +99,8 @@ void check_coming_and_going() {
   const auto row = [](std::span<const T> logits, std::size_t b) { return logits.subspan(b * 20, 20); };
   auto context = net.context({.batch = 3});
   while (context.batch() > 0) context.remove(0);
-  CHECK_THROWS_WITH_AS(context.step(std::span<const Token>()), "rwkv: there is no token to run: the prompt is empty",
-                       Error);
+  CHECK_THROWS_WITH_AS(context.step(std::span<const Token>()),
+                       "rwkv: there is no sequence to run: all have been removed", Error);
   CHECK(context.add() == 0);
   context.step(Token{4});
   CHECK(context.add() == 1);

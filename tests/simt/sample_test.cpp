@@ -343,6 +343,8 @@ TEST_CASE("simt: a context draws its tokens on the device, while sequences come 
 TEST_CASE("simt: text that is drawn on the device is that drawn on the host") {
   Net net(rwkv::ModelSizes{.vocab = 400, .width = 16, .depth = 1}, rwkv::Cuda());  // 144 rows stand for no byte
   live_weights(net, 6);
+  rwkv::LanguageModel<config::AnyVersion, float, rwkv::Reference> live_on_host(net.sizes());
+  live_weights(live_on_host, 6);
   const auto tokenizer = rwkv::Tokenizer::bytes();
   const rwkv::CudaSampling options{.temperature = 0.9, .presence_penalty = 0.2, .seed = 3};
   auto pick = on_host(options);
@@ -364,6 +366,34 @@ TEST_CASE("simt: text that is drawn on the device is that drawn on the host") {
     CHECK(stats.finish == want_stats.finish);
     CHECK(other.state() == context.state());
   }
+
+  // Up to a stop string that is drawn in several tokens: both go back to before it.
+  std::string drawn;
+  const auto ask = [&](auto& from, auto& by, std::string& text, const std::vector<std::string>& stops) {
+    return rwkv::generate(
+        from, tokenizer, "Ab", 12, by, [&](std::string_view piece) { return text += piece, true; }, stops);
+  };
+  {
+    auto fork = context.fork();
+    auto copy = pick;
+    rwkv::generate(
+        fork, tokenizer, "Ab", 12,
+        [&](std::span<const float> logits) {
+          const rwkv::Token token = copy(logits);
+          drawn += tokenizer.decode(token);
+          return token;
+        },
+        [](std::string_view) { return true; });
+  }
+  const std::vector<std::string> stops = {drawn.substr(5, 4)};
+  std::string want, got;
+  CHECK(ask(context, pick, want, stops).stop == stops[0]);
+  const auto stats = ask(other, sampler, got, stops);
+  CHECK(stats.finish == rwkv::Finish::stop);
+  CHECK(stats.new_tokens <= 5);
+  CHECK(got == want);
+  CHECK(other.state() == context.state());
+  CHECK(other.fingerprint() == live_on_host.context().fingerprint());
 }
 
 #if RWKV_SIMT

@@ -321,15 +321,15 @@ TEST_CASE("errors name the reason and change nothing") {
     std::vector<Token> tokens;
     for (int i = 0; i < 40; ++i) {
       if (i % 7 == 3) {
-        const auto [temperature, top_k, top_p, presence, frequency, decay, seed, memory] = pick;
+        const Sampler before = pick;
         c.change(pick);
         CHECK(mentions(error_of([&] { pick(c.logits); }), c.reason));
-        pick.temperature = temperature;
-        pick.top_k = top_k;
-        pick.top_p = top_p;
-        pick.presence_penalty = presence;
-        pick.frequency_penalty = frequency;
-        pick.penalty_decay = decay;
+        pick.temperature = before.temperature;
+        pick.top_k = before.top_k;
+        pick.top_p = before.top_p;
+        pick.presence_penalty = before.presence_penalty;
+        pick.frequency_penalty = before.frequency_penalty;
+        pick.penalty_decay = before.penalty_decay;
       }
       tokens.push_back(pick(logits));
     }
@@ -365,6 +365,83 @@ TEST_CASE("the number of logits may change between calls") {
   CHECK(pick(std::vector<double>{0, 1}) == 0);
   CHECK(pick(std::vector<double>{0, 1, 2, 3, -1, -2}) == 2);
   CHECK(pick(std::vector<double>{0, 1, 2, 3, -1, -2}) == 4);
+}
+
+TEST_CASE("exempt tokens get the presence penalty alone") {
+  // Of equal logits the lowest id is taken, until penalties push it down.
+  const std::vector<double> logits{1, 1, 0};
+  Sampler pick{.temperature = 0, .presence_penalty = 0.25, .frequency_penalty = 0.5, .penalty_decay = 1, .exempt = {0}};
+  CHECK(draw(pick, logits, 6) == std::vector<Token>{0, 1, 0, 0, 0, 0});  // 0 stays at 0.75, 1 falls to 0.25
+  pick.exempt = {7, -1, 1};
+  CHECK(draw(pick, logits, 6) == std::vector<Token>{0, 1, 1, 1, 1, 1});
+  pick.exempt = {};
+  CHECK(draw(pick, logits, 4) == std::vector<Token>{0, 1, 0, 1});  // 0.25 each, then 0 against 0.25 and 2's 0
+}
+
+TEST_CASE("presets go by their names") {
+  const Sampler pick = rwkv::sampler_preset("open-think").sampler(7);
+  CHECK(pick.temperature == 0.96);
+  CHECK(pick.top_k == 32);
+  CHECK(pick.top_p == 0.76);
+  CHECK(pick.presence_penalty == 1.0);
+  CHECK(pick.frequency_penalty == 0.1);
+  CHECK(pick.penalty_decay == 0.988);
+  CHECK(pick.seed == 7);
+  CHECK(rwkv::sampler_preset("fake-think").top_p == 0.28);
+  CHECK(rwkv::sampler_preset("tools").presence_penalty == 0);
+  CHECK(error_of([] { rwkv::sampler_preset("best"); }) ==
+        "rwkv: there is no sampler preset 'best'; there are open-think, fake-think, tools");
+}
+
+TEST_CASE("a sampler restored from its numbers goes on as it would have") {
+  std::mt19937 random(5);
+  std::vector<double> logits(40);
+  const auto next = [&] {
+    for (double& x : logits) x = static_cast<double>(random() % 1000) / 250;
+    return logits;
+  };
+  Sampler pick{.temperature = 1.2,
+               .top_k = 30,
+               .top_p = 0.9,
+               .presence_penalty = 0.5,
+               .frequency_penalty = 0.3,
+               .penalty_decay = 0.9,
+               .exempt = {3, 7},
+               .seed = 0xfedcba9876543210u};
+  pick.memory.draws = 0xffffffffu;  // the next has more than 32 bits
+  for (int i = 0; i < 50; ++i) pick(next());
+  const auto numbers = pick.numbers();
+  Sampler other = Sampler::restored(numbers, 40);
+  CHECK(other.numbers() == numbers);
+  for (int i = 0; i < 50; ++i) {
+    next();
+    REQUIRE(pick(logits) == other(logits));
+  }
+  CHECK(Sampler::restored(Sampler{}.numbers(), 1).numbers() == Sampler{}.numbers());
+
+  const auto refusal = [&](const char* name, auto change) {
+    auto damaged = numbers;
+    change(damaged[name]);
+    return error_of([&] { Sampler::restored(damaged, 40); });
+  };
+  using List = std::vector<double>;
+  CHECK(refusal("options", [](List& x) { x.pop_back(); }) == "rwkv: sampler.options has 5 numbers, not 6");
+  CHECK(refusal("options", [](List& x) { x[0] = nan; }) ==
+        "rwkv: sampler: the temperature must be finite and at least 0, not nan");
+  CHECK(refusal("options", [](List& x) { x[1] = 1.5; }) ==
+        "rwkv: sampler.options has 1.5, where a whole number below 2147483648 is due");
+  CHECK(refusal("random", [](List& x) { x[3] = 0x1p32; }) ==
+        "rwkv: sampler.random has 4294967296, where a whole number below 4294967296 is due");
+  CHECK(refusal("exempt", [](List& x) { x[0] = 40; }) ==
+        "rwkv: sampler.exempt has 40, where a whole number below 40 is due");
+  CHECK(refusal("counts", [](List& x) { x.push_back(1); }).find("which are no pairs") != std::string::npos);
+  CHECK(refusal("counts", [](List& x) { x[0] = -1; }) ==
+        "rwkv: sampler.counts has -1, where a whole number below 40 is due");
+  CHECK(refusal("counts", [](List& x) { x[2] = x[0]; }).find(" twice") != std::string::npos);
+  CHECK(refusal("counts", [](List& x) { x[1] = inf; }).find("rwkv: sampler.counts has inf for token ") == 0);
+  auto damaged = numbers;
+  damaged.erase("random");
+  CHECK(error_of([&] { Sampler::restored(damaged, 40); }) == "rwkv: sampler.random is missing");
 }
 
 }  // namespace

@@ -374,4 +374,13 @@ TEST_CASE("a file that cannot be read is an error that names it") {
                  "world_tokenizer_vectors.tsv, line 1: "));
 }
 
+TEST_CASE("digits and blanks are those that the official package exempts") {
+  const std::vector<Token> bytes = rwkv::digits_and_blanks(Tokenizer::bytes());
+  CHECK(bytes == std::vector<Token>{'\t', ' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'});
+  const Tokenizer sparse = Tokenizer::world(single_bytes() + "300 '23' 2\n301 '32' 2\n303 ' \\t0' 3\n", "sparse");
+  CHECK(rwkv::digits_and_blanks(sparse) ==
+        std::vector<Token>{0, 10, 33, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 300, 303});
+  CHECK(rwkv::digits_and_blanks(world()).size() == 23);
+}
+
 }  // namespace

@@ -25,6 +25,17 @@
 #include "rwkv/core/arena.hpp"
 #include "rwkv/core/token.hpp"
 
+#if !defined(__OPTIMIZE__) && !defined(RWKV_NO_OPTIMIZE_WARNING) && !defined(__CUDACC__)
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic warning "-W#pragma-messages"  // never an error
+#endif
+#pragma message("rwkv: without optimisation models run many times slower: -O3. RWKV_NO_OPTIMIZE_WARNING silences this")
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif
+#endif
+
 namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CPU_ABI {

@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <iterator>
+#include <limits>
+#include <string>
 #include <vector>
 
 #include "rwkv/cell/derive.hpp"
@@ -94,6 +98,36 @@ void draw(BlockRun<K, P>& run, const ModelSizes& sizes, const LawTrial& trial) {
   }
 }
 
+/// The two sides of the law of adjoint_defect where only the numbers from `begin` on and before `end` move, of parameters,
+/// inputs and first state one after the other. `run` has gone backwards.
+template <class Run, class DualRun>
+Pairing adjoint_pairing(const Run& run, DualRun& dual, std::uint64_t seed, Index begin, Index end) {
+  dual.tokens = run.tokens;
+  Pairing pairing;
+  std::uint64_t stream = 0;
+  Index place = 0;
+  const auto perturb = [&](const std::vector<double>& at, const std::vector<double>& gradient,
+                           std::vector<Dual<double>>& moving) {
+    const auto u = centred_numbers(at.size(), ~seed, stream++);
+    for (std::size_t i = 0; i < at.size(); ++i, ++place) {
+      moving[i] = Dual<double>(at[i]);
+      if (place < begin || place >= end) continue;
+      moving[i].direction[0] = u[i];
+      pairing.add_backwards(gradient[i], u[i]);
+    }
+  };
+  perturb(run.parameters, run.dparameters, dual.parameters);
+  perturb(run.x, run.dx, dual.x);
+  perturb(run.first, run.dfirst, dual.first);
+  dual.forward();
+  const auto pair = [&](const std::vector<double>& cotangent, const std::vector<Dual<double>>& moved) {
+    for (std::size_t i = 0; i < cotangent.size(); ++i) pairing.add_forwards(cotangent[i], moved[i].direction[0]);
+  };
+  pair(run.dy, dual.y);
+  pair(run.dlast, dual.last);
+  return pairing;
+}
+
 }  // namespace detail
 
 /// How far a block's backward pass is from the adjoint of its forward pass. BlockOf<S> is the block with scalar S:
@@ -113,30 +147,38 @@ double adjoint_defect(const ModelSizes& sizes, const LawTrial& trial = {},
   detail::draw(run, sizes, trial);
   run.forward_keeping();
   run.backward();
-
   BlockRun<BlockOf<Dual<double>>, P> dual(sizes, trial.batch, trial.time, backend);
-  dual.tokens = run.tokens;
-  detail::Pairing pairing;
-  std::uint64_t stream = 0;
-  const auto perturb = [&](const std::vector<double>& at, const std::vector<double>& gradient,
-                           std::vector<Dual<double>>& moving) {
-    const auto u = detail::centred_numbers(at.size(), ~trial.seed, stream++);
-    for (std::size_t i = 0; i < at.size(); ++i) {
-      moving[i] = Dual<double>::variable(at[i], 0);
-      moving[i].direction[0] = u[i];
-      pairing.add_backwards(gradient[i], u[i]);
-    }
+  return detail::adjoint_pairing(run, dual, trial.seed, 0, std::numeric_limits<Index>::max()).defect();
+}
+
+/// The defect of one tensor's gradient.
+struct TensorDefect {
+  std::string name;  ///< of a parameter; "x" for the input; "state." and the name of a tensor of the first state
+  double defect = 0;
+};
+
+/// Which gradients are wrong where adjoint_defect is large: the law for each tensor by itself, the others held still. The
+/// largest defect comes first. A forward pass in dual numbers for each tensor.
+template <template <class S> class BlockOf, class P = Keep>
+std::vector<TensorDefect> adjoint_defects(const ModelSizes& sizes, const LawTrial& trial = {},
+                                          typename BlockOf<double>::backend backend = {}) {
+  BlockRun<BlockOf<double>, P> run(sizes, trial.batch, trial.time, backend);
+  detail::draw(run, sizes, trial);
+  run.forward_keeping();
+  run.backward();
+  BlockRun<BlockOf<Dual<double>>, P> dual(sizes, trial.batch, trial.time, backend);
+  std::vector<TensorDefect> defects;
+  Index begin = 0;
+  const auto add = [&](const std::string& name, Index count) {
+    const auto pairing = detail::adjoint_pairing(run, dual, trial.seed, begin, begin + count);
+    defects.push_back({name, pairing.defect()});
+    begin += count;
   };
-  perturb(run.parameters, run.dparameters, dual.parameters);
-  perturb(run.x, run.dx, dual.x);
-  perturb(run.first, run.dfirst, dual.first);
-  dual.forward();
-  const auto pair = [&](const std::vector<double>& cotangent, const std::vector<Dual<double>>& moved) {
-    for (std::size_t i = 0; i < cotangent.size(); ++i) pairing.add_forwards(cotangent[i], moved[i].direction[0]);
-  };
-  pair(run.dy, dual.y);
-  pair(run.dlast, dual.last);
-  return pairing.defect();
+  for (const auto& parameter : run.parameter_table()) add(parameter.name, parameter.shape.count());
+  add("x", std::ssize(run.x));
+  run.visit_state_tensors([&](const std::string& name, Index count) { add("state." + name, count); });
+  std::ranges::stable_sort(defects, std::ranges::greater(), &TensorDefect::defect);
+  return defects;
 }
 
 /// How much the gradients of a sequence differ between one pass over the whole and two passes over its parts: the first

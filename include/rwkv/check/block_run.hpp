@@ -72,6 +72,13 @@ class BlockRun {
   /// Every parameter of the block, with its numbers in `parameters`.
   std::vector<BindableParameter<scalar>> parameter_table() { return table_of(block_); }
 
+  /// Calls visit(name, numbers) for every tensor of a state, in the order of its numbers in `first`.
+  template <class Visit>
+  void visit_state_tensors(const Visit& visit) {
+    block_.visit_state(first_, std::string(),
+                       [&](const std::string& name, Index, Mat<scalar>& view) { visit(name, view.rows * view.cols); });
+  }
+
   /// The state before the first token, as `first`.
   void reset() { block_.reset(be_, first_); }
 

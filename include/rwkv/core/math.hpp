@@ -3,6 +3,7 @@
 /// packs and dual numbers have their own.
 #include <cmath>
 #include <concepts>
+#include <type_traits>
 
 #include "rwkv/core/number.hpp"
 
@@ -47,6 +48,71 @@ concept FunctorNumber = requires(R a, R b) {
   exp(a);
   detach(a);
 };
+
+/// Plain constants beside a functor number, on either side: `1 - z`, `h *= 0.5`, `x < 0`. They have the number's scalar.
+template <class U, class R>
+concept ConstantBeside = std::is_arithmetic_v<U> && FunctorNumber<R>;
+
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator+(const R& a, U b) {
+  return a + R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator+(U a, const R& b) {
+  return R(a) + b;
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator-(const R& a, U b) {
+  return a - R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator-(U a, const R& b) {
+  return R(a) - b;
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator*(const R& a, U b) {
+  return a * R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator*(U a, const R& b) {
+  return R(a) * b;
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator/(const R& a, U b) {
+  return a / R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R operator/(U a, const R& b) {
+  return R(a) / b;
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R& operator+=(R& a, U b) {
+  return a += R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R& operator-=(R& a, U b) {
+  return a -= R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD R& operator*=(R& a, U b) {
+  return a *= R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD auto operator<(const R& a, U b) {
+  return a < R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD auto operator<(U a, const R& b) {
+  return R(a) < b;
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD auto operator>(const R& a, U b) {
+  return a > R(b);
+}
+template <class R, ConstantBeside<R> U>
+RWKV_HD auto operator>(U a, const R& b) {
+  return R(a) > b;
+}
 
 /// The larger of two numbers; the second when they do not compare (a NaN).
 template <FunctorNumber R>

@@ -6,11 +6,13 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "rwkv/config.hpp"
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/io/tensor_file.hpp"
 #include "rwkv/model/state.hpp"
 #include "rwkv/system/file_system.hpp"
 #include "rwkv/system/system_files.hpp"
@@ -23,15 +25,34 @@ namespace detail {
 /// Errors: the numbers that a context hands out are not of the type that its model computes in.
 void check_whole(const StateLayout& layout, DType type);
 
+/// What a file may hold beside a state. The names of the tensors begin with sampler_prefix, those of the texts with
+/// "rwkv.".
+inline constexpr std::string_view sampler_prefix = "sampler.";
+struct BesideState {
+  std::map<std::string, std::string> texts;
+  std::vector<TensorView> tensors;
+};
+
 void write_state(const std::filesystem::path& path, const StateLayout& layout, std::span<const std::byte> numbers,
-                 Index position, std::map<std::string, std::string> metadata, FileSystem& files);
+                 Index position, std::map<std::string, std::string> metadata, FileSystem& files,
+                 const BesideState& beside = {});
 
 /// The state of a sequence, as read from a file.
 struct SavedState {
   std::vector<std::byte> numbers;
   Index position = 0;
 };
+SavedState read_state(const TensorFile& file, const StateLayout& layout);
 SavedState read_state(const std::filesystem::path& path, const StateLayout& layout, FileSystem& files);
+
+/// Sets a sequence to a state whose numbers are of the type that `context` hands out.
+template <class C>
+void restore(C& context, Index sequence, const SavedState& saved) {
+  using T = typename decltype(context.state(sequence))::value_type;
+  std::vector<T> numbers(saved.numbers.size() / sizeof(T));
+  if (!numbers.empty()) std::memcpy(numbers.data(), saved.numbers.data(), saved.numbers.size());
+  context.restore(sequence, std::span<const T>(numbers), saved.position);
+}
 
 }  // namespace detail
 
@@ -49,7 +70,7 @@ void save_state(const C& context, Index sequence, const std::filesystem::path& p
   detail::write_state(path, layout, std::as_bytes(std::span(numbers)), context.position(sequence), metadata, files);
 }
 
-/// Sets a sequence to a state of save_state: what follows has the same bits as if it had never stopped. It need not be
+/// Sets a sequence to a state of save_state or save_conversation: what follows has the same bits as if it had never stopped. It need not be
 /// the sequence, batch or backend that it came from.
 /// Errors: no such sequence; a file of something else, or of a state of another version, other sizes, another number
 /// type or other tensors; no position, or NaN. One sentence says which, and the state is left as it was.
@@ -59,10 +80,7 @@ void load_state(C& context, Index sequence, const std::filesystem::path& path, F
   static_cast<void>(context.position(sequence));  // refuses a sequence that there is not, before the file is read
   const StateLayout layout = context.state_layout();
   detail::check_whole(layout, dtype_of<T>());
-  const detail::SavedState saved = detail::read_state(path, layout, files);
-  std::vector<T> numbers(saved.numbers.size() / sizeof(T));
-  if (!numbers.empty()) std::memcpy(numbers.data(), saved.numbers.data(), saved.numbers.size());
-  context.restore(sequence, std::span<const T>(numbers), saved.position);
+  detail::restore(context, sequence, detail::read_state(path, layout, files));
 }
 
 }  // namespace RWKV_ABI

@@ -47,7 +47,7 @@ RWKV_BODY void check_whole(const StateLayout& layout, DType type) {
 
 RWKV_BODY void write_state(const std::filesystem::path& path, const StateLayout& layout,
                            std::span<const std::byte> numbers, Index position,
-                           std::map<std::string, std::string> metadata, FileSystem& files) {
+                           std::map<std::string, std::string> metadata, FileSystem& files, const BesideState& beside) {
   for (const auto& [key, text] : metadata) {
     expects(!key.starts_with(state_prefix), "rwkv: the metadata ", in_quotes(key),
             " would be taken for those of the state, which start with 'rwkv.'");
@@ -56,7 +56,8 @@ RWKV_BODY void write_state(const std::filesystem::path& path, const StateLayout&
   metadata.emplace(state_key, state_format);
   metadata.emplace(state_position_key, join(position));
   if (layout.sizes.head_size > 0) metadata.emplace("rwkv.head_size", join(layout.sizes.head_size));
-  std::vector<TensorView> tensors;
+  metadata.insert(beside.texts.begin(), beside.texts.end());
+  std::vector<TensorView> tensors = beside.tensors;
   for (const StateTensor& tensor : layout.tensors) {
     const std::size_t bytes = static_cast<std::size_t>(tensor.numbers) * size_of(layout.type);
     tensors.push_back({tensor.name, layout.type, {tensor.numbers}, numbers.first(bytes)});
@@ -66,8 +67,11 @@ RWKV_BODY void write_state(const std::filesystem::path& path, const StateLayout&
 }
 
 RWKV_BODY SavedState read_state(const std::filesystem::path& path, const StateLayout& layout, FileSystem& files) {
-  const TensorFile file = open_tensors(path, {Access::loaded}, files);
-  const std::string name = path_text(path);
+  return read_state(open_tensors(path, {Access::loaded}, files), layout);
+}
+
+RWKV_BODY SavedState read_state(const TensorFile& file, const StateLayout& layout) {
+  const std::string name = path_text(file.path());
   const auto text = [&](std::string_view key) -> const std::string* {
     const auto found = file.metadata().find(std::string(key));
     return found == file.metadata().end() ? nullptr : &found->second;
@@ -104,8 +108,10 @@ RWKV_BODY SavedState read_state(const std::filesystem::path& path, const StateLa
     }
     saved.numbers.insert(saved.numbers.end(), found->bytes.begin(), found->bytes.end());
   }
-  const std::size_t tensors = file.tensors().size() + file.unreadable().size();
-  expects(tensors == layout.tensors.size(), name, ": the file holds ", tensors, " tensors, the state has ",
+  const auto of_state = [](const auto& tensor) { return !tensor.name.starts_with(sampler_prefix); };
+  const Index tensors =
+      std::ranges::count_if(file.tensors(), of_state) + std::ranges::count_if(file.unreadable(), of_state);
+  expects(tensors == std::ssize(layout.tensors), name, ": the file holds ", tensors, " tensors, the state has ",
           layout.tensors.size());
 
   const std::string* const digits = text(state_position_key);

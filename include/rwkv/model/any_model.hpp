@@ -29,6 +29,9 @@ class AnyContext {
   std::span<const float> step(std::span<const Token> tokens) & { return held_->step(tokens); }
   std::span<const float> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
   std::span<const float> prefill(std::span<const Token> tokens) & { return held_->prefill(tokens); }
+  std::span<const float> prefill(Index sequence, std::span<const Token> tokens) & {
+    return held_->prefill(sequence, tokens);
+  }
   void sequence(std::span<const Token> tokens, std::span<float> logits) { held_->sequence(tokens, logits); }
 
   Index batch() const { return held_->batch(); }
@@ -37,6 +40,7 @@ class AnyContext {
   Index state_bytes() const { return held_->state_bytes(); }
   Index position(Index sequence) const { return held_->position(sequence); }
   StateLayout state_layout() const { return held_->state_layout(); }
+  std::uint64_t fingerprint() const { return held_->fingerprint(); }
   Index add() { return held_->add(); }
   void remove(Index sequence) { held_->remove(sequence); }
   void reset() { held_->reset(); }
@@ -70,6 +74,7 @@ class AnyContext {
     virtual ~Interface() = default;
     virtual std::span<const float> step(std::span<const Token> tokens) = 0;
     virtual std::span<const float> prefill(std::span<const Token> tokens) = 0;
+    virtual std::span<const float> prefill(Index sequence, std::span<const Token> tokens) = 0;
     virtual void sequence(std::span<const Token> tokens, std::span<float> logits) = 0;
     virtual Index batch() const = 0;
     virtual Index capacity() const = 0;
@@ -77,6 +82,7 @@ class AnyContext {
     virtual Index state_bytes() const = 0;
     virtual Index position(Index sequence) const = 0;
     virtual StateLayout state_layout() const = 0;
+    virtual std::uint64_t fingerprint() const = 0;
     virtual Index add() = 0;
     virtual void remove(Index sequence) = 0;
     virtual void reset() = 0;
@@ -117,6 +123,9 @@ class AnyContext {
     std::span<const float> prefill(std::span<const Token> tokens) override {
       return as_floats(context.prefill(tokens));
     }
+    std::span<const float> prefill(Index sequence, std::span<const Token> tokens) override {
+      return as_floats(context.prefill(sequence, tokens));
+    }
     void sequence(std::span<const Token> tokens, std::span<float> to) override {
       if constexpr (std::is_same_v<compute, float>) {
         context.sequence(tokens, to);
@@ -132,6 +141,7 @@ class AnyContext {
     Index state_bytes() const override { return context.state_bytes(); }
     Index position(Index sequence) const override { return context.position(sequence); }
     StateLayout state_layout() const override { return context.state_layout(); }
+    std::uint64_t fingerprint() const override { return context.fingerprint(); }
     Index add() override { return context.add(); }
     void remove(Index sequence) override { context.remove(sequence); }
     void reset() override { context.reset(); }

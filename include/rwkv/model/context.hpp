@@ -2,6 +2,7 @@
 /// Runs a model: holds the states of a batch of sequences, and scratch.
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -16,10 +17,13 @@
 #include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/dims.hpp"
 #include "rwkv/core/dtype.hpp"
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/finite.hpp"
 #include "rwkv/core/stamp.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/cascade.hpp"
+#include "rwkv/model/fingerprint.hpp"
 #include "rwkv/model/state.hpp"
 
 namespace rwkv {
@@ -217,6 +221,25 @@ class Context {
     return logits();
   }
 
+  /// Advances one sequence by tokens of its own; the others stay where they are, and so do the logits that `draw` needs
+  /// of them. Returns the logits after the last token, [vocab], valid until the next call. A sequence that was added joins
+  /// the others by all of its prompt but the last token, which is its token of the next step.
+  /// Errors: no such sequence, no token, a token outside the vocabulary; the state is left as it was.
+  std::span<const compute> prefill(Index sequence, std::span<const Token> tokens) & {
+    check_sequence(sequence);
+    const Alone alone(*this, sequence);
+    const bool had_logits = has_logits_;
+    const auto head = [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
+      if (begin + x.time == time) {
+        head_of_last(ws, x);
+        fetch_logits();
+      }
+    };
+    run(tokens, head);
+    has_logits_ = had_logits;
+    return logits();
+  }
+
   /// Like prefill, but writes the logits after every token.
   /// Shapes    tokens: [batch, time]   logits: [batch, time, vocab]
   void sequence(std::span<const Token> tokens, std::span<compute> logits) {
@@ -243,7 +266,7 @@ class Context {
 
   /// The state of all sequences as plain numbers, for `restore` of a context of the same model and capacity. The
   /// numbers do not say how many tokens they have seen: `restore` is told, or every sequence counts from 0.
-  /// Errors: `restore` refuses another number of numbers, or a negative position, and leaves the state as it was.
+  /// Errors: `restore` refuses another number of numbers, NaN, or a negative position, and leaves the state as it was.
   std::vector<compute> state() const {
     std::vector<compute> numbers(static_cast<std::size_t>(state_bytes()) / sizeof(compute));
     backend be = backend_;
@@ -271,6 +294,7 @@ class Context {
     const Index wanted = state_bytes() / capacity() / Index{sizeof(compute)};
     expects(std::ssize(numbers) == wanted, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a sequence whose state has ", wanted);
+    check_numbers(numbers, 1);
     const compute* next = numbers.data();
     for (const Mat<compute>& tensor : state_.tensors) {
       backend_.copy(matrix(next, 1, tensor.cols), row_of(tensor, sequence));
@@ -284,6 +308,7 @@ class Context {
     const auto state = state_.numbers();
     expects(std::ssize(numbers) == state.cols, "rwkv: a state of ", numbers.size(),
             " numbers does not fit a context whose state has ", Index(state.cols));
+    check_numbers(numbers, capacity());
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
     backend_.sync();
     std::ranges::fill(positions_, 0);
@@ -311,6 +336,14 @@ class Context {
     parts_.body.visit_state(state_.views, std::string(),
                             [&](const std::string& name, Index, Mat<compute>& view) { visitor(name, view); });
   }
+  /// Tells models apart by their weights: a hash over names, shapes and some numbers of every parameter. The same for the
+  /// same weights on any backend, in any number type that holds them exactly.
+  std::uint64_t fingerprint() const {
+    auto parts = parts_;  // descriptors; the numbers are not copied
+    std::vector<StoredParameter> parameters;
+    M::visit(parts, ListStoredParameters<compute>{parameters});
+    return detail::fingerprint_of(parameters, sizes_, backend_);
+  }
   /// What the numbers of `state(sequence)` are.
   StateLayout state_layout() const {
     StateLayout layout{detail::version_of<decltype(M::Parts::body)>, sizes_, dtype_of<compute>(), {}};
@@ -337,6 +370,28 @@ class Context {
   }
 
   struct NoTap {};
+  /// While it lives, a sequence is the whole batch.
+  struct Alone {
+    Context& context;
+    Index sequence, batch = context.batch_;
+    typename Body::State views = context.state_.views;
+    std::vector<Index> positions = context.positions_;
+
+    Alone(Context& whole, Index nth) : context(whole), sequence(nth) {
+      context.state_.views = context.state_.sequence(context.parts_.body, nth);
+      context.batch_ = 1;
+      context.logits_ += nth * context.vocab_;
+    }
+    Alone(const Alone&) = delete;
+    Alone& operator=(const Alone&) = delete;
+    ~Alone() {
+      context.state_.views = views;
+      context.batch_ = batch;
+      context.logits_ -= sequence * context.vocab_;
+      std::swap(context.positions_[static_cast<std::size_t>(sequence)], positions[static_cast<std::size_t>(sequence)]);
+      std::swap(context.positions_, positions);
+    }
+  };
   // Twelve narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
   static constexpr Index least_width_one_by_one = 128, least_cascade = 16;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
@@ -352,6 +407,17 @@ class Context {
   }
   void check_sequence(Index sequence) const {
     expects(sequence >= 0 && sequence < batch_, "rwkv: there is no sequence ", sequence, " in a context of ", batch_);
+  }
+  /// Refuses NaN in a state of so many sequences. An infinity may be what a cell keeps.
+  void check_numbers(std::span<const compute> numbers, Index sequences) const {
+    const auto found = std::ranges::find_if(numbers, [](compute number) { return is_nan(number); });
+    if (found == numbers.end()) return;
+    Index at = found - numbers.begin();
+    for (const StateTensor& tensor : state_layout().tensors) {
+      if (at < sequences * tensor.numbers)
+        fail("rwkv: ", tensor.name, " of the state has NaN at ", at % tensor.numbers);
+      at -= sequences * tensor.numbers;
+    }
   }
   /// After an Error the batch is unchanged, but steps run without a recording.
   void resize(Index batch) {
@@ -454,8 +520,8 @@ class Context {
   }
 
   void check_tokens(std::span<const Token> tokens) const {
-    expects(!tokens.empty(), "rwkv: there is no token to run: the prompt is empty");
     expects(batch() > 0, "rwkv: there is no sequence to run: all have been removed");
+    expects(!tokens.empty(), "rwkv: there is no token to run: the prompt is empty");
     expects(std::ssize(tokens) % batch() == 0, "rwkv: ", tokens.size(), " tokens do not divide into ", batch(),
             " sequences");
     for (std::size_t i = 0; i < tokens.size(); ++i) {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,22 +15,24 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/token.hpp"
-#include "rwkv/system/utf8.hpp"
+#include "rwkv/model/state_ring.hpp"
+#include "rwkv/text/text_stream.hpp"
 #include "rwkv/text/tokenizer.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// Why generate() returned.
-enum class Finish : unsigned char { length, end_of_text, cancelled };
+enum class Finish : unsigned char { length, end_of_text, cancelled, stop };
 
 /// What generate() did, and how long it took.
 struct GenerateStats {
   Index prompt_tokens = 0;
-  Index new_tokens = 0;        ///< picked and fed back, the end of text not counted
+  Index new_tokens = 0;        ///< after the prompt, that the context has seen
   double prefill_seconds = 0;  ///< the prompt
   double decode_seconds = 0;   ///< everything after it: picking, decoding, emitting and stepping
   Finish finish = Finish::length;
+  std::string stop;  ///< the stop string, if it was one
 
   double prefill_tokens_per_second() const { return rate(prompt_tokens, prefill_seconds); }
   double decode_tokens_per_second() const { return rate(new_tokens, decode_seconds); }
@@ -72,23 +76,89 @@ class TokenLogits {
   std::vector<T> copy_;
 };
 
+namespace detail {
+
+/// The ring of states of a context; of one that has no ring, an Error.
+template <class Context>
+struct ring_of {
+  struct type {
+    type(Context&, Index) { fail("rwkv: generate: stop strings need a context that StateRing takes"); }
+    void push() {}
+    void back(Index) {}
+  };
+};
+template <class Context>
+requires requires(Context& context) { StateRing(context, Index{1}); }
+struct ring_of<Context> {
+  using type = decltype(StateRing(std::declval<Context&>(), Index{1}));
+};
+
+/// A token of a text, and how many bytes of the text come before it.
+struct TokenPlace {
+  Token token = 0;
+  std::size_t begin = 0;
+};
+
+/// The way back to where a stop string began: the states before each token that may hold a part of one.
+template <class Context>
+class WayBack {
+ public:
+  WayBack(Context& context, std::size_t longest_stop) {
+    // A stop string of one byte lies in the token that completes it, which was not run.
+    if (longest_stop > 1) states_.emplace(context, static_cast<Index>(longest_stop) - 1);
+  }
+
+  /// To be called before the context takes a token; `may_stop` says whether a stop string may begin in or before it.
+  void before(TokenPlace token, bool may_stop) {
+    if (!may_stop) return tokens_.clear();
+    states_->push();
+    tokens_.push_back(token);
+  }
+
+  /// Sets the context to the state before the token that has the byte number `byte`, which is `last` or a token since
+  /// which a stop string may have begun, and returns the token. `undone` is the number of tokens taken back.
+  TokenPlace to(std::size_t byte, TokenPlace last, Index& undone) {
+    undone = 0;
+    while (last.begin > byte) {
+      last = tokens_[tokens_.size() - static_cast<std::size_t>(++undone)];
+    }
+    if (undone > 0) states_->back(undone - 1);  // the latest push came before the latest token
+    return last;
+  }
+
+ private:
+  std::optional<typename ring_of<Context>::type> states_;
+  std::vector<TokenPlace> tokens_;
+};
+
+}  // namespace detail
+
 /// Continues `prompt` by up to `max_tokens` tokens and hands the text to `emit(std::string_view) -> bool` as soon as
-/// whole characters are there; an unfinished character at the end becomes U+FFFD. Stops early at the end of text, or
-/// when emit returns false. On return the context has seen the prompt and every token counted in `new_tokens`, so a
-/// conversation can go on from there. `context` has prefill(span of tokens) and step(token), which both return the
-/// logits for the next token, and `pick(logits)` chooses it; or `pick` is what Context::draw takes, and chooses on the
-/// device. Rows of the model that stand for no token are never chosen: `pick` sees the others, or is told once by
-/// `bar(first, last)`. Throws an Error for an empty prompt; what the parts throw passes through.
+/// whole characters are there; an unfinished character at the end becomes U+FFFD. Ends early at the end of text, at the
+/// first of the strings `stops`, which may lie across tokens and is never emitted, or when emit returns false.
+///
+/// On return the context has seen the prompt and every token counted in `new_tokens`, so a conversation can go on from
+/// there. After a stop string it is as if the text before it had been all: where a token has both, the context has gone
+/// back before it, and has taken the text before the stop string in tokens of its own. (The memory of `pick` keeps what
+/// was picked.) That needs states for as many tokens as the longest of `stops` has bytes, less one.
+///
+/// `context` has one sequence, prefill(span of tokens) and step(token), which both return the logits for the next token,
+/// and `pick(logits)` chooses it; or `pick` is what Context::draw takes, and chooses on the device. Rows of the model that
+/// stand for no token are never chosen: `pick` sees the others, or is told once by `bar(first, last)`.
+/// Errors    an empty prompt or stop string; stop strings for a context that StateRing does not take; those of the parts
 template <class Context, class Pick, class Emit>
 requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context& context, const Tokenizer& tokenizer,
                                                                         std::string_view prompt, Index max_tokens,
-                                                                        Pick&& pick, Emit&& emit) {
+                                                                        Pick&& pick, Emit&& emit,
+                                                                        const std::vector<std::string>& stops = {}) {
   using Clock = std::chrono::steady_clock;
   const auto seconds_since = [](Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   };
   expects(!prompt.empty(), "rwkv: generate: the prompt is empty");
   expects(max_tokens >= 0, "rwkv: generate: the number of tokens must be at least 0, not ", max_tokens);
+  TextStream stream(stops);
+  detail::WayBack<Context> way_back(context, stream.longest_stop());
 
   GenerateStats stats;
   const std::vector<Token> tokens = tokenizer.encode(prompt);
@@ -109,14 +179,27 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
     if constexpr (in_place) token = context.draw(pick).front();
     else token = pick(known(logits));
   }
-  Utf8Stream stream;
+  std::size_t bytes = 0;  // before the token
   while (stats.new_tokens < max_tokens && stats.finish == Finish::length) {
     if (token == tokenizer.end_of_text()) {
       stats.finish = Finish::end_of_text;
       break;
     }
-    const std::string piece = stream.push(tokenizer.decode(token));
+    const std::string_view spelled = tokenizer.decode(token);
+    const std::string piece = stream.push(spelled);
     if (!piece.empty() && !emit(std::string_view(piece))) stats.finish = Finish::cancelled;
+    if (stream.stopped()) {
+      stats.finish = Finish::stop;
+      stats.stop = stream.stop();
+      Index undone = 0;
+      const auto [cut, begin] = way_back.to(stream.stop_begin(), {token, bytes}, undone);
+      const std::vector<Token> kept = tokenizer.encode(tokenizer.decode(cut).substr(0, stream.stop_begin() - begin));
+      if (!kept.empty()) context.prefill(std::span<const Token>(kept));
+      stats.new_tokens += static_cast<Index>(kept.size()) - undone;
+      break;
+    }
+    way_back.before({token, bytes}, stream.held() > 0);
+    bytes += spelled.size();
     ++stats.new_tokens;
     const bool more = stats.new_tokens < max_tokens && stats.finish == Finish::length;
     if constexpr (in_place) {

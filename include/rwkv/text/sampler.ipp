@@ -2,9 +2,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "rwkv/core/error.hpp"
@@ -35,14 +39,14 @@ RWKV_BODY void SamplerMemory::reserve(std::size_t size) {
   candidates.reserve(size);
 }
 
-RWKV_BODY void SamplerMemory::count(Token token, double decay) {
+RWKV_BODY void SamplerMemory::count(Token token, double decay, double weight) {
   for (const Token seen : picked) counts[static_cast<std::size_t>(seen)] *= decay;
   double& own = counts[static_cast<std::size_t>(token)];
   if (own == never) {
     picked.push_back(token);
     own = 0;
   }
-  own += 1;
+  own += weight;
 }
 
 }  // namespace detail
@@ -60,7 +64,8 @@ RWKV_BODY void Sampler::reset() {
 
 template <class T>
 Token Sampler::pick(std::span<const T> logits) {
-  check(logits);
+  check_options();
+  check_logits(logits);
   memory.reserve(logits.size());
   std::vector<double>& x = memory.logits;
   std::copy(logits.begin(), logits.end(), x.begin());
@@ -71,7 +76,7 @@ Token Sampler::pick(std::span<const T> logits) {
   const auto most_likely = std::max_element(x.begin(), x.end());
   const bool greedy = temperature == 0 || top_p == 0 || top_k == 1;
   const Token token = greedy ? static_cast<Token>(most_likely - x.begin()) : draw(*most_likely);
-  memory.count(token, penalty_decay);
+  memory.count(token, penalty_decay, std::ranges::find(exempt, token) == exempt.end() ? 1 : 0);
   ++memory.draws;
   return token;
 }
@@ -129,17 +134,20 @@ RWKV_BODY std::span<const Token> Sampler::cut(double largest) {
   return {heap_end, candidates.end()};
 }
 
-template <class T>
-void Sampler::check(std::span<const T> logits) const {
-  expects(is_finite(temperature) && temperature >= 0,
-          "rwkv: sampler: the temperature must be finite and at least 0, not ", temperature);
-  expects(top_k >= 0, "rwkv: sampler: top_k must be at least 0, not ", top_k);
-  expects(is_between(top_p, 0, 1), "rwkv: sampler: top_p must be between 0 and 1, not ", top_p);
-  expects(is_finite(presence_penalty), "rwkv: sampler: the presence penalty must be finite, not ", presence_penalty);
-  expects(is_finite(frequency_penalty), "rwkv: sampler: the frequency penalty must be finite, not ", frequency_penalty);
-  expects(is_between(penalty_decay, 0, 1), "rwkv: sampler: the penalty decay must be between 0 and 1, not ",
+RWKV_BODY void Sampler::check_options(std::string_view from) const {
+  expects(is_finite(temperature) && temperature >= 0, from,
+          ": sampler: the temperature must be finite and at least 0, not ", temperature);
+  expects(top_k >= 0, from, ": sampler: top_k must be at least 0, not ", top_k);
+  expects(is_between(top_p, 0, 1), from, ": sampler: top_p must be between 0 and 1, not ", top_p);
+  expects(is_finite(presence_penalty), from, ": sampler: the presence penalty must be finite, not ", presence_penalty);
+  expects(is_finite(frequency_penalty), from, ": sampler: the frequency penalty must be finite, not ",
+          frequency_penalty);
+  expects(is_between(penalty_decay, 0, 1), from, ": sampler: the penalty decay must be between 0 and 1, not ",
           penalty_decay);
+}
 
+template <class T>
+void Sampler::check_logits(std::span<const T> logits) {
   expects(!logits.empty(), "rwkv: sampler: there are no logits");
   constexpr T infinity = std::numeric_limits<T>::infinity();
   bool possible = false;
@@ -149,6 +157,90 @@ void Sampler::check(std::span<const T> logits) const {
     possible = possible || logits[i] > -infinity;
   }
   expects(possible, "rwkv: sampler: all ", logits.size(), " logits are -inf, so no token is possible");
+}
+
+RWKV_BODY std::map<std::string, std::vector<double>> Sampler::numbers() const {
+  std::map<std::string, std::vector<double>> named;
+  named["options"] = {temperature,      static_cast<double>(top_k), top_p,
+                      presence_penalty, frequency_penalty,          penalty_decay};
+  for (const std::uint64_t word : {seed, memory.draws}) {
+    named["random"].push_back(static_cast<double>(word & 0xffffffffu));
+    named["random"].push_back(static_cast<double>(word >> 32));
+  }
+  named["counts"];  // also where there are none
+  for (const Token token : memory.picked) {
+    named["counts"].push_back(token);
+    named["counts"].push_back(memory.counts[static_cast<std::size_t>(token)]);
+  }
+  named["exempt"].assign(exempt.begin(), exempt.end());
+  return named;
+}
+
+RWKV_BODY Sampler Sampler::restored(const std::map<std::string, std::vector<double>>& numbers, Index vocab,
+                                    std::string_view from) {
+  const auto named = [&](const std::string& name) -> const std::vector<double>& {
+    const auto found = numbers.find(name);
+    expects(found != numbers.end(), from, ": sampler.", name, " is missing");
+    return found->second;
+  };
+  const auto of_size = [&](const std::string& name, std::size_t size) -> const std::vector<double>& {
+    const std::vector<double>& list = named(name);
+    expects(list.size() == size, from, ": sampler.", name, " has ", list.size(), " numbers, not ", size);
+    return list;
+  };
+  const auto whole = [&](const std::string& name, double number, double below) {
+    expects(is_between(number, 0, below - 1) && number == std::floor(number), from, ": sampler.", name, " has ", number,
+            ", where a whole number below ", below, " is due");
+    return number;
+  };
+  const auto token = [&](const std::string& name, double number) {
+    return static_cast<Token>(whole(name, number, static_cast<double>(vocab)));
+  };
+  const std::vector<double>&options = of_size("options", 6), &words = of_size("random", 4);
+  Sampler made{.temperature = options[0],
+               .top_k = static_cast<int>(whole("options", options[1], 0x1p31)),
+               .top_p = options[2],
+               .presence_penalty = options[3],
+               .frequency_penalty = options[4],
+               .penalty_decay = options[5]};
+  made.check_options(from);
+  const auto word = [&](std::size_t i) { return static_cast<std::uint64_t>(whole("random", words[i], 0x1p32)); };
+  made.seed = word(0) | word(1) << 32;
+  made.memory.draws = word(2) | word(3) << 32;
+  for (const double id : named("exempt")) made.exempt.push_back(token("exempt", id));
+
+  const std::vector<double>& counts = named("counts");
+  expects(counts.size() % 2 == 0, from, ": sampler.counts has ", counts.size(), " numbers, which are no pairs");
+  made.memory.reserve(static_cast<std::size_t>(vocab));
+  for (std::size_t i = 0; i < counts.size(); i += 2) {
+    const Token id = token("counts", counts[i]);
+    double& count = made.memory.counts[static_cast<std::size_t>(id)];
+    expects(count == detail::SamplerMemory::never, from, ": sampler.counts has token ", id, " twice");
+    expects(is_finite(counts[i + 1]) && counts[i + 1] >= 0, from, ": sampler.counts has ", counts[i + 1], " for token ",
+            id);
+    made.memory.picked.push_back(id);
+    count = counts[i + 1];
+  }
+  return made;
+}
+
+RWKV_BODY Sampler SamplerPreset::sampler(std::uint64_t seed) const {
+  return {.temperature = temperature,
+          .top_k = top_k,
+          .top_p = top_p,
+          .presence_penalty = presence_penalty,
+          .frequency_penalty = frequency_penalty,
+          .penalty_decay = penalty_decay,
+          .seed = seed};
+}
+
+RWKV_BODY const SamplerPreset& sampler_preset(std::string_view name) {
+  std::string names;
+  for (const SamplerPreset& preset : sampler_presets) {
+    if (preset.name == name) return preset;
+    names += join(names.empty() ? "" : ", ", preset.name);
+  }
+  fail("rwkv: there is no sampler preset '", name, "'; there are ", names);
 }
 
 }  // namespace RWKV_ABI

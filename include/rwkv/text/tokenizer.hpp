@@ -64,6 +64,10 @@ class Tokenizer {
   std::shared_ptr<const detail::Vocabulary> vocabulary_;
 };
 
+/// The tokens whose text is a piece of " \t0123456789", the end of text included: those that the official Python package
+/// exempts from the frequency penalty (Sampler::exempt).
+std::vector<Token> digits_and_blanks(const Tokenizer& tokenizer);
+
 }  // namespace RWKV_ABI
 }  // namespace rwkv
 

@@ -383,5 +383,20 @@ RWKV_BODY std::vector<std::pair<Token, Token>> Tokenizer::missing(Index vocab) c
 
 RWKV_BODY std::optional<Token> Tokenizer::end_of_text() const { return vocabulary_->end_of_text; }
 
+RWKV_BODY std::vector<Token> digits_and_blanks(const Tokenizer& tokenizer) {
+  constexpr std::string_view all = " \t0123456789";
+  std::vector<Token> tokens;
+  Token next = 0;
+  auto missing = tokenizer.missing(tokenizer.size());
+  missing.emplace_back(static_cast<Token>(tokenizer.size()), static_cast<Token>(tokenizer.size()));
+  for (const auto& [first, last] : missing) {
+    for (; next < first; ++next) {
+      if (all.find(tokenizer.decode(next)) != std::string_view::npos) tokens.push_back(next);
+    }
+    next = last;
+  }
+  return tokens;
+}
+
 }  // namespace RWKV_ABI
 }  // namespace rwkv
