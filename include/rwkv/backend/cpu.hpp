@@ -158,28 +158,27 @@ class Cpu {
 
   /// Products with many rows are computed from copies, in memory that this object gets in a dry pass or in the first call
   /// and keeps. Where the system has none, they are computed without, with the same bits.
-  template <class... P>
-  void gemm(const P&... products) {
-    const panels::Plan plan(threads(), panels::need_of(products)...);
-    std::byte* const memory = plan.rows() > 0 ? copies_.reserve(plan.bytes()) : nullptr;
+  template <class P, class... Ps>
+  void gemm(const P& product, const Ps&... products) {
+    using T = typename P::scalar;
+    static_assert((std::is_same_v<T, typename Ps::scalar> && ...), "rwkv: products of one call compute in one type");
+    panels::Task<T> tasks[1 + sizeof...(Ps)];
+    Index count = 0;
+    panels::add_task(product, tasks, count);
+    (panels::add_task(products, tasks, count), ...);
+    const std::span<const panels::Task<T>> with_panels(tasks, static_cast<std::size_t>(count));
+    const bool done = count > 0 && panels::multiply(with_panels, RunProducts{*this}, threads(), copies_, dry);
     if (dry) return;
-    const Index work = (multiplications(products) + ...);
-    // The tiles of all products form one list, numbered product after product.
-    for (Index first = 0; memory != nullptr && first < plan.rows(); first += plan.rows_at_a_time()) {
-      const panels::Pass pass{plan, memory, first};
-      over((pass.copy_tiles(products) + ...), work, multiplications_worth_a_fork, [&](Index tile) {
-        std::byte* at = memory;
-        (pass.copy(products, at, tile) || ...);
-      });
-      over((pass.tiles(products) + ...), work, multiplications_worth_a_fork, [&](Index tile, int thread) {
-        std::byte* at = memory;
-        (pass.multiply(products, at, thread, tile) || ...);
-      });
-    }
-    const auto is_left = [&](const auto& product) { return memory == nullptr || panels::need_of(product).rows == 0; };
-    const Index tiles = ((is_left(products) ? tile_count(products) : 0) + ...);
-    over(tiles, work, multiplications_worth_a_fork,
-         [&](Index tile) { ((is_left(products) && multiply_tile(products, tile)) || ...); });
+    const auto is_left = [&](const auto& one) { return !done || !panels::wants_panels(one); };
+    const auto tiles_left = [&](const auto& one) { return is_left(one) ? tile_count(one) : 0; };
+    const auto tile_done = [&](const auto& one, Index& tile) { return is_left(one) && multiply_tile(one, tile); };
+    const Index tiles = (tiles_left(product) + ... + tiles_left(products));
+    if (tiles == 0) return;
+    const Index work = (multiplications(product) + ... + multiplications(products));
+    over(tiles, work, multiplications_worth_a_fork, [&](Index tile) {
+      // The tiles of all products form one list, numbered product after product.
+      static_cast<void>(tile_done(product, tile) || (tile_done(products, tile) || ...));
+    });
   }
 
   template <class P, class... Op>
@@ -292,6 +291,14 @@ class Cpu {
       threads_.run(tiles, body);
     }
   }
+
+  /// Runs the tiles of products; a type of its own, so that what takes it is compiled once.
+  struct RunProducts {
+    const Cpu& be;
+    void operator()(Index tiles, Index work, TileBody body) const {
+      be.over(tiles, work, multiplications_worth_a_fork, body);
+    }
+  };
 
   /// Whether a product has quantised weights, and computes in float with quantised activations.
   template <class T, class W, class E>

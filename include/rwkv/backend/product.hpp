@@ -44,6 +44,7 @@ constexpr Plus<T> plus(Mat<T, C> m) {
 /// weights of a Product<T, AnyStorage> with with_typed<T>.
 template <class T, class W, class Epilogue = Identity>
 struct Product {
+  using scalar = T;
   Mat<T> y;
   Mat<const T> x;
   detail::Factor<W> w;
@@ -54,6 +55,7 @@ struct Product {
 /// [depth, cols]; x [rows, depth] or, when `transposed`, [depth, rows].
 template <class T, class W>
 struct PlainProduct {
+  using scalar = T;
   Mat<T> y;
   Mat<const T> x;
   Mat<const W> w;

@@ -12,10 +12,14 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <span>
+#include <type_traits>
 #include <utility>
 
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
+#include "rwkv/backend/cpu/threads.hpp"
+#include "rwkv/backend/product.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -168,142 +172,130 @@ template <class T>
   }
 }
 
-/// What a product takes of the memory for copies.
-struct Need {
-  Index rows = 0;  // of x; none where it is computed without copies
-  Index row_bytes = 0;
-  Index panel_bytes = 0;  // of a thread
-};
+/// A product with the types of its weights and its epilogue erased, so that the code below is compiled once.
 template <class T>
-constexpr Index padded_bytes(Index length) {
-  return (length + Block<T>::lanes - 1) / Block<T>::lanes * Block<T>::lanes * Index{sizeof(T)};
-}
+struct Task {
+  Mat<T> y;
+  Mat<const T> x;
+  const void* product;
+  /// Copies the rows of w from `out` on, as many as a block is wide.
+  void (*copy_panel)(const void* product, Index out, T* to);
+  void (*finish)(const void* product, Mat<T> y, Index begin, Index end);
+
+  /// The rows of x in whole blocks.
+  Index blocks() const { return (x.rows + Block<T>::rows - 1) / Block<T>::rows; }
+  Index steps() const { return (x.cols + Block<T>::lanes - 1) / Block<T>::lanes; }
+  /// Numbers of the copy of one row of x.
+  Index row_size() const { return steps() * Block<T>::lanes; }
+  Index panels_across() const { return (y.cols + Block<T>::outputs - 1) / Block<T>::outputs; }
+};
+
 template <class T, class W, class E>
-Need need_of(const Product<T, W, E>& product) {
+bool wants_panels(const Product<T, W, E>& product) {
   if constexpr (std::is_same_v<W, AnyStorage>) {
-    if (is_quantised(product.w.dtype)) return {};
+    if (is_quantised(product.w.dtype)) return false;
   }
-  if (product.x.rows < least_rows) return {};
-  const Index row = padded_bytes<T>(product.x.cols);
-  return {product.x.rows, row, row * Block<T>::outputs};
+  return product.x.rows >= least_rows;
 }
 template <class T, class W>
-Need need_of(const PlainProduct<T, W>&) {
-  return {};
+bool wants_panels(const PlainProduct<T, W>&) {
+  return false;
 }
 
-/// How the products of one call share memory: copies of some rows of x of every product, then a panel for every thread.
-class Plan {
- public:
-  template <class... Needs>
-  explicit Plan(int threads, const Needs&... needs)
-      : rows_(std::max({Index{0}, needs.rows...})), panel_bytes_(std::max({Index{0}, needs.panel_bytes...})) {
-    if (rows_ == 0) return;
-    const Index row_bytes = (needs.row_bytes + ...);
-    constexpr Index step = outer::block_rows;
-    const Index fitting = std::max(least_tile_rows, copied_bytes / std::max<Index>(1, row_bytes));
-    rows_at_a_time_ = (std::min(rows_, fitting) + step - 1) / step * step;
-    copies_bytes_ = rows_at_a_time_ * row_bytes;
-    bytes_ = copies_bytes_ + threads * panel_bytes_;
-  }
+template <class T, class Stored>
+[[gnu::noinline]] void copy_panel(Mat<const Stored> w, Index out, T* to) {
+  copy_rows<Block<T>::outputs>(w, out, to, Block<T>::outputs);
+}
 
-  Index rows() const { return rows_; }
-  Index rows_at_a_time() const { return rows_at_a_time_; }
-  Index bytes() const { return bytes_; }
-  std::byte* panel_of(std::byte* memory, int thread) const { return memory + copies_bytes_ + thread * panel_bytes_; }
+/// Adds the task of a product that wants panels.
+template <class T, class W, class E>
+void add_task(const Product<T, W, E>& product, Task<T>* tasks, Index& count) {
+  if (!wants_panels(product)) return;
+  using Whole = Product<T, W, E>;
+  const auto copy = [](const void* erased, Index out, T* to) {
+    const auto& w = static_cast<const Whole*>(erased)->w;
+    if constexpr (std::is_same_v<W, AnyStorage>) with_typed<T>(w, [&](auto typed) { copy_panel<T>(typed, out, to); });
+    else copy_panel<T>(w, out, to);
+  };
+  const auto finish = [](const void* erased, Mat<T> y, Index begin, Index end) {
+    dot::finish(y, static_cast<const Whole*>(erased)->epilogue, begin, end);
+  };
+  tasks[count++] = {product.y, product.x, &product, copy, finish};
+}
+template <class T, class W>
+void add_task(const PlainProduct<T, W>&, Task<T>*, Index&) {}
 
- private:
-  Index rows_, panel_bytes_, rows_at_a_time_ = 0, copies_bytes_ = 0, bytes_ = 0;
-};
+/// Computes the tasks by `run(tiles, work, body)` on `threads` threads, in memory that it reserves; a dry call only
+/// reserves. Returns false, and does nothing, where the system has no memory.
+template <class T, class Run>
+[[gnu::noinline]] bool multiply(std::span<const Task<T>> tasks, const Run& run, int threads, Memory& memory, bool dry) {
+  using Block = panels::Block<T>;
+  Index rows = 0, row_size = 0, panel_size = 0, work = 0;
+  for (const Task<T>& task : tasks) {
+    work += task.x.rows * task.x.cols * task.y.cols;
+    rows = std::max(rows, task.x.rows);
+    row_size += task.row_size();
+    panel_size = std::max(panel_size, task.row_size() * Block::outputs);
+  }
+  // All copies that are made at a time fit the cache that the threads share.
+  const Index fitting = std::max(least_tile_rows, copied_bytes / std::max<Index>(1, row_size * Index{sizeof(T)}));
+  const Index blocks_at_a_time = (std::min(rows, fitting) + Block::rows - 1) / Block::rows;
+  const Index copies_size = blocks_at_a_time * Block::rows * row_size;
+  std::byte* const bytes = memory.reserve((copies_size + threads * panel_size) * Index{sizeof(T)});
+  if (bytes == nullptr) return false;
+  if (dry) return true;
+  T* const copies = reinterpret_cast<T*>(bytes);
 
-/// The rows of x from `first` on, as many as a plan takes at a time. `at` walks through the memory, from the copy of one
-/// product to that of the next; a tile belongs to the first product that has so many, as in Cpu::gemm.
-struct Pass {
-  const Plan& plan;
-  std::byte* memory;
-  Index first;
-
-  /// Tiles of making the copies: one for every block of rows.
-  template <class P>
-  Index copy_tiles(const P& product) const {
-    return (rows_of_pass(product) + outer::block_rows - 1) / outer::block_rows;
-  }
-  template <class T, class W, class E>
-  bool copy(const Product<T, W, E>& product, std::byte*& at, Index& tile) const {
-    using Block = panels::Block<T>;
-    if (belongs_to_another(product, copy_tiles(product), at, tile)) return false;
-    T* to = reinterpret_cast<T*>(at) + tile * block_size<T>(product.x.cols);
-    copy_rows<Block::rows>(product.x, first + tile * Block::rows, to, Block::rows);
-    return true;
-  }
-  template <class T, class W>
-  bool copy(const PlainProduct<T, W>&, std::byte*&, Index&) const {
-    return false;
-  }
-
-  /// Tiles of the products: a panel of w, and the rows of the pass or a part of them.
-  template <class T, class W, class E>
-  Index tiles(const Product<T, W, E>& product) const {
-    return rows_of_pass(product) == 0 ? 0 : panels_across(product) * row_parts(product);
-  }
-  template <class T, class W>
-  Index tiles(const PlainProduct<T, W>&) const {
-    return 0;
-  }
-  template <class T, class W, class E>
-  bool multiply(const Product<T, W, E>& product, std::byte*& at, int thread, Index& tile) const {
-    using Block = panels::Block<T>;
-    if (belongs_to_another(product, tiles(product), at, tile)) return false;
-    const Index out = tile / row_parts(product) * Block::outputs, part = tile % row_parts(product);
-    T* panel = reinterpret_cast<T*>(plan.panel_of(memory, thread));
-    const auto copy_panel = [&](auto w) { copy_rows<Block::outputs>(w, out, panel, Block::outputs); };
-    if constexpr (std::is_same_v<W, AnyStorage>) with_typed<T>(product.w, copy_panel);
-    else copy_panel(product.w);
-
-    const Index blocks = copy_tiles(product);
-    const Index begin = blocks * part / row_parts(product), end = blocks * (part + 1) / row_parts(product);
-    const T* copies = reinterpret_cast<const T*>(at);
-    const Index steps = padded_bytes<T>(product.x.cols) / (Block::lanes * Index{sizeof(T)});
-    for (Index block = begin; block < end; ++block) {
-      multiply_block(copies + block * block_size<T>(product.x.cols), panel, steps, product.y,
-                     first + block * Block::rows, out);
+  Index first = 0;  // block of rows
+  const auto blocks_of = [&](const Task<T>& task) {
+    return std::clamp<Index>(task.blocks() - first, 0, blocks_at_a_time);
+  };
+  const auto parts_of = [&](const Task<T>& task) {
+    const Index wanted = least_tiles / std::max<Index>(1, task.panels_across());
+    return std::clamp<Index>(wanted, 1, std::max<Index>(1, blocks_of(task) * Block::rows / least_tile_rows));
+  };
+  const auto tiles_of = [&](const Task<T>& task) {
+    return blocks_of(task) == 0 ? 0 : task.panels_across() * parts_of(task);
+  };
+  // Finds the task of a tile in the list of all tiles, and calls f(task, its copy of x, tile of the task).
+  const auto with_tile = [&](Index tile, const auto& count, const auto& f) {
+    T* copy = copies;
+    for (const Task<T>& task : tasks) {
+      if (tile < count(task)) return f(task, copy, tile);
+      tile -= count(task);
+      copy += blocks_at_a_time * Block::rows * task.row_size();
     }
-    const Index row = first + begin * Block::rows;
-    const Mat<T> finished = rows_of(product.y, row, std::min(product.y.rows, first + end * Block::rows) - row);
-    dot::finish(finished, product.epilogue, out, std::min(out + Block::outputs, Index(product.y.cols)));
-    return true;
+  };
+  const auto sum = [&](const auto& count) {
+    Index all = 0;
+    for (const Task<T>& task : tasks) all += count(task);
+    return all;
+  };
+  for (; first * Block::rows < rows; first += blocks_at_a_time) {
+    run(sum(blocks_of), work, [&](Index tile) {
+      with_tile(tile, blocks_of, [&](const Task<T>& task, T* copy, Index block) {
+        copy_rows<Block::rows>(task.x, (first + block) * Block::rows, copy + block * Block::rows * task.row_size(),
+                               Block::rows);
+      });
+    });
+    run(sum(tiles_of), work, [&](Index tile, int thread) {
+      with_tile(tile, tiles_of, [&](const Task<T>& task, const T* copy, Index nth) {
+        const Index parts = parts_of(task), out = nth / parts * Block::outputs, part = nth % parts;
+        const Index begin = blocks_of(task) * part / parts, end = blocks_of(task) * (part + 1) / parts;
+        T* const panel = copies + copies_size + thread * panel_size;
+        task.copy_panel(task.product, out, panel);
+        for (Index block = begin; block < end; ++block) {
+          multiply_block(copy + block * Block::rows * task.row_size(), panel, task.steps(), task.y,
+                         (first + block) * Block::rows, out);
+        }
+        const Index row = (first + begin) * Block::rows;
+        const Index count = std::min(task.y.rows, (first + end) * Block::rows) - row;
+        task.finish(task.product, rows_of(task.y, row, count), out, std::min(out + Block::outputs, Index(task.y.cols)));
+      });
+    });
   }
-  template <class T, class W>
-  bool multiply(const PlainProduct<T, W>&, std::byte*&, int, Index&) const {
-    return false;
-  }
-
- private:
-  template <class T>
-  static Index block_size(Index length) {
-    return padded_bytes<T>(length) / Index{sizeof(T)} * Block<T>::rows;
-  }
-  template <class P>
-  Index rows_of_pass(const P& product) const {
-    return std::clamp<Index>(need_of(product).rows - first, 0, plan.rows_at_a_time());
-  }
-  template <class T, class W, class E>
-  static Index panels_across(const Product<T, W, E>& product) {
-    return (product.y.cols + Block<T>::outputs - 1) / Block<T>::outputs;
-  }
-  template <class P>
-  Index row_parts(const P& product) const {
-    const Index wanted = least_tiles / std::max<Index>(1, panels_across(product));
-    return std::clamp<Index>(wanted, 1, std::max<Index>(1, rows_of_pass(product) / least_tile_rows));
-  }
-  template <class P>
-  bool belongs_to_another(const P& product, Index count, std::byte*& at, Index& tile) const {
-    if (tile < count) return false;
-    tile -= count;
-    at += plan.rows_at_a_time() * need_of(product).row_bytes;
-    return true;
-  }
-};
+  return true;
+}
 
 }  // namespace panels
 
