@@ -5,6 +5,6 @@ TEST_CASE_TEMPLATE("a step of a later version allocates nothing", V, rwkv::V5, r
   check_steps<V, float>();
 }
 
-TEST_CASE_TEMPLATE("a step in double or half precision allocates nothing", S, double, rwkv::f16) {
+TEST_CASE_TEMPLATE("a step in double or 16 bits allocates nothing", S, double, rwkv::bf16, rwkv::f16) {
   check_steps<config::AnyVersion, S>();
 }
