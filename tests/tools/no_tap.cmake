@@ -4,6 +4,7 @@
 #   cmake "-DOBJECTS=a.o;b.o" -P no_tap.cmake
 cmake_minimum_required(VERSION 3.24)
 find_program(nm nm REQUIRED)
+list(FILTER OBJECTS INCLUDE REGEX "\\.o(bj)?$")  # not the precompiled header
 set(tapped "")
 foreach(object IN LISTS OBJECTS)
   execute_process(COMMAND "${nm}" "${object}" OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
