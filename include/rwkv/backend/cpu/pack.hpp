@@ -102,7 +102,7 @@ struct Pack {
       if constexpr (N == 16) {
         __m256i halves;
         std::memcpy(&halves, from, sizeof halves);
-        return Pack(native(_mm512_cvtph_ps(halves)));
+        return Pack(native(_mm512_maskz_cvtph_ps(0xffff, halves)));
       }
 #endif
 #if defined(__F16C__)
@@ -172,9 +172,9 @@ struct Pack {
   RWKV_INLINE static wide words(const U* from) {
     half bits;
     std::memcpy(&bits, from, sizeof bits);
-    // As an intrinsic, because g++ 12 makes two of the conversion.
+    // As an intrinsic, because g++ 12 makes two of the conversion. (Without a mask it warns of a register in its header.)
 #if RWKV_SIMD_BYTES >= 64 && defined(__AVX512F__)
-    if constexpr (sizeof(wide) == 64) return wide(_mm512_cvtepu16_epi32(__m256i(bits)));
+    if constexpr (sizeof(wide) == 64) return wide(_mm512_maskz_cvtepu16_epi32(0xffff, __m256i(bits)));
 #endif
     return __builtin_convertvector(bits, wide);
   }
