@@ -65,6 +65,22 @@ constexpr void each_version(const F& f) {
   f.template operator()<rwkv::V7>();
 }
 
+/// The same in a test case for the configuration C. The program for everything leaves out what the brief suite has: the
+/// first and the last version in float, and on the reference.
+template <class C, class F>
+constexpr void each_version_in(const F& f) {
+#ifdef RWKV_TEST_ALL
+  constexpr bool new_here =
+      std::is_same_v<typename C::scalar, double> && std::is_same_v<typename C::Backend, rwkv::Cpu>;
+  if constexpr (new_here) f.template operator()<rwkv::V4>();
+  f.template operator()<rwkv::V5>();
+  f.template operator()<rwkv::V6>();
+  if constexpr (new_here) f.template operator()<rwkv::V7>();
+#else
+  each_version(f);
+#endif
+}
+
 /// The blocks of a version as templates of the scalar alone.
 template <class V, class B>
 struct BlocksOf {

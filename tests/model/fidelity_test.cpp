@@ -92,7 +92,7 @@ std::vector<std::filesystem::path> models_of() {
 
 TEST_CASE_TEMPLATE("every checkpoint gives the official logits, states and continuation", C,
                    config::Config<double, Reference>, RWKV_CPU_CONFIGS) {
-  config::each_version([&]<class V>() {
+  config::each_version_in<C>([&]<class V>() {
     for (const auto& path : models_of<V>()) check_model<V, typename C::scalar>(path, C::backend());
   });
 }

@@ -55,7 +55,7 @@ void check_trajectory(const std::string& steps, TrainerOptions options) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("20 steps of AdamW follow the golden", C, RWKV_TEST_CONFIGS) {
-  config::each_version([&]<class V>() {
+  config::each_version_in<C>([&]<class V>() {
     check_trajectory<V, C>("-adamw-20steps",
                            {.rate = {.peak = 1e-3, .decay = LearningRate::constant},
                             .optimizer = {.weight_decay = 0.01, .decay_vectors = true, .table_rates = false},
