@@ -373,9 +373,8 @@ class Context {
   /// While it lives, a sequence is the whole batch.
   struct Alone {
     Context& context;
-    Index sequence, batch = context.batch_;
+    Index sequence, batch = context.batch_, position = context.position(sequence);
     typename Body::State views = context.state_.views;
-    std::vector<Index> positions = context.positions_;
 
     Alone(Context& whole, Index nth) : context(whole), sequence(nth) {
       context.state_.views = context.state_.sequence(context.parts_.body, nth);
@@ -388,8 +387,9 @@ class Context {
       context.state_.views = views;
       context.batch_ = batch;
       context.logits_ -= sequence * context.vocab_;
-      std::swap(context.positions_[static_cast<std::size_t>(sequence)], positions[static_cast<std::size_t>(sequence)]);
-      std::swap(context.positions_, positions);
+      const Index taken = context.position(sequence) - position;
+      context.count(-taken);  // of all, and then of this one again
+      context.positions_[static_cast<std::size_t>(sequence)] += taken;
     }
   };
   // Twelve narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.

@@ -1,0 +1,244 @@
+#pragma once
+/// Integer dot products of a pair of runs of quantised weights and activations, in 16 lanes (see quantised.hpp).
+#include <cstdint>
+#include <cstring>
+
+#include "rwkv/backend/cpu/pack.hpp"
+#include "rwkv/core/extent.hpp"
+
+/// How products of bytes are summed: 2 with 512-bit VNNI, 1 with AVX2, 0 with SSE2 or in plain C++.
+#if RWKV_SIMD_BYTES >= 64 && defined(__AVX512BW__) && defined(__AVX512VNNI__) && defined(__F16C__)
+#define RWKV_BYTE_SUMS 2
+#elif RWKV_SIMD_BYTES == 32 && defined(__AVX2__)
+#define RWKV_BYTE_SUMS 1
+#else
+#define RWKV_BYTE_SUMS 0
+#endif
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+inline namespace RWKV_CPU_ABI {
+
+namespace quantised {
+
+/// Numbers that share a scale of activations; a pair of runs fills the 16 lanes of partial sums.
+inline constexpr Index run = 32, pair = 2 * run, lanes = 16;
+/// Numbers in one stretch, whose partial sums are added up.
+inline constexpr Index stretch = 1024;
+inline constexpr Index stretch_pairs = stretch / pair;
+
+/// A pair of runs of activations.
+struct alignas(64) Activations {
+  std::int8_t levels[pair];
+  float scales[lanes];             // s, once for every lane
+  std::int32_t minus_sums[lanes];  // the sum over j of -q
+};
+
+/// A pair of runs of weights of any format.
+struct alignas(64) Weights {
+  std::uint8_t levels[pair];  // plus 128
+  float scales[lanes];
+  float offsets[lanes];
+};
+
+/// 16 lanes of floats.
+struct Lanes {
+  using R = Widest<float>;
+  static constexpr int packs = static_cast<int>(lanes) / R::size;
+  R pack[packs];
+
+  RWKV_INLINE static Lanes zero() {
+    Lanes x;
+    RWKV_UNROLL for (int i = 0; i < packs; ++i) x.pack[i] = R(0);
+    return x;
+  }
+  RWKV_INLINE static Lanes load(const float* from) {
+    Lanes x;
+    RWKV_UNROLL for (int i = 0; i < packs; ++i) x.pack[i] = R::load(from + i * R::size);
+    return x;
+  }
+  /// `first` in the lanes of the first run, `second` in the others.
+  RWKV_INLINE static Lanes halves(float first, float second) { return quarters(first, first, second, second); }
+  /// A number for every four lanes.
+  RWKV_INLINE static Lanes quarters(float a, float b, float c, float d) {
+#if RWKV_SIMD_BYTES >= 64
+    const auto quarter = [](float x) { return _mm512_set1_ps(x); };
+    const __m512 first = _mm512_mask_blend_ps(0x00f0, quarter(a), quarter(b));
+    const __m512 second = _mm512_mask_blend_ps(0xf000, quarter(c), quarter(d));
+    return {{R(_mm512_mask_blend_ps(0xff00, first, second))}};
+#else
+    const float numbers[lanes] = {a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d};
+    return load(numbers);
+#endif
+  }
+  RWKV_INLINE void store(float* to) const {
+    RWKV_UNROLL for (int i = 0; i < packs; ++i) pack[i].store(to + i * R::size);
+  }
+  RWKV_INLINE friend Lanes operator*(Lanes a, const Lanes& b) {
+    RWKV_UNROLL for (int i = 0; i < packs; ++i) a.pack[i] = a.pack[i] * b.pack[i];
+    return a;
+  }
+  /// Adds a b to this.
+  RWKV_INLINE void add_product(const Lanes& a, const Lanes& b) {
+    RWKV_UNROLL for (int i = 0; i < packs; ++i) pack[i] = multiply_add(a.pack[i], b.pack[i], pack[i]);
+  }
+  /// A pack with the same sum over its lanes; the first addition of each lane is that of lane l and lane l + 8.
+  RWKV_INLINE R folded() const {
+    R x[packs];
+    RWKV_UNROLL for (int i = 0; i < packs; ++i) x[i] = pack[i];
+    for (int half = packs / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    }
+    return x[0];
+  }
+};
+
+/// The levels of a run, plus 128.
+struct RunLevels {
+#if RWKV_SIMD_BYTES > 0
+  typedef std::uint8_t Bytes __attribute__((vector_size(16)));
+  Bytes half[2];
+
+  RWKV_INLINE static Bytes load(const void* from) {
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return bytes;
+  }
+  RWKV_INLINE static Bytes all(int number) { return static_cast<std::uint8_t>(number) - Bytes{}; }
+#else
+  std::uint8_t half[2][run / 2];
+#endif
+};
+
+// False warning of g++ 12: the AVX-512 header leaves registers uninitialised on purpose.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#if RWKV_BYTE_SUMS == 2
+/// The levels of a pair of runs of weights in a register: plus 2^Bias, so that none is negative.
+struct Levels {
+  __m512i v;
+};
+RWKV_INLINE Levels load_levels(const Weights& w) { return {_mm512_load_si512(w.levels)}; }
+RWKV_INLINE Levels joined(const RunLevels& first, const RunLevels& second) {
+  const auto both = [](const RunLevels& x) { return _mm256_set_m128i(__m128i(x.half[1]), __m128i(x.half[0])); };
+  return {_mm512_inserti64x4(_mm512_castsi256_si512(both(first)), both(second), 1)};
+}
+
+template <int Bias>
+RWKV_INLINE void store_levels(Levels levels, Weights& to) {
+  _mm512_store_si512(to.levels, _mm512_add_epi8(levels.v, _mm512_set1_epi8(static_cast<char>(128 - (1 << Bias)))));
+}
+
+/// The sums over j of level q.
+template <int Bias>
+RWKV_INLINE Lanes dot_lanes(Levels w, const Activations& x) {
+  const __m512i without_bias = _mm512_slli_epi32(_mm512_load_si512(x.minus_sums), Bias);
+  const __m512i sums = _mm512_dpbusd_epi32(without_bias, w.v, _mm512_load_si512(x.levels));
+  return {{Pack<float, 16>(_mm512_cvtepi32_ps(sums))}};
+}
+#elif RWKV_BYTE_SUMS == 1
+/// The levels of a pair of runs of weights in two registers.
+struct Levels {
+  __m256i v[2];
+};
+RWKV_INLINE Levels load_levels(const Weights& w) {
+  const __m256i bias = _mm256_set1_epi8(-128);
+  const auto* from = reinterpret_cast<const __m256i*>(w.levels);
+  return {{_mm256_xor_si256(_mm256_load_si256(from), bias), _mm256_xor_si256(_mm256_load_si256(from + 1), bias)}};
+}
+
+RWKV_INLINE Levels joined(const RunLevels& first, const RunLevels& second) {
+  const auto both = [](const RunLevels& x) {
+    return _mm256_xor_si256(_mm256_set_m128i(__m128i(x.half[1]), __m128i(x.half[0])), _mm256_set1_epi8(-128));
+  };
+  return {{both(first), both(second)}};
+}
+
+template <int>
+RWKV_INLINE void store_levels(const Levels& levels, Weights& to) {
+  auto* place = reinterpret_cast<__m256i*>(to.levels);
+  RWKV_UNROLL for (int i = 0; i < 2; ++i) {
+    _mm256_store_si256(place + i, _mm256_xor_si256(levels.v[i], _mm256_set1_epi8(-128)));
+  }
+}
+
+/// A sum of two products of bytes never leaves the 16 bits: 2 x 128 x 127 at most.
+template <int>
+RWKV_INLINE Lanes dot_lanes(const Levels& w, const Activations& x) {
+  const auto* levels = reinterpret_cast<const __m256i*>(x.levels);
+  Lanes sums;
+  RWKV_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m256i signed_x = _mm256_sign_epi8(_mm256_load_si256(levels + i), w.v[i]);
+    const __m256i twos = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v[i]), signed_x);
+    const __m256i fours = _mm256_madd_epi16(twos, _mm256_set1_epi16(1));
+    sums.pack[i] = Pack<float, 8>(_mm256_cvtepi32_ps(fours));
+  }
+  return sums;
+}
+#else
+/// The levels of a pair of runs of weights, plus 128.
+struct Levels {
+  RunLevels runs[2];
+};
+RWKV_INLINE Levels load_levels(const Weights& w) {
+  Levels levels;
+  std::memcpy(&levels, w.levels, sizeof levels);
+  return levels;
+}
+RWKV_INLINE Levels joined(const RunLevels& first, const RunLevels& second) { return {{first, second}}; }
+template <int>
+RWKV_INLINE void store_levels(const Levels& levels, Weights& to) {
+  std::memcpy(to.levels, &levels, sizeof levels);
+}
+
+template <int>
+RWKV_INLINE Lanes dot_lanes(const Levels& w, const Activations& x) {
+  alignas(16) std::int32_t sums[lanes];
+#if RWKV_SIMD_BYTES > 0 && defined(__SSE2__)
+  for (Index i = 0; i < 4; ++i) {
+    const __m128i zero = _mm_setzero_si128();
+    const auto levels = __m128i(w.runs[i / 2].half[i % 2]);
+    const __m128i xs = _mm_load_si128(reinterpret_cast<const __m128i*>(x.levels + 16 * i));
+    const __m128i sign = _mm_cmpgt_epi8(zero, xs);
+    const auto twos = [&](__m128i wide_levels, __m128i wide_xs) {
+      return _mm_castsi128_ps(_mm_madd_epi16(_mm_sub_epi16(wide_levels, _mm_set1_epi16(128)), wide_xs));
+    };
+    const __m128 low = twos(_mm_unpacklo_epi8(levels, zero), _mm_unpacklo_epi8(xs, sign));
+    const __m128 high = twos(_mm_unpackhi_epi8(levels, zero), _mm_unpackhi_epi8(xs, sign));
+    const __m128i even = _mm_castps_si128(_mm_shuffle_ps(low, high, 0x88));
+    const __m128i odd = _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd));
+    _mm_store_si128(reinterpret_cast<__m128i*>(sums + 4 * i), _mm_add_epi32(even, odd));
+  }
+#else
+  for (Index l = 0; l < lanes; ++l) {
+    sums[l] = 0;
+    for (Index j = 4 * l; j < 4 * l + 4; ++j) {
+      sums[l] += (w.runs[j / run].half[j % run / (run / 2)][j % (run / 2)] - 128) * x.levels[j];
+    }
+  }
+#endif
+  float floats[lanes];
+  for (Index l = 0; l < lanes; ++l) floats[l] = static_cast<float>(sums[l]);
+  return Lanes::load(floats);
+}
+#endif
+
+/// The sums over j of q.
+RWKV_INLINE Lanes sums_of(const Activations& x) {
+  float sums[lanes];
+  for (Index l = 0; l < lanes; ++l) sums[l] = static_cast<float>(-x.minus_sums[l]);
+  return Lanes::load(sums);
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+}  // namespace quantised
+}  // namespace RWKV_CPU_ABI
+}  // namespace RWKV_ABI
+}  // namespace rwkv
