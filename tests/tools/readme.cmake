@@ -63,7 +63,7 @@ foreach(number RANGE 1 ${count})
   set(compiled ${flags} "${program}.${suffix}" ${library})
   file(READ "${program}.${suffix}" source)
   if(HOST)
-    set(compiled ${HOST} -c "${program}.${suffix}")
+    set(compiled -c "${program}.${suffix}" ${HOST})
     if(source MATCHES "= rwkv::load_model")  # with the models of every version, which would take minutes
       list(APPEND compiled -DRWKV_COMPILED)
     endif()
