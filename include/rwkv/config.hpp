@@ -1,8 +1,11 @@
 #pragma once
 /// Version, compiler annotations and the ABI namespace. Every other header starts here.
 
+/// The version of the library. Below 1.0 a minor version may break its users.
 #define RWKV_VERSION_MAJOR 0
+/// See RWKV_VERSION_MAJOR.
 #define RWKV_VERSION_MINOR 1
+/// See RWKV_VERSION_MAJOR.
 #define RWKV_VERSION_PATCH 0
 
 // With these flags a compiler assumes that there is no NaN, and reorders sums: a broken checkpoint loads, a diverged
@@ -45,13 +48,18 @@
 /// translation unit for AVX-512 with one for SSE. Flags that do not change the width (-mfma) do not change the name:
 /// translation units of one width must agree on them. Types without a backend are the same in a .cpp and a .cu.
 #define RWKV_ABI_NAME_(major, minor, checked) v##major##_##minor##_##checked
+/// The name of the inline namespace RWKV_ABI.
 #define RWKV_ABI_NAME(major, minor, checked) RWKV_ABI_NAME_(major, minor, checked)
+/// See RWKV_CPU_ABI.
 #define RWKV_CPU_ABI_NAME_(bytes) simd##bytes
+/// See RWKV_CPU_ABI.
 #define RWKV_CPU_ABI_NAME(bytes) RWKV_CPU_ABI_NAME_(bytes)
+/// The inline namespace around everything.
 #define RWKV_ABI RWKV_ABI_NAME(RWKV_VERSION_MAJOR, RWKV_VERSION_MINOR, RWKV_CHECKED)
+/// The inline namespace around the CPU backend.
 #define RWKV_CPU_ABI RWKV_CPU_ABI_NAME(RWKV_SIMD_BYTES)
 
-/// RWKV_HD marks a function for host and device, RWKV_INLINE for the host only. Both force inlining: a functor that is
+/// Marks a function for the host only, RWKV_HD for host and device. Both force inlining: a functor that is
 /// called instead of inlined costs an order of magnitude. The emulator of tests/simt (RWKV_SIMT) checks kernels and
 /// need not be fast: without forced inlining and unrolling it compiles four times as fast.
 #if defined(__GNUC__) && !defined(RWKV_SIMT)
@@ -59,6 +67,7 @@
 #else
 #define RWKV_INLINE inline
 #endif
+/// Marks a function for host and device, see RWKV_INLINE.
 #if defined(__CUDACC__)
 #define RWKV_HD __host__ __device__ __forceinline__
 #else
@@ -87,6 +96,7 @@
 #define RWKV_UNROLL_HEAD _Pragma("GCC unroll 4")
 #else
 #define RWKV_UNROLL
+/// As RWKV_UNROLL, of loops over a head.
 #define RWKV_UNROLL_HEAD
 #endif
 

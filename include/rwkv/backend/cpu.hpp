@@ -51,8 +51,10 @@ class Cpu {
   bool dry = false;
 
   Cpu() : Cpu(1) {}
+  /// Runs on `threads` threads, the calling one included. Errors: threads that the system refuses.
   explicit Cpu(int threads) : threads_(threads) {}
 
+  /// How many threads it runs on.
   int threads() const { return threads_.count(); }
   /// The same backend with the calling thread alone; its results have the same bits.
   Cpu alone() const {

@@ -29,6 +29,7 @@ inline namespace RWKV_CUDA_ABI {
 template <class Gemm>
 class BasicCuda {
  public:
+  /// What record() returns: a CUDA graph.
   using Recording = CudaGraph;
 
   /// While set, verbs only take their scratch and return: a pass then measures it, see scratch_for.
@@ -36,6 +37,7 @@ class BasicCuda {
 
   /// Errors    no device, a driver older than the runtime, no such device, or one that the program has no code for
   BasicCuda() : BasicCuda(0) {}
+  /// On the device of this number. Errors: no such device, or one that this program has no code for.
   explicit BasicCuda(int device, Gemm gemm = {})
       : stream_(std::make_shared<CudaStream>(device)), gemm_(std::move(gemm)) {}
 
@@ -47,6 +49,7 @@ class BasicCuda {
     else return BasicCuda(stream_->device(), gemm_);
   }
 
+  /// The queue that all work of this handle goes to.
   const CudaStream& stream() const { return *stream_; }
 
   template <class T>

@@ -65,6 +65,7 @@ template <class B, class W, Index C, class T, Index N>
 void gather_rows(B& be, Mat<W, C> table, std::span<const Token> tokens, Mat<T, N> to) {
   be.gather_rows(table, tokens, to);
 }
+/// Sets to[i] to row tokens[i] of the table, widened. table: [vocab, width]; to: [tokens, width].
 template <class B, class T, Index N>
 void gather_rows(B& be, const StoredMat& table, std::span<const Token> tokens, Mat<T, N> to) {
   if constexpr (TakesQuantised<B>) {

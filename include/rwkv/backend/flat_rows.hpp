@@ -13,11 +13,12 @@ inline namespace RWKV_ABI {
 /// may be an input.
 template <class P, class T, std::size_t Inputs, std::size_t Outputs>
 struct FlatRows {
-  P program;
-  Index rows, width;
-  const T* in[Inputs];
-  T* out[Outputs];
+  P program;            ///< a row program without stages
+  Index rows, width;    ///< of every operand
+  const T* in[Inputs];  ///< inputs, contiguous
+  T* out[Outputs];      ///< outputs, contiguous
 
+  /// Numbers of an operand.
   Index size() const { return rows * width; }
 };
 

@@ -15,12 +15,15 @@ template <class B>
 class Memory {
  public:
   Memory() = default;
+  /// Allocates `bytes` bytes. Errors: out of memory.
   Memory(const B& backend, Index bytes) : backend_(backend), bytes_(bytes) {
     if (bytes > 0) block_ = backend_->template allocate<std::byte>(bytes);
   }
+  /// Takes the block over; the other is empty then.
   Memory(Memory&& other) noexcept
       : backend_(other.backend_), block_(std::exchange(other.block_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {
   }
+  /// Exchanges the two.
   Memory& operator=(Memory&& other) noexcept {
     std::swap(backend_, other.backend_);
     std::swap(block_, other.block_);
@@ -31,8 +34,11 @@ class Memory {
     if (block_ != nullptr) backend_->free(block_);
   }
 
+  /// An arena over the whole block.
   Arena arena() const { return Arena(block_, bytes_); }
+  /// The block; null if it is empty.
   std::byte* data() const { return block_; }
+  /// Its size.
   Index bytes() const { return bytes_; }
 
  private:

@@ -15,28 +15,29 @@ namespace arg {
 /// This token's vector.
 template <class T, Index W>
 struct In {
-  Seq<const T, W> x;
+  Seq<const T, W> x;  ///< [batch, time, width]
   RWKV_HD const T* row(Index b, Index t) const { return x.row(b, t); }
 };
 
 /// The previous token's vector: x[t-1], and `before` (from the state) at t = 0.
 template <class T, Index W>
 struct Prev {
-  Seq<const T, W> x;
-  Mat<const T> before;
+  Seq<const T, W> x;    ///< [batch, time, width]
+  Mat<const T> before;  ///< [batch, width]: in front of the first token
   RWKV_HD const T* row(Index b, Index t) const { return t == 0 ? before.row(b) : x.row(b, t - 1); }
 };
 
 /// A per-channel parameter, the same for every token.
 template <class T, Index W>
 struct Chan {
-  Vec<const T, W> p;
+  Vec<const T, W> p;  ///< [width]
   RWKV_HD const T* row(Index, Index) const { return p.data; }
 };
 
 /// For row cells: a vector along the head that all lanes of the head read.
 template <class Operand>
 struct Shared {
+  /// In or Chan: the vector.
   Operand operand;
   RWKV_HD auto row(Index b, Index t) const { return operand.row(b, t); }
 };
@@ -44,21 +45,21 @@ struct Shared {
 /// An output that is written.
 template <class T, Index W>
 struct Out {
-  Seq<T, W> y;
+  Seq<T, W> y;  ///< [batch, time, width]
   RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
 };
 
 /// An output that is added to.
 template <class T, Index W>
 struct Add {
-  Seq<T, W> y;
+  Seq<T, W> y;  ///< [batch, time, width]
   RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
 };
 
 /// The cotangent of an output; for adjoints.
 template <class T, Index W>
 struct Cot {
-  Seq<const T, W> x;
+  Seq<const T, W> x;  ///< [batch, time, width]
   RWKV_HD const T* row(Index b, Index t) const { return x.row(b, t); }
 };
 
@@ -66,7 +67,7 @@ struct Cot {
 /// parameter. Skipped when p.data is null (frozen parameter).
 template <class T, Index W>
 struct Sum {
-  Vec<T, W> p;
+  Vec<T, W> p;  ///< [width]
   RWKV_HD T* row(Index, Index) const { return p.data; }
 };
 
@@ -75,44 +76,53 @@ struct Sum {
 /// dx[time-1].
 template <class T, Index W>
 struct Back {
-  Seq<T, W> y;
-  Mat<const T> dlast;
-  Mat<T> dfirst;
+  Seq<T, W> y;         ///< [batch, time, width]
+  Mat<const T> dlast;  ///< [batch, width]: the cotangent of the state after
+  Mat<T> dfirst;       ///< [batch, width]: receives the cotangent of the state before
   RWKV_HD T* row(Index b, Index t) const { return y.row(b, t); }
 };
 
+/// Reads the token itself.
 template <class T, Index W>
 constexpr In<std::remove_const_t<T>, W> in(Seq<T, W> x) {
   return {{x.data, x.batch, x.time, x.width}};
 }
+/// Reads the token before; `before` stands in front of the first.
 template <class T, class U, Index W, Index C>
 constexpr Prev<std::remove_const_t<T>, W> prev(Seq<T, W> x, Mat<U, C> before) {
   return {{x.data, x.batch, x.time, x.width}, {before.data, before.rows, Index(before.cols), before.stride}};
 }
+/// Reads a parameter of each channel.
 template <class T, Index W>
 constexpr Chan<std::remove_const_t<T>, W> chan(Vec<T, W> p) {
   return {{p.data, p.size}};
 }
+/// Makes an operand a vector that the lanes of a head share.
 template <class Operand>
 constexpr Shared<Operand> shared(Operand operand) {
   return {operand};
 }
+/// Is written at every token.
 template <class T, Index W>
 constexpr Out<T, W> out(Seq<T, W> y) {
   return {y};
 }
+/// Is added to at every token.
 template <class T, Index W>
 constexpr Add<T, W> add(Seq<T, W> y) {
   return {y};
 }
+/// Reads the cotangent of an output.
 template <class T, Index W>
 constexpr Cot<std::remove_const_t<T>, W> cot(Seq<T, W> dy) {
   return {{dy.data, dy.batch, dy.time, dy.width}};
 }
+/// Is a sum over all tokens, added to a gradient of each channel.
 template <class T, Index W>
 constexpr Sum<T, W> sum(Vec<T, W> dp) {
   return {dp};
 }
+/// Receives the gradient of a `prev` operand.
 template <class T, Index W, class U, Index C, Index M>
 constexpr Back<T, W> back(Seq<T, W> dx, Mat<U, C> dlast, Mat<T, M> dfirst) {
   return {dx,

@@ -22,19 +22,22 @@ using Factor = std::conditional_t<std::is_same_v<W, AnyStorage>, StoredMat, Mat<
 /// A matrix read with its axes exchanged.
 template <class T>
 struct Transposed {
-  detail::Factor<T> matrix;
+  detail::Factor<T> matrix;  ///< [rows, columns], read the other way round
 };
+/// A matrix, read with rows and columns exchanged.
 template <class T, Index C>
 constexpr Transposed<std::remove_const_t<T>> transposed(Mat<T, C> m) {
   return {{m.data, m.rows, Index(m.cols), m.stride}};
 }
+/// The same of weights of any stored type.
 constexpr Transposed<AnyStorage> transposed(const StoredMat& m) { return {m}; }
 
 /// An output that is added to.
 template <class T>
 struct Plus {
-  Mat<T> matrix;
+  Mat<T> matrix;  ///< [rows, columns]
 };
+/// An output that a product is added to.
 template <class T, Index C>
 constexpr Plus<T> plus(Mat<T, C> m) {
   return {{m.data, m.rows, Index(m.cols), m.stride}};
@@ -44,23 +47,25 @@ constexpr Plus<T> plus(Mat<T, C> m) {
 /// weights of a Product<T, AnyStorage> with with_typed<T>.
 template <class T, class W, class Epilogue = Identity>
 struct Product {
+  /// Of the output and the left factor.
   using scalar = T;
-  Mat<T> y;
-  Mat<const T> x;
-  detail::Factor<W> w;
-  [[no_unique_address]] Epilogue epilogue;
+  Mat<T> y;                                 ///< [tokens, out]
+  Mat<const T> x;                           ///< [tokens, in]
+  detail::Factor<W> w;                      ///< [out, in]
+  [[no_unique_address]] Epilogue epilogue;  ///< applied to each number of y
 };
 
 /// y = x w or y = x^T w, and with `added` y += the same: the adjoints of a linear layer. y [rows, cols]; w
 /// [depth, cols]; x [rows, depth] or, when `transposed`, [depth, rows].
 template <class T, class W>
 struct PlainProduct {
+  /// Of the output and the left factor.
   using scalar = T;
-  Mat<T> y;
-  Mat<const T> x;
-  Mat<const W> w;
-  bool transposed;
-  bool added;
+  Mat<T> y;         ///< the output
+  Mat<const T> x;   ///< the left factor
+  Mat<const W> w;   ///< the right factor
+  bool transposed;  ///< whether the left factor is read with rows and columns exchanged
+  bool added;       ///< whether the product is added to y
 
   /// The length of the axis that the factors share.
   constexpr Index depth() const { return w.rows; }
@@ -107,6 +112,7 @@ constexpr PlainProduct<T, std::remove_const_t<W>> mul(Mat<T, N> dx, Mat<Y, K> dy
   detail::check_product(dx, dy.rows, w.cols, dy.cols, w.rows);
   return {dx, dy, w, false, false};
 }
+/// The same, added to dx.
 template <class T, class Y, class W, Index K, Index M>
 constexpr PlainProduct<T, std::remove_const_t<W>> mul(Plus<T> dx, Mat<Y, K> dy, Mat<W, M> w) {
   auto product = mul(dx.matrix, dy, w);
@@ -123,6 +129,7 @@ constexpr PlainProduct<T, std::remove_const_t<X>> mul(Mat<T, N> dw, Transposed<Y
   detail::check_product(dw, dy.matrix.cols, x.cols, dy.matrix.rows, x.rows);
   return {dw, dy.matrix, x, true, false};
 }
+/// The same, added to dw.
 template <class T, class Y, class X, Index M>
 constexpr PlainProduct<T, std::remove_const_t<X>> mul(Plus<T> dw, Transposed<Y> dy, Mat<X, M> x) {
   auto product = mul(dw.matrix, dy, x);

@@ -22,7 +22,7 @@ struct Sequential {};
 /// the state from chunk to chunk; then every chunk runs from its initial state. Backends without parallelism may run it
 /// sequentially.
 struct Scan {
-  Index chunk = 128;
+  Index chunk = 128;  ///< tokens of a chunk
 };
 /// For row cells that declare their transition: chunks of `chunk` tokens, rounded up to whole blocks of four, in
 /// products of small matrices. The same as Sequential up to rounding, in fewer operations and with less traffic to the
@@ -35,7 +35,7 @@ struct Scan {
 /// Cost    the backward pass keeps the state of every head in front of every chunk, and (2 chunk)^2 numbers a head; on
 ///         CUDA also the cotangent behind every chunk
 struct Chunked {
-  Index chunk = 16;
+  Index chunk = 16;  ///< tokens of a chunk
 };
 
 namespace detail {
@@ -203,7 +203,7 @@ struct Lanes {
 
 /// The place of a group of lanes: sequence b, head `head` with `head_lanes` lanes, first lane `lane`.
 struct LanePlace {
-  Index b, head, head_lanes, lane;
+  Index b, head, head_lanes, lane;  ///< sequence, head, lanes of a head, lane within it
 };
 
 /// Advances Groups * R::size lanes (or `used` lanes, when used is a number) through the tokens [begin, end) and writes

@@ -201,8 +201,9 @@ RWKV_HD void retreat_lanes(C, Index b, Index lane, Used used, Index begin, Index
 template <class R, int States>
 struct StretchBack {
   R map[States][States];  ///< map[n]: the cotangent before the stretch for cotangent 1 of component n after it
-  R added[States];
+  R added[States];        ///< what the outputs of the stretch add to the cotangents of the state
 
+  /// The backward pass through no time at all.
   RWKV_HD static StretchBack identity() {
     StretchBack back;
     RWKV_UNROLL for (int n = 0; n < States; ++n) {
@@ -211,6 +212,7 @@ struct StretchBack {
     }
     return back;
   }
+  /// Turns the cotangent of the state behind the stretch into that of the state in front of it.
   RWKV_HD void operator()(R (&dstate)[States]) const {
     R front[States];
     RWKV_UNROLL for (int m = 0; m < States; ++m) {

@@ -24,8 +24,8 @@ inline namespace RWKV_ABI {
 /// How many numbers each stage of a row program reduces.
 template <int... Counts>
 struct Stages {
-  static constexpr int count = sizeof...(Counts);
-  static constexpr int total = (0 + ... + Counts);
+  static constexpr int count = sizeof...(Counts);   ///< how many stages
+  static constexpr int total = (0 + ... + Counts);  ///< totals of all stages
   /// The number of totals in the stages before `stage`.
   RWKV_HD static constexpr int before(int stage) {
     constexpr int counts[] = {Counts..., 0};

@@ -19,7 +19,7 @@ inline namespace RWKV_ABI {
 ///     template <class R> void map_back(const R (&x)[inputs], const R (&dy)[outputs], R (&dx)[inputs]) const
 template <class P>
 struct RowsBack {
-  P program;
+  P program;  ///< whose adjoint this is
 };
 
 namespace detail {
@@ -115,11 +115,13 @@ RWKV_HD void row_back(const P& program, std::index_sequence<Nth...> order, Index
 
 }  // namespace detail
 
+/// Applies the adjoint to the channels of one R from c on, of which `lanes` are there, of token t of sequence b.
 template <class R, class P, class Lanes, class... Op>
 RWKV_HD void apply_channels(const RowsBack<P>& back, Index b, Index t, Index c, Lanes lanes, const Op&... ops) {
   static_assert(detail::explain_rows_back<Op...>());
   detail::row_back<R>(back.program, std::index_sequence_for<Op...>(), b, t, c, lanes, ops...);
 }
+/// Applies the adjoint to all channels of token t of sequence b.
 template <class R, class P, class... Op>
 RWKV_HD void apply_row(const RowsBack<P>& back, Index b, Index t, const Op&... ops) {
   const Index width = detail::written(ops...).width;
@@ -176,9 +178,10 @@ class StagedRowsBack {
   using stages = typename detail::BackStages<Forward>::type;
   static constexpr int most_channels = 1;  ///< of a CUDA thread at a time: a direction of every input takes registers
 
-  P program;
-  Index groups;
+  P program;     ///< whose adjoint this is
+  Index groups;  ///< groups of channels that it reduces over
 
+  /// The adjoint of a program with stages.
   explicit StagedRowsBack(const P& of) : program(of), groups(detail::groups_of(of)) {}
 
   template <int Nth, class R, class... Operands>

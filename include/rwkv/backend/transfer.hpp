@@ -33,6 +33,7 @@ void upload(B& be, std::span<const T> from, T* to) {
 template <class B, class T>
 class OnHost {
  public:
+  /// Copies from memory of the device, or only looks at memory that the host reaches.
   OnHost(B& be, std::span<const T> numbers) : numbers_(numbers) {
     be.sync();
     if constexpr (!host_reaches<B>) {
@@ -46,14 +47,18 @@ class OnHost {
   OnHost(const OnHost&) = delete;
   OnHost& operator=(const OnHost&) = delete;
 
+  /// The numbers, while this lives.
   std::span<const T> numbers() const { return numbers_; }
+  /// The first.
   auto begin() const { return numbers_.begin(); }
+  /// Behind the last.
   auto end() const { return numbers_.end(); }
 
  private:
   std::vector<T> copy_;
   std::span<const T> numbers_;
 };
+/// The host reads numbers that the backend may write.
 template <class B, class T>
 OnHost(B&, std::span<T>) -> OnHost<B, std::remove_const_t<T>>;
 
@@ -73,14 +78,17 @@ void write_numbers(B& be, std::span<T> to, const Value& value) {
 template <class T, class B>
 class Exchange {
  public:
+  /// Memory for `count` numbers. Errors: out of memory.
   Exchange(const B& be, std::size_t count) : backend_(be), size_(count) {
     if constexpr (host_reaches<B>) own_.resize(count);
     else if (count > 0) block_ = backend_.template allocate_host<T>(static_cast<Index>(count));
     if (block_ != nullptr) std::fill_n(block_, count, T{});
   }
+  /// Takes the memory over.
   Exchange(Exchange&& other) noexcept
       : backend_(other.backend_), size_(std::exchange(other.size_, 0)), own_(std::move(other.own_)),
         block_(std::exchange(other.block_, nullptr)) {}
+  /// Exchanges the two.
   Exchange& operator=(Exchange&& other) noexcept {
     std::swap(backend_, other.backend_);
     std::swap(size_, other.size_);
@@ -94,6 +102,7 @@ class Exchange {
     }
   }
 
+  /// The numbers, for the host to write and the device to read, or the other way round.
   std::span<T> numbers() {
     if constexpr (host_reaches<B>) return own_;
     else return {block_, size_};

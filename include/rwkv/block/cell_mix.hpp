@@ -53,18 +53,20 @@ class CellMix {
   using compute = compute_t<S>;
   using storage = storage_t<S>;
   static constexpr Index Width = D::static_width;
+  /// Names of the inputs and shared vectors of the cell, in order.
   static constexpr auto names = detail::names_of_inputs<Cell>();
+  /// How many they are.
   static constexpr std::size_t inputs = names.size();
 
   struct Params {
-    std::array<Channels<S, Width>, inputs> mixes;    // [width]
-    std::array<Weights<S, Width>, inputs> matrices;  // [width, width]
-    Channels<S, Width> mix_receptance;
-    Weights<S, Width> receptance, output;
+    std::array<Channels<S, Width>, inputs> mixes;    ///< [width]
+    std::array<Weights<S, Width>, inputs> matrices;  ///< [width, width]
+    Channels<S, Width> mix_receptance;               ///< [width]
+    Weights<S, Width> receptance, output;            ///< [width, width]
   };
   struct State {
     Mat<compute> shift;  // [batch, width], the last x
-    Mat<compute> cell;   // [batch, state_size * width], of a row cell [batch, head_size * width]
+    Mat<compute> cell;   ///< [batch, state_size * width], of a row cell [batch, head_size * width]
   };
   /// Intermediate results of forward that backward reads.
   struct Tape {

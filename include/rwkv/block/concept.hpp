@@ -70,6 +70,7 @@ typename K::State make_state(const K& block) {
   if constexpr (requires { block.make_state(); }) return block.make_state();
   else return {};
 }
+/// A tape of what a pass keeps by P, not yet bound to memory.
 template <class P, class K>
 tape_t<K, P> make_tape(const K& block) {
   if constexpr (requires { block.template make_tape<P>(); }) return block.template make_tape<P>();
@@ -83,6 +84,7 @@ void begin_tuning_of(const K& block, typename K::backend& be, typename K::State&
   block.reset(be, state);
   if constexpr (requires { block.begin_tuning(be, state); }) block.begin_tuning(be, state);
 }
+/// Projects a changed initial state onto the valid ones; nothing where the block has no make_valid.
 template <class K>
 void make_valid_of([[maybe_unused]] const K& block, [[maybe_unused]] typename K::backend& be,
                    [[maybe_unused]] typename K::State& state) {

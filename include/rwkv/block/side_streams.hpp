@@ -32,12 +32,14 @@ struct SideStreams {
 /// Whether a block uses side streams.
 template <class K>
 inline constexpr bool uses_side_streams = false;
+/// Of a block that says so.
 template <class K>
 requires(K::uses_side_streams) inline constexpr bool uses_side_streams<K> = true;
 
 /// Whether a block reads the tokens.
 template <class K>
 inline constexpr bool reads_tokens = false;
+/// Of a block that says so.
 template <class K>
 requires(K::reads_tokens) inline constexpr bool reads_tokens<K> = true;
 
@@ -96,6 +98,7 @@ void forward_of_tokens(const K& block, B& be, Arena& ws, [[maybe_unused]] std::s
     block.forward(be, ws, x, rest...);
   }
 }
+/// The way back with the side streams if the block uses them, without otherwise.
 template <class K, class B, class T, class... Rest>
 void backward_beside(const K& block, B& be, Arena& ws, [[maybe_unused]] SideStreams<T>& side, Rest&&... rest) {
   if constexpr (uses_side_streams<K>) block.backward(be, ws, side, rest...);

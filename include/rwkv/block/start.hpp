@@ -45,8 +45,9 @@ constexpr auto bonus_of_heads() {
 constexpr auto channel_mix_v7() {
   return channels([](const ChannelPlace& p, double, double) { return 1 - std::pow(p.part(), std::pow(p.rho0(), 4)); });
 }
-/// The place of a channel among all, -1/2 to 1/2, and in its head, as s |s| with s from -1 to 1.
+/// The place of a channel among all, from -1/2 to 1/2.
 constexpr double centred(const ChannelPlace& p) { return p.part_to_last() - 0.5; }
+/// The place of a channel in its head, as s |s| with s from -1 to 1; 0 without heads.
 constexpr double in_head(const ChannelPlace& p) {
   if (p.head_size <= 1) return 0;
   const double half = static_cast<double>(p.head_size - 1) / 2;

@@ -27,12 +27,14 @@ class TimeMix<V, S, B, D> {
   using compute = compute_t<S>;
   using storage = storage_t<S>;
   static constexpr Index Width = D::static_width;
+  /// Whether the output is gated, from 5.1 on.
   static constexpr bool gated = !std::is_same_v<typename V::OutputGate, NoGate>;
 
   struct Params {
+    /// A number for each head, or for each channel.
     using OfHeads = Channels<S, V::per_head ? D::static_heads : Width>;
-    OfHeads decay;  // [heads, head size] or [heads], stored raw: the decay is exp(-exp(time_decay))
-    OfHeads first;  // the bonus u of the current token
+    OfHeads decay;  ///< [heads, head size] or [heads], stored raw: the decay is exp(-exp(time_decay))
+    OfHeads first;  ///< the bonus u of the current token
     Channels<S, Width> mix_k, mix_v, mix_r, mix_g;
     Weights<S, Width> receptance, key, value, output, gate;  // [width, width]
     Channels<S, Width> norm_scale, norm_shift;

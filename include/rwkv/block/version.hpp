@@ -21,8 +21,8 @@ inline namespace RWKV_ABI {
 
 /// A tensor of a layer, such as "att.r_k", with at least `rank` dimensions.
 struct LayerTensor {
-  std::string_view name;
-  std::size_t rank = 0;
+  std::string_view name;  ///< of the tensor, behind the prefix of the layer
+  std::size_t rank = 0;   ///< axes that it has
 };
 
 /// The order of the recurrence's state in the official programs.
@@ -30,10 +30,10 @@ enum class OfficialState { components, key_value, value_key };
 
 /// How official checkpoints and programs tell a version.
 struct OfficialVersion {
-  std::string_view name;             ///< such as "RWKV-7"
-  std::array<LayerTensor, 3> marks;  ///< what its checkpoints hold; "" for none
-  std::string_view heads;            ///< the tensor of shape [heads, head size] or [heads]; "" for none
-  OfficialState state = OfficialState::key_value;
+  std::string_view name;                           ///< such as "RWKV-7"
+  std::array<LayerTensor, 3> marks;                ///< what its checkpoints hold; "" for none
+  std::string_view heads;                          ///< the tensor of shape [heads, head size] or [heads]; "" for none
+  OfficialState state = OfficialState::key_value;  ///< how official states lay a head out
 };
 
 /// The channel mix with a receptance gate, of RWKV-4 to 6, the one without, of RWKV-7, and that with DeepEmbed, of RWKV-7a.
@@ -81,6 +81,7 @@ struct V5 {
 struct V5_1 : V5 {
   static constexpr OfficialVersion official{
       "RWKV-5.1", {{{"att.time_decay"}, {"att.ln_x.weight"}, {"att.gate.weight"}}}, "att.time_decay"};
+  /// A decay for each head, not each channel.
   static constexpr bool per_head = true;
   using Bonus = Copy;  ///< from the stored bonus to that of the recurrence
   static constexpr const char* bonus_name = "time_faaaa";

@@ -15,13 +15,15 @@ template <class V, class S, class B>
 struct WKVState {
   static_assert(explain_recurrence<typename V::Cell>());
   using compute = compute_t<S>;
+  /// The recurrence whose state this is.
   using Cell = typename V::Cell;
 
-  Mat<compute> numbers;  // [batch, numbers of a lane * width]
+  Mat<compute> numbers;  ///< [batch, numbers of a lane * width]
 
   /// Numbers of state in each lane: in a row cell as many as the head has channels.
   static constexpr Index per_lane(Index head_size) { return detail::lane_state_size<Cell>(head_size); }
 
+  /// Channels.
   Index width() const requires(!RowCell<Cell>) { return numbers.cols / Cell::state_size; }
 
   /// One component of every sequence, [batch, width].
@@ -38,8 +40,8 @@ template <class V, class S, class B>
 struct TimeMixState {
   using compute = compute_t<S>;
 
-  Mat<compute> shift;  // [batch, width], the last x
-  WKVState<V, S, B> wkv;
+  Mat<compute> shift;     // [batch, width], the last x
+  WKVState<V, S, B> wkv;  ///< what the recurrence remembers
 
   void reset(B& be) {
     be.fill(shift, compute(0));

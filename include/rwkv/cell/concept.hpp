@@ -18,20 +18,23 @@ inline namespace RWKV_ABI {
 /// The names of a recurrence's inputs, in the order of its arguments.
 template <std::size_t N>
 struct Inputs : std::array<std::string_view, N> {};
+/// As many names as are given.
 template <class... Name>
 Inputs(Name...) -> Inputs<sizeof...(Name)>;
 
 /// The state of one lane of a row cell: as long as the head, whose size may be static.
 template <class R, Index N = dyn>
 struct LaneState {
-  R* data;
-  [[no_unique_address]] Extent<N> size;
+  R* data;                               ///< the first number
+  [[no_unique_address]] Extent<N> size;  ///< channels of a head
+  /// Number n.
   RWKV_HD constexpr R& operator[](Index n) const { return data[n]; }
 };
 
 /// The longest head a row cell runs with when the head size is not static.
 inline constexpr Index max_head_size = 256;
 
+/// How many inputs a cell names.
 template <class C>
 inline constexpr std::size_t input_count = C::inputs.size();
 
@@ -108,9 +111,9 @@ inline constexpr int no_vector = -1;
 ///
 /// Decays are in [0, 1]: larger ones may overflow.
 struct Diagonal {
-  int read, decay, write;
-  int bonus = no_vector;
-  Reads reads = Reads::before_update;
+  int read, decay, write;              ///< shared vectors, by number
+  int bonus = no_vector;               ///< the bonus, or no_vector
+  Reads reads = Reads::before_update;  ///< when a token reads the state
 };
 
 /// As Diagonal, with a product of two vectors (RWKV-7):
@@ -118,8 +121,8 @@ struct Diagonal {
 ///     S_t = S_{t-1} (diag(decay_t) + a_t b_t^T) + v_t write_t^T
 ///     y_t = S_{t-1} read_t or S_t read_t
 struct DiagonalPlusRankOne {
-  int read, decay, write, a, b;
-  Reads reads = Reads::after_update;
+  int read, decay, write, a, b;       ///< shared vectors, by number
+  Reads reads = Reads::after_update;  ///< when a token reads the state
 };
 
 namespace detail {

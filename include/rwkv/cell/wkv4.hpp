@@ -20,6 +20,7 @@ struct WKV4 {
   /// A stretch of time: multiplies the sums before it by e^log_decay and adds (a, b) e^p.
   template <class R>
   struct Stretch {
+    /// In the logarithm, the decay over the stretch; numerator, denominator and exponent of what it adds.
     R log_decay, a, b, p;
   };
 
@@ -79,9 +80,11 @@ struct WKV4 {
   /// and the outputs of the stretch add (a, b). The cotangent of the exponent after it is ignored.
   template <class R>
   struct Back {
-    R kept, a, b;
+    R kept, a, b;  ///< factor of the cotangents, and what is added to those of numerator and denominator
 
+    /// Of no time at all.
     RWKV_HD static Back identity() { return {R(1), R(0), R(0)}; }
+    /// Puts the token x, which sees the state `before`, in front of the stretch.
     RWKV_HD void extend(const R (&before)[3], const R (&x)[4], R dy) {
       const ExpPair<R> out = exp_pair(before[2], x[1] + x[2]);
       const ExpPair<R> up = exp_pair(before[2] + x[0], x[2]);
@@ -90,11 +93,13 @@ struct WKV4 {
       const R g = out.first * (dy * inverse);
       extend({up.first, g, -g * y});
     }
+    /// Puts another stretch in front of this one.
     RWKV_HD void extend(const Back& front) {
       a = front.kept * a + front.a;
       b = front.kept * b + front.b;
       kept = front.kept * kept;
     }
+    /// The cotangent of the state behind the stretch becomes that of the state in front of it.
     RWKV_HD void operator()(R (&dstate)[3]) const {
       dstate[0] = kept * dstate[0] + a;
       dstate[1] = kept * dstate[1] + b;

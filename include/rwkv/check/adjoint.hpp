@@ -20,10 +20,10 @@ inline namespace RWKV_ABI {
 
 /// The case in which a law is tried: sizes, and the seed of the random numbers.
 struct LawTrial {
-  Index batch = 2;
-  Index time = 7;
-  Index before = 3;  ///< tokens that the initial state has seen; 0 is the state before the first token
-  std::uint64_t seed = 1;
+  Index batch = 2;         ///< sequences
+  Index time = 7;          ///< tokens of each
+  Index before = 3;        ///< tokens that the initial state has seen; 0 is the state before the first token
+  std::uint64_t seed = 1;  ///< of the random numbers
 };
 
 namespace detail {
@@ -153,8 +153,8 @@ double adjoint_defect(const ModelSizes& sizes, const LawTrial& trial = {},
 
 /// The defect of one tensor's gradient.
 struct TensorDefect {
-  std::string name;  ///< of a parameter; "x" for the input; "state." and the name of a tensor of the first state
-  double defect = 0;
+  std::string name;   ///< of a parameter; "x" for the input; "state." and the name of a tensor of the first state
+  double defect = 0;  ///< the defect of this tensor alone
 };
 
 /// Which gradients are wrong where adjoint_defect is large: the law for each tensor by itself, the others held still. The

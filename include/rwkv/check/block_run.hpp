@@ -40,7 +40,9 @@ template <class K, class P = Keep>
 class BlockRun {
  public:
   using backend = typename K::backend;
+  /// The number type of all spans here.
   using scalar = typename K::compute;
+  /// Numbers on the host.
   using Numbers = std::vector<scalar>;
 
   Numbers x, y;               ///< [batch, time, width]
@@ -51,6 +53,7 @@ class BlockRun {
   Numbers dparameters;        ///< gradients, added to
   Numbers dfirst, dlast;      ///< cotangents of the states
 
+  /// All numbers start as zeros. Errors: sizes that the block cannot have.
   BlockRun(const ModelSizes& sizes, Index batch, Index time, backend be = {})
       : be_(std::move(be)), block_(sizes, 0), grad_(sizes, 0), batch_(batch), time_(time), width_(sizes.width) {
     for (auto* sequence : {&x, &y, &dx, &dy}) sequence->resize(static_cast<std::size_t>(batch * time * width_));
@@ -65,8 +68,11 @@ class BlockRun {
   BlockRun(const BlockRun&) = delete;
   BlockRun& operator=(const BlockRun&) = delete;
 
+  /// Sequences.
   Index batch() const { return batch_; }
+  /// Tokens of each.
   Index time() const { return time_; }
+  /// The backend that the passes run on.
   const backend& device() const { return be_; }
 
   /// Every parameter of the block, with its numbers in `parameters`.

@@ -13,8 +13,9 @@ inline namespace RWKV_ABI {
 
 /// Where live numbers of a parameter lie: matrices have unit gain, vectors the range of their row.
 struct LiveRange {
-  double least, most;
+  double least, most;  ///< where the numbers lie
 };
+/// Where trained numbers of the parameter would lie.
 inline LiveRange live_range(const TensorSpec& parameter) {
   if (parameter.role == Role::vector) return {parameter.least, parameter.most};
   if (parameter.role == Role::embedding) return {-1, 1};

@@ -24,8 +24,10 @@ class Arena {
   /// Bytes in use.
   Index used() const { return used_; }
 
+  /// Whether it only measures: a dry pass.
   bool measuring() const { return peak_ != nullptr; }
 
+  /// The next `count` numbers, aligned; null while it measures. Errors: more than is left.
   template <class T>
   T* take(Index count) {
     const Index bytes = (count * Index{sizeof(T)} + arena_alignment - 1) / arena_alignment * arena_alignment;

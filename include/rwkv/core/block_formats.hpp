@@ -57,7 +57,7 @@ struct Q4_0 {
   static constexpr bool has_offset = false;
 
   f16 unit;
-  std::uint8_t nibbles[16];
+  std::uint8_t nibbles[16];  ///< the lower four bits of two levels a byte
 
   RWKV_HD constexpr int level(int i) const { return detail::nibble_of_32(nibbles, i) - 8; }
   RWKV_HD constexpr float scale(int) const { return static_cast<float>(unit); }
@@ -72,7 +72,7 @@ struct Q4_1 {
 
   f16 unit;
   f16 least;
-  std::uint8_t nibbles[16];
+  std::uint8_t nibbles[16];  ///< the lower four bits of two levels a byte
 
   RWKV_HD constexpr int level(int i) const { return detail::nibble_of_32(nibbles, i); }
   RWKV_HD constexpr float scale(int) const { return static_cast<float>(unit); }
@@ -87,8 +87,8 @@ struct Q5_0 {
   static constexpr bool has_offset = false;
 
   f16 unit;
-  std::uint8_t fifth_bits[4];
-  std::uint8_t nibbles[16];
+  std::uint8_t fifth_bits[4];  ///< bit i is the fifth of level i
+  std::uint8_t nibbles[16];    ///< the lower four bits of two levels a byte
 
   RWKV_HD constexpr int level(int i) const {
     return (detail::nibble_of_32(nibbles, i) | detail::bit_of_32(fifth_bits, i) << 4) - 16;
@@ -105,8 +105,8 @@ struct Q5_1 {
 
   f16 unit;
   f16 least;
-  std::uint8_t fifth_bits[4];
-  std::uint8_t nibbles[16];
+  std::uint8_t fifth_bits[4];  ///< bit i is the fifth of level i
+  std::uint8_t nibbles[16];    ///< the lower four bits of two levels a byte
 
   RWKV_HD constexpr int level(int i) const {
     return detail::nibble_of_32(nibbles, i) | detail::bit_of_32(fifth_bits, i) << 4;
@@ -123,7 +123,7 @@ struct Q8_0 {
   static constexpr bool has_offset = false;
 
   f16 unit;
-  std::int8_t levels[32];
+  std::int8_t levels[32];  ///< the integers
 
   RWKV_HD constexpr int level(int i) const { return levels[i]; }
   RWKV_HD constexpr float scale(int) const { return static_cast<float>(unit); }
@@ -138,8 +138,8 @@ struct Q4_K {
 
   f16 unit;
   f16 offset_unit;
-  detail::PackedScales scales;
-  std::uint8_t nibbles[128];
+  detail::PackedScales scales;  ///< and offsets of the groups, six bits each
+  std::uint8_t nibbles[128];    ///< the lower four bits of two levels a byte
 
   RWKV_HD constexpr int level(int i) const { return detail::nibble_of_256(nibbles, i); }
   RWKV_HD constexpr float scale(int g) const { return static_cast<float>(unit) * static_cast<float>(scales.scale(g)); }
@@ -157,9 +157,9 @@ struct Q5_K {
 
   f16 unit;
   f16 offset_unit;
-  detail::PackedScales scales;
-  std::uint8_t fifth_bits[32];  // bit g of byte j belongs to number j of group g
-  std::uint8_t nibbles[128];
+  detail::PackedScales scales;  ///< and offsets of the groups, six bits each
+  std::uint8_t fifth_bits[32];  ///< bit g of byte j belongs to number j of group g
+  std::uint8_t nibbles[128];    ///< the lower four bits of two levels a byte
 
   RWKV_HD constexpr int level(int i) const {
     return detail::nibble_of_256(nibbles, i) | (fifth_bits[i % 32] >> (i / 32) & 1) << 4;
@@ -177,9 +177,9 @@ struct Q6_K {
   static constexpr int group = 16;
   static constexpr bool has_offset = false;
 
-  std::uint8_t low_bits[128];  // of either half of the block 64 bytes: the low nibbles, then the high ones
-  std::uint8_t high_bits[64];  // of either half of the block 32 bytes: the lowest two bits first
-  std::int8_t scales[16];
+  std::uint8_t low_bits[128];  ///< of either half of the block 64 bytes: the low nibbles, then the high ones
+  std::uint8_t high_bits[64];  ///< of either half of the block 32 bytes: the lowest two bits first
+  std::int8_t scales[16];      ///< of each group of 16
   f16 unit;
 
   RWKV_HD constexpr int level(int i) const {

@@ -16,11 +16,15 @@ inline namespace RWKV_ABI {
 /// conversions throw, so that no check of a file can pass by wrapping around.
 class Checked {
  public:
+  /// A size; not valid if it is negative.
   template <std::integral T>
   constexpr Checked(T value) : value_(static_cast<std::uint64_t>(value)), valid_(std::in_range<std::uint64_t>(value)) {}
 
+  /// Whether neither it nor what it was made of overflowed.
   constexpr bool valid() const { return valid_; }
+  /// Whether it is valid and this.
   constexpr bool equals(std::uint64_t other) const { return valid_ && value_ == other; }
+  /// Whether it is valid and at most this.
   constexpr bool at_most(std::uint64_t limit) const { return valid_ && value_ <= limit; }
 
   /// The smallest multiple of `unit` that is not below this number; invalid for a unit of 0.

@@ -82,17 +82,22 @@ constexpr void set_size(ModelSizes& sizes, Axis axis, Index size) {
 /// Sizes that blocks see: `d.width`, never `x.extent(1)`. A static size lives in the type and lets small models unroll.
 template <Index Width, Index Heads, Index Ffn, Index Vocab>
 struct Dims {
+  /// The width if it is part of the type, or `dyn`.
   static constexpr Index static_width = Width;
+  /// The heads if they are, or `dyn`.
   static constexpr Index static_heads = Heads;
+  /// The hidden units if they are, or `dyn`.
   static constexpr Index static_ffn = Ffn;
+  /// Channels of a head if they follow, or `dyn`.
   static constexpr Index static_head_size = Width == dyn || Heads == dyn || Heads == 0 ? dyn : Width / Heads;
 
-  [[no_unique_address]] Extent<Width> width{};
-  [[no_unique_address]] Extent<Heads> heads{};
-  [[no_unique_address]] Extent<Ffn> ffn{};
-  [[no_unique_address]] Extent<Vocab> vocab{};
-  Ranks ranks{};
+  [[no_unique_address]] Extent<Width> width{};  ///< channels
+  [[no_unique_address]] Extent<Heads> heads{};  ///< heads of the time mix; 0 without
+  [[no_unique_address]] Extent<Ffn> ffn{};      ///< hidden units of the channel mix
+  [[no_unique_address]] Extent<Vocab> vocab{};  ///< tokens of the vocabulary
+  Ranks ranks{};                                ///< of the low-rank products
 
+  /// Channels of a head; 0 without heads.
   constexpr Index head_size() const { return Index(heads) == 0 ? 0 : Index(width) / Index(heads); }
 
   /// The sizes of a model; a size fixed in the type must agree.
@@ -120,6 +125,7 @@ struct Dims {
             .ranks = sizes.ranks};
   }
 
+  /// The size that an axis names.
   constexpr Index operator()(Axis axis) const {
     switch (axis) {
       case Axis::width: return width;

@@ -24,9 +24,10 @@ struct scalar_of<R> {
 /// value + sum over k of direction[k] * e_k, with e_i e_j = 0. R is a float, a double, or a functor number.
 template <class R, int K>
 struct Dual {
+  /// The number type below all directions.
   using scalar = typename detail::scalar_of<R>::type;
-  R value;
-  R direction[K];
+  R value;         ///< the number
+  R direction[K];  ///< its derivative in each direction
 
   Dual() = default;
   /// A constant: every derivative is zero.
@@ -80,6 +81,7 @@ struct Dual {
 template <class R, int K>
 struct numerics<Dual<R, K>> : Numerics<Dual<R, K>, Dual<R, K>> {};
 
+/// In each lane, `yes` where the mask is set, else `no`.
 template <class Mask, class R, int K>
 RWKV_HD Dual<R, K> select(Mask which, const Dual<R, K>& yes, const Dual<R, K>& no) {
   Dual<R, K> y;

@@ -18,16 +18,21 @@ template <Index N = dyn>
 struct Extent {
   static_assert(N >= 0, "rwkv: a static extent must not be negative; use rwkv::dyn for a run-time size");
   constexpr Extent() = default;
+  /// The size is that of the type, whatever is given.
   RWKV_HD constexpr Extent(Index) {}
+  /// The size.
   RWKV_HD constexpr operator Index() const { return N; }
 };
 
+/// A size that is known at run time.
 template <>
 struct Extent<dyn> {
   constexpr Extent() = default;
+  /// Of this size.
   RWKV_HD constexpr Extent(Index size) : value(size) {}
+  /// The size.
   RWKV_HD constexpr operator Index() const { return value; }
-  Index value = 0;
+  Index value = 0;  ///< the size
 };
 
 }  // namespace RWKV_ABI

@@ -23,8 +23,8 @@ enum class Role : unsigned char { embedding, head, matrix, low_rank, vector };
 
 /// The place of a number in a vector of a model: channel i of C, in layer l of L.
 struct ChannelPlace {
-  Index channel, channels, layer, depth;
-  Index head_size = 0;  ///< channels of a head, where there are heads
+  Index channel, channels, layer, depth;  ///< i, C, l and L
+  Index head_size = 0;                    ///< channels of a head, where there are heads
 
   constexpr double part() const { return static_cast<double>(channel) / static_cast<double>(channels); }  ///< i / C
   /// i / (C - 1); 0 for a single channel.
@@ -41,9 +41,10 @@ struct ChannelPlace {
 
 /// How the numbers of a parameter start; made by the functions of namespace start, and read by initialize().
 struct Start {
+  /// How numbers are drawn; `each` is not drawn.
   enum Draw : unsigned char { each, uniform, normal, orthogonal };
 
-  Draw draw = each;
+  Draw draw = each;  ///< how the numbers are drawn
   /// uniform: in [-a, a); normal: of deviation a; orthogonal: a, the gain, times sqrt(max(rows / cols, 1)) if b is not zero
   double a = 0, b = 0;
   double (*number)(const ChannelPlace&, double a, double b) = nullptr;  ///< each number by itself; null: a
@@ -51,8 +52,8 @@ struct Start {
 
 /// What a row of the table says about a parameter besides its name and shape.
 struct ParameterTraits {
-  Role role = Role::vector;
-  Start start{};
+  Role role = Role::vector;      ///< what it is
+  Start start{};                 ///< how it starts
   double rate = 1;               ///< factor of the learning rate in the official recipe
   double least = -1, most = 1;   ///< where the numbers of trained vectors lie; tests and benchmarks draw from here
   bool transposed = false;       ///< whether files have its last two axes the other way round
@@ -108,9 +109,11 @@ constexpr auto head() {
 
 /// Entries of a row: how the parameter is trained, where its numbers lie, how files have it; see ParameterTraits.
 namespace row {
+/// The factor of its learning rate in the official recipe.
 constexpr auto rate(double factor) {
   return [=](ParameterTraits& traits) { traits.rate = factor; };
 }
+/// Where its trained numbers lie.
 constexpr auto live(double least, double most) {
   return [=](ParameterTraits& traits) {
     traits.least = least;
@@ -129,9 +132,10 @@ constexpr auto unused_at_first() {
 
 /// The sizes of one tensor, rank at most 4.
 struct Shape {
-  std::array<Index, 4> sizes{};
-  std::size_t rank = 0;
+  std::array<Index, 4> sizes{};  ///< of the axes; 0 behind them
+  std::size_t rank = 0;          ///< axes
 
+  /// The sizes of the axes.
   constexpr std::span<const Index> span() const { return {sizes.data(), rank}; }
   /// Elements. Errors: more than 2^60.
   constexpr Index count() const {
@@ -153,9 +157,10 @@ constexpr Shape transposed(Shape shape) {
 
 /// The sizes of one tensor by name, in memory.
 struct Axes {
-  std::array<Axis, 4> names{};
-  std::size_t rank = 0;
+  std::array<Axis, 4> names{};  ///< what each axis is
+  std::size_t rank = 0;         ///< axes
 
+  /// The shape where the axes have these sizes.
   template <class Sizes>
   constexpr Shape operator()(const Sizes& dims) const {
     Shape shape{.rank = rank};
@@ -164,6 +169,7 @@ struct Axes {
   }
 };
 
+/// The axes of a parameter, by name: at most four.
 template <class... A>
 constexpr Axes shape(A... names) {
   return {.names = {names...}, .rank = sizeof...(names)};
@@ -172,10 +178,10 @@ constexpr Axes shape(A... names) {
 /// One row of the table. `Access` is a pointer to member or any callable from the struct to the view.
 template <class Name, class Access>
 struct Field {
-  Name name;
-  Access access;
-  Axes axes;
-  ParameterTraits traits;
+  Name name;               ///< what files call it
+  Access access;           ///< the member of Params
+  Axes axes;               ///< its axes
+  ParameterTraits traits;  ///< what else is known about it
 };
 
 /// A row: field("time_decay", &Params::decay, shape(Axis::width), start::channels(decay), row::rate(2)).
@@ -187,6 +193,7 @@ constexpr Field<std::string_view, Access> field(std::string_view name, Access ac
   return {name, access, axes, traits};
 }
 
+/// The rows of fields().
 template <class... F>
 constexpr auto table(F... fields) {
   return std::tuple<F...>(std::move(fields)...);
@@ -201,8 +208,10 @@ struct TensorSpec : ParameterTraits {
   Index layer = 0;      ///< number of the layer it belongs to; 0 outside layers
 
   TensorSpec() = default;
+  /// A parameter of this name and shape.
   TensorSpec(const ParameterTraits& traits, std::string named, const Shape& sizes)
       : ParameterTraits(traits), name(std::move(named)), shape(sizes) {}
+  /// A parameter of this name and these axes.
   template <class Sizes>
   TensorSpec(const ParameterTraits& traits, std::string named, const Axes& named_sizes, const Sizes& dims)
       : ParameterTraits(traits), name(std::move(named)), axes(named_sizes), shape(named_sizes(dims)),
@@ -247,12 +256,14 @@ template <class T, Index N>
 void bind(Vec<T, N>& view, T* data, const Shape& shape) {
   view = {data, shape.count()};
 }
+/// Points a view of any kind to numbers of the given shape.
 template <class T, Index C>
 void bind(Mat<T, C>& view, T* data, const Shape& shape) {
   const Index cols = shape.sizes[shape.rank - 1];
   view = {data, cols == 0 ? 0 : shape.count() / cols, cols, cols};
 }
 
+/// Points weights to numbers of any stored type.
 inline void bind(StoredMat& view, const void* data, DType dtype, const Shape& shape) {
   const Index cols = shape.sizes[shape.rank - 1];
   view = {data, dtype, cols == 0 ? 0 : shape.count() / cols, cols, cols};
@@ -263,15 +274,18 @@ template <class T>
 struct Parameter : TensorSpec {
   T* data = nullptr;  ///< row-major; null while the model is unbound
 
+  /// All its numbers, contiguous.
   std::span<T> numbers() const { return {data, static_cast<std::size_t>(shape.count())}; }
 };
 
 /// A parameter whose view in the model can be pointed elsewhere.
 template <class T>
 struct BindableParameter : Parameter<T> {
-  void* view = nullptr;
+  void* view = nullptr;  ///< the view that it is bound to
+  /// Binds it.
   void (*attach)(void* view, T* data, const Shape& shape) = nullptr;
 
+  /// Points the view to numbers, contiguous and of its shape.
   void bind(T* to) {
     this->data = to;
     attach(view, to, this->shape);
@@ -282,8 +296,9 @@ struct BindableParameter : Parameter<T> {
 /// for every use.
 template <class T>
 struct ListParameters {
-  std::vector<BindableParameter<T>>& list;
+  std::vector<BindableParameter<T>>& list;  ///< where they go
 
+  /// Takes a parameter in.
   template <class View>
   void operator()(TensorSpec spec, View& view) const {
     static_assert(std::is_same_v<typename View::element, T>,
@@ -302,8 +317,10 @@ struct StoredParameter : TensorSpec {
   DType compute = DType::f32;      ///< the widest of these: what the model computes in
   const void* data = nullptr;      ///< row-major; null while the model is unbound
   void* view = nullptr;            ///< in the model; null where the model is const
+  /// Binds it.
   void (*attach)(void* view, void* data, DType dtype, const Shape& shape) = nullptr;
 
+  /// Bytes that it takes as it is stored.
   Index bytes() const { return static_cast<Index>(bytes_of(dtype, static_cast<std::size_t>(shape.count()))); }
 
   /// Whether it may be bound to numbers of that type.
@@ -327,9 +344,10 @@ struct StoredParameter : TensorSpec {
 /// A visitor that lists parameters as files see them. T is what the model computes in.
 template <class T>
 struct ListStoredParameters {
-  std::vector<StoredParameter>& list;
-  bool takes_quantised = false;  ///< whether the backend does
+  std::vector<StoredParameter>& list;  ///< where they go
+  bool takes_quantised = false;        ///< whether the backend does
 
+  /// Takes a parameter in.
   template <class View>
   void operator()(TensorSpec spec, View& view) const {
     using Element = typename View::element;
@@ -338,6 +356,7 @@ struct ListStoredParameters {
                       rwkv::bind(*static_cast<View*>(place), static_cast<Element*>(data), shape);
                     }});
   }
+  /// Takes a matrix of any stored type in.
   void operator()(TensorSpec spec, StoredMat& view) const {
     const DType now = view.data == nullptr ? dtype_of<T>() : view.dtype;
     list.push_back({std::move(spec), now, true, takes_quantised, dtype_of<T>(), view.data, &view,

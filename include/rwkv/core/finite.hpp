@@ -8,15 +8,21 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
+/// Whether it is neither infinite nor a NaN.
 RWKV_HD constexpr bool is_finite(float x) { return (detail::bits_as<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
+/// Whether it is neither infinite nor a NaN.
 RWKV_HD constexpr bool is_finite(double x) {
   constexpr std::uint64_t exponent = 0x7ff0'0000'0000'0000u;
   return (detail::bits_as<std::uint64_t>(x) & exponent) != exponent;
 }
+/// Whether it is neither infinite nor a NaN.
 RWKV_HD constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
+/// Whether it is neither infinite nor a NaN.
 RWKV_HD constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
 
+/// Whether it is a NaN.
 RWKV_HD constexpr bool is_nan(float x) { return (detail::bits_as<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
+/// Whether it is a NaN.
 RWKV_HD constexpr bool is_nan(double x) {
   return (detail::bits_as<std::uint64_t>(x) & 0x7fff'ffff'ffff'ffffu) > 0x7ff0'0000'0000'0000u;
 }

@@ -129,7 +129,7 @@ RWKV_HD R sigmoid(R x) {
 /// Two exponentials under a common scale: exp(a - m) and exp(b - m) with m = detach(max(a, b)).
 template <class R>
 struct ExpPair {
-  R first, second, scale;
+  R first, second, scale;  ///< e^(a - scale), e^(b - scale), and the larger of a and b
 };
 
 /// One of the two factors is exactly 1. So one exponential of a non-positive number suffices, and nothing overflows.

@@ -21,23 +21,26 @@ RWKV_HD constexpr To bits_as(From from) {
 /// bfloat16: the upper half of an IEEE float. Storage only; convert to compute. Rounds to nearest even, keeps NaN
 /// quiet.
 struct bf16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< sign, exponent and mantissa
 
   constexpr bf16() = default;
+  /// The nearest number, of two the even one.
   RWKV_HD constexpr explicit bf16(float value) {
     const auto word = detail::bits_as<std::uint32_t>(value);
     const bool is_nan = (word & 0x7fffffffu) > 0x7f800000u;
     const std::uint32_t rounded = word + 0x7fffu + ((word >> 16) & 1u);
     bits = static_cast<std::uint16_t>(is_nan ? (word >> 16) | 0x40u : rounded >> 16);
   }
+  /// The number, exactly.
   RWKV_HD constexpr explicit operator float() const { return detail::bits_as<float>(std::uint32_t{bits} << 16); }
 };
 
 /// IEEE half precision. Storage only; convert to compute. Rounds to nearest even, handles subnormals, keeps NaN quiet.
 struct f16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< sign, exponent and mantissa
 
   constexpr f16() = default;
+  /// The nearest number, of two the even one.
   RWKV_HD constexpr explicit f16(float value) {
     const auto word = detail::bits_as<std::uint32_t>(value);
     const std::uint32_t sign = (word >> 16) & 0x8000u;
@@ -54,6 +57,7 @@ struct f16 {
     }
     bits = static_cast<std::uint16_t>(sign | half);
   }
+  /// The number, exactly.
   RWKV_HD constexpr explicit operator float() const {
     const std::uint32_t sign = (std::uint32_t{bits} & 0x8000u) << 16;
     const std::uint32_t magnitude = std::uint32_t{bits} & 0x7fffu;
@@ -73,7 +77,9 @@ struct f16 {
 /// are `Compute`. Users may pass a bundle of their own wherever a scalar is asked for.
 template <class Storage, class Compute>
 struct Numerics {
+  /// In which matrices are kept.
   using storage = Storage;
+  /// In which everything is computed.
   using compute = Compute;
 };
 
@@ -103,6 +109,7 @@ struct numerics<Numerics<Storage, Compute>> : Numerics<Storage, Compute> {};
 /// The number type in which a model of scalar S stores its weights, and the one in which it computes.
 template <class S>
 using storage_t = typename numerics<S>::storage;
+/// The number type that a scalar computes in.
 template <class S>
 using compute_t = typename numerics<S>::compute;
 
@@ -117,6 +124,7 @@ concept Scalar = requires {
   typename numerics<S>::compute;
 };
 
+/// Fails to compile with a sentence that says which scalars there are.
 template <class S>
 consteval bool explain_scalar() {
   static_assert(
@@ -164,33 +172,40 @@ RWKV_HD constexpr U narrow(T value) {
 /// The result of comparing two `One`s. Deliberately not a bool: a functor must use select(), so that the same code also
 /// runs on packs.
 struct Flag {
-  bool set;
+  bool set;  ///< the truth
 };
 
 /// One scalar in a wrapper: the functor number of a CUDA thread and of the reference backend. With the wrapper,
 /// argument-dependent lookup and the rules for functor authors are the same as for packs and dual numbers.
 template <class T>
 struct One {
+  /// Of one lane.
   using scalar = T;
+  /// Lanes.
   static constexpr int size = 1;
-  T v;
+  T v;  ///< the number
 
   One() = default;
+  /// From a plain constant.
   template <class U>
   requires std::convertible_to<U, T> RWKV_HD constexpr explicit One(U value) : v(static_cast<T>(value)) {}
 
+  /// A number from memory, converted.
   template <class U>
   RWKV_HD static One load(const U* from) {
     return One(widen<T>(*from));
   }
+  /// The same, where only the first of several lanes would be read.
   template <class U>
   RWKV_HD static One load(const U* from, int) {
     return load(from);
   }
+  /// A number to memory, converted.
   template <class U>
   RWKV_HD void store(U* to) const {
     *to = narrow<U>(v);
   }
+  /// The same, where only the first of several lanes would be written.
   template <class U>
   RWKV_HD void store(U* to, int) const {
     store(to);

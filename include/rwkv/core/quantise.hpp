@@ -57,6 +57,7 @@ inline void quantise(std::span<const float, 32> numbers, Q8_0& block) {
     block.levels[i] = static_cast<std::int8_t>(std::round(numbers[std::size_t(i)] * inverse));
   block.unit = f16(unit);
 }
+/// For formats without an offset: the number of the largest magnitude gets the lowest level.
 template <detail::WithoutOffset Block>
 void quantise(std::span<const float, 32> numbers, Block& block) {
   constexpr int half = sizeof(Block) == sizeof(Q4_0) ? 8 : 16;
@@ -73,6 +74,7 @@ void quantise(std::span<const float, 32> numbers, Block& block) {
   detail::set_levels(block, levels);
   block.unit = f16(unit);
 }
+/// For formats with an offset: levels from the least number to the largest.
 template <class Block>
 requires(Block::has_offset&& Block::length == 32) void quantise(std::span<const float, 32> numbers, Block& block) {
   constexpr int highest = sizeof(Block) == sizeof(Q4_1) ? 15 : 31;

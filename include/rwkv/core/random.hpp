@@ -11,7 +11,7 @@ inline namespace RWKV_ABI {
 
 /// The seed of all random numbers of one operation.
 struct Seed {
-  std::uint64_t value = 0;
+  std::uint64_t value = 0;  ///< any number
 };
 
 /// The stream for a name, so that the random numbers of a tensor depend on its name and not on other tensors: the
@@ -26,7 +26,7 @@ constexpr std::uint64_t stream_of(std::string_view name) {
 struct Philox {
   /// The four words of one block.
   struct Block {
-    std::uint32_t words[4];
+    std::uint32_t words[4];  ///< random bits
 
     /// Uniform in [0, 1) with 24 random bits; i is 0 to 3.
     RWKV_HD constexpr float uniform_float(int i) const { return static_cast<float>(words[i] >> 8) * 0x1p-24f; }

@@ -12,14 +12,18 @@ inline namespace RWKV_ABI {
 class Stamp {
  public:
   Stamp() : number_(next()) {}
+  /// A number of its own; the other gets another.
   Stamp(Stamp&& other) noexcept : Stamp() { other.renew(); }
+  /// Both get another number.
   Stamp& operator=(Stamp&& other) noexcept {
     renew();
     other.renew();
     return *this;
   }
 
+  /// No other stamp has it, or had it.
   std::uint64_t number() const { return number_; }
+  /// Another number.
   void renew() { number_ = next(); }
 
  private:

@@ -20,7 +20,7 @@ template <class T, Index N>
 struct Vec {
   using element = T;
   T* data = nullptr;
-  [[no_unique_address]] Extent<N> size{};
+  [[no_unique_address]] Extent<N> size{};  ///< how many
 
   RWKV_HD constexpr T& operator[](Index i) const { return data[i]; }
 
@@ -33,9 +33,9 @@ template <class T, Index C>
 struct Mat {
   using element = T;
   T* data = nullptr;
-  Index rows = 0;
-  [[no_unique_address]] Extent<C> cols{};
-  Index stride = 0;
+  Index rows = 0;                          ///< how many
+  [[no_unique_address]] Extent<C> cols{};  ///< how many
+  Index stride = 0;                        ///< from row to row, in numbers
 
   RWKV_HD constexpr T* row(Index r) const { return data + r * stride; }
   RWKV_HD constexpr T& operator()(Index r, Index c) const { return data[r * stride + c]; }
@@ -51,9 +51,9 @@ template <class T, Index W>
 struct Seq {
   using element = T;
   T* data = nullptr;
-  Index batch = 0;
-  Index time = 0;
-  [[no_unique_address]] Extent<W> width{};
+  Index batch = 0;                          ///< sequences
+  Index time = 0;                           ///< tokens of each
+  [[no_unique_address]] Extent<W> width{};  ///< channels
 
   RWKV_HD constexpr T* row(Index b, Index t) const { return data + (b * time + t) * Index(width); }
   RWKV_HD constexpr T& operator()(Index b, Index t, Index c) const { return row(b, t)[c]; }

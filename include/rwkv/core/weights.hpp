@@ -15,11 +15,11 @@ inline namespace RWKV_ABI {
 /// computes in double, or a quantised type, where every row is a sequence of whole blocks (see block_formats.hpp).
 /// Consecutive rows are `stride` elements apart.
 struct StoredMat {
-  const void* data = nullptr;
-  DType dtype = DType::f32;
-  Index rows = 0;
-  Index cols = 0;
-  Index stride = 0;
+  const void* data = nullptr;  ///< the first row; null without memory
+  DType dtype = DType::f32;    ///< of all numbers
+  Index rows = 0;              ///< how many
+  Index cols = 0;              ///< numbers of a row
+  Index stride = 0;            ///< from row to row, in numbers
 
   /// The matrix as a typed view; T must be the C++ type of `dtype`.
   template <class T>
@@ -51,6 +51,7 @@ constexpr Mat<W, C> rows_of(Mat<W, C> weights, Index begin, Index count) {
   weights.rows = count;
   return weights;
 }
+/// Rows [begin, begin + count). Null stays null.
 inline StoredMat rows_of(StoredMat weights, Index begin, Index count) {
   if (weights.data != nullptr) weights.data = weights.row(begin);
   weights.rows = count;
@@ -63,6 +64,7 @@ template <class T, class W, Index C, class F>
 void with_typed(Mat<W, C> weights, F&& f) {
   f(weights);
 }
+/// Calls f(matrix) with the weights as a Mat of their type, which must not be quantised.
 template <class T, class F>
 void with_typed(const StoredMat& weights, F&& f) {
   switch (weights.dtype) {

@@ -20,13 +20,13 @@ inline namespace RWKV_ABI {
 
 /// One tensor of a file under its official name.
 struct OfficialTensor {
-  std::string name;          ///< official; the name in the file where no rule knows that
-  std::string_view in_file;  ///< what the file calls it
-  DType dtype = DType::f32;
+  std::string name;                         ///< official; the name in the file where no rule knows that
+  std::string_view in_file;                 ///< what the file calls it
+  DType dtype = DType::f32;                 ///< of its numbers
   std::optional<std::vector<Index>> shape;  ///< as in an official file, but for axes of size one; if the file tells it
-  std::span<const std::byte> bytes;
-  bool turned = false;                           ///< whether its last two axes are the other way round in the bytes
-  double scale = 1;                              ///< what an official file has, divided by the numbers in the bytes
+  std::span<const std::byte> bytes;         ///< its numbers, in the order of the file
+  bool turned = false;                      ///< whether its last two axes are the other way round in the bytes
+  double scale = 1;                         ///< what an official file has, divided by the numbers in the bytes
   const UnreadableTensor* unreadable = nullptr;  ///< set where its numbers cannot be read
 
   /// Its shape as the file has it. There must be one.
@@ -48,8 +48,9 @@ std::optional<double> gguf_number(const TensorFile& file, std::string_view archi
 /// A view of a file under official names, which must outlive it. Errors: two tensors of one official name.
 class OfficialNames {
  public:
-  OfficialNames(const TensorFile& file);  // not explicit: what takes official names takes files
+  OfficialNames(const TensorFile& file);  ///< not explicit: what takes official names takes files
 
+  /// The file.
   const TensorFile& file() const { return *file_; }
 
   /// In the order of the file, the unreadable ones last.
@@ -64,6 +65,7 @@ class OfficialNames {
   /// The official name of a tensor that the file calls so; the same where no rule knows the name.
   std::string official(std::string_view name_in_file) const;
 
+  /// Whose names the file has.
   const detail::FoundDialect& dialect() const { return dialect_; }
 
   /// What was done to the names, one sentence each; nothing for a file with official names.

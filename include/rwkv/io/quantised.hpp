@@ -34,7 +34,7 @@ struct Quantisation {
 
 /// What became of one tensor.
 struct QuantisedTensor {
-  std::string name;
+  std::string name;     ///< official
   DType type;           ///< that it has now
   Index before, after;  ///< bytes in memory, and in the file
   double error;         ///< root of the mean square of the differences, over that of the numbers

@@ -19,15 +19,15 @@ inline namespace RWKV_ABI {
 
 /// One tensor: row-major, contiguous, little-endian, in blocks where it is quantised. The bytes belong to someone else and need not be aligned.
 struct TensorView {
-  std::string name;
-  DType dtype = DType::f32;
-  std::vector<Index> shape;  ///< Outermost dimension first; empty for a single number.
-  std::span<const std::byte> bytes;
+  std::string name;                  ///< as the file calls it
+  DType dtype = DType::f32;          ///< of its numbers
+  std::vector<Index> shape;          ///< Outermost dimension first; empty for a single number.
+  std::span<const std::byte> bytes;  ///< its numbers, the last axis contiguous
 };
 
 /// A tensor that a file lists, but whose numbers the library cannot read. It stands in nobody's way until it is wanted.
 struct UnreadableTensor {
-  std::string name;
+  std::string name;                         ///< as the file calls it
   std::optional<std::vector<Index>> shape;  ///< If the file tells it.
   std::string reason;                       ///< Goes on after "cannot be read: ".
 };

@@ -40,6 +40,7 @@ struct Surroundings {
 /// long as this object, a copy of it or what keep_alive() returned.
 class TensorFile {
  public:
+  /// What the readers of formats make; others call open_tensors.
   TensorFile(std::vector<Bytes> parts, std::filesystem::path path, detail::TensorTable table,
              detail::Surroundings surroundings = {});
 
@@ -55,6 +56,7 @@ class TensorFile {
   /// The unreadable tensor of that name, or null.
   const UnreadableTensor* find_unreadable(std::string_view name) const;
 
+  /// Calls f(TensorView) for every tensor, in the order of tensors().
   template <class F>
   void for_each(F&& f) const {
     for (const TensorView& tensor : tensors_) f(tensor);

@@ -23,33 +23,53 @@ inline namespace RWKV_ABI {
 /// in.
 class AnyContext {
  public:
+  /// Takes a context of any model.
   template <class M>
   explicit AnyContext(Context<M> context) : held_(std::make_unique<Held<M>>(std::move(context))) {}
 
+  /// See Context.
   std::span<const float> step(std::span<const Token> tokens) & { return held_->step(tokens); }
+  /// See Context.
   std::span<const float> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
+  /// See Context.
   std::span<const float> prefill(std::span<const Token> tokens) & { return held_->prefill(tokens); }
+  /// See Context.
   std::span<const float> prefill(Index sequence, std::span<const Token> tokens) & {
     return held_->prefill(sequence, tokens);
   }
+  /// See Context.
   void sequence(std::span<const Token> tokens, std::span<float> logits) { held_->sequence(tokens, logits); }
 
+  /// See Context.
   Index batch() const { return held_->batch(); }
+  /// See Context.
   Index capacity() const { return held_->capacity(); }
+  /// See Context.
   Index vocab() const { return held_->vocab(); }
+  /// See Context.
   Index state_bytes() const { return held_->state_bytes(); }
+  /// See Context.
   Index position(Index sequence) const { return held_->position(sequence); }
+  /// See Context.
   StateLayout state_layout() const { return held_->state_layout(); }
+  /// See Context.
   std::uint64_t fingerprint() const { return held_->fingerprint(); }
+  /// See Context.
   Index add() { return held_->add(); }
+  /// See Context.
   void remove(Index sequence) { held_->remove(sequence); }
   void reset() { held_->reset(); }
+  /// See Context.
   std::vector<float> state() const { return held_->state(); }
+  /// See Context.
   std::vector<float> state(Index sequence) const { return held_->state(sequence); }
+  /// See Context.
   void restore(std::span<const float> numbers) { held_->restore(numbers); }
+  /// See Context.
   void restore(Index sequence, std::span<const float> numbers, Index position = 0) {
     held_->restore(sequence, numbers, position);
   }
+  /// See Context.
   AnyContext fork() const { return AnyContext(held_->fork()); }
 
  private:
@@ -167,11 +187,15 @@ class AnyContext {
 template <>
 class StateRing<AnyModel> {
  public:
+  /// See StateRing; for a context of any model.
   StateRing(AnyContext& context, Index most)
       : context_(&context), stamp_(context.stamp_.number()), ring_(context.held_->ring(most)) {}
 
+  /// States that are kept.
   Index kept() const { return replaced() ? 0 : ring_->kept(); }
+  /// Keeps the present states.
   void push() { present().push(); }
+  /// Goes back by that many pushes. Errors: fewer are kept.
   void back(Index pushes) { present().back(pushes); }
 
  private:
@@ -185,6 +209,7 @@ class StateRing<AnyModel> {
   std::uint64_t stamp_;
   std::unique_ptr<AnyContext::Ring> ring_;
 };
+/// Of a context of any model.
 StateRing(AnyContext&, Index)->StateRing<AnyModel>;
 
 /// A type-erased model, for inference. Movable, not copyable, as the model in it.
@@ -192,11 +217,14 @@ class AnyModel {
  public:
   using compute = float;  ///< of its logits
 
+  /// Takes a model of any type.
   template <class Net>
   requires(!std::is_same_v<Net, AnyModel>) explicit AnyModel(Net net)
       : held_(std::make_unique<Held<Net>>(std::move(net))) {}
 
+  /// See Model.
   const ModelSizes& sizes() const { return held_->sizes(); }
+  /// See Model.
   AnyContext context(const ContextOptions& options = {}) const { return held_->context(options); }
 
  private:

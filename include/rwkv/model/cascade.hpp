@@ -36,20 +36,27 @@ inline namespace RWKV_ABI {
 /// itself, and its forward pass does not throw. A block of one's own says `static constexpr bool cuts_freely = true`.
 template <class K>
 inline constexpr bool cuts_freely = false;
+/// Of a block that says so.
 template <class K>
 requires(K::cuts_freely) inline constexpr bool cuts_freely<K> = true;
+/// Of the official time mixes, unless their schedule cuts time.
 template <class V, class S, class B, class D>
 inline constexpr bool cuts_freely<TimeMix<V, S, B, D>> =
     !std::is_same_v<typename V::Schedule, Scan> && !std::is_same_v<typename V::Schedule, Chunked>;
+/// Of the official channel mixes.
 template <class V, class S, class B, class D>
 inline constexpr bool cuts_freely<ChannelMix<V, S, B, D>> = true;
+/// Of a cell.
 template <class Cell, class S, class B, class D>
 inline constexpr bool cuts_freely<CellMix<Cell, S, B, D>> = true;
+/// Of a layer whose blocks may be cut.
 template <class TimeMixing, class ChannelMixing>
 inline constexpr bool cuts_freely<Layer<TimeMixing, ChannelMixing>> =
     cuts_freely<TimeMixing>&& cuts_freely<ChannelMixing>;
+/// Of a chain whose layers may be cut.
 template <class... L>
 inline constexpr bool cuts_freely<Chain<L...>> = (cuts_freely<L> && ...);
+/// Of a stack whose layers may be cut.
 template <class L, Index N>
 inline constexpr bool cuts_freely<Stack<L, N>> = cuts_freely<L>;
 

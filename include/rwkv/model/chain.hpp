@@ -21,6 +21,7 @@ class Chain {
                     (std::is_same_v<compute, typename Rest::compute> && ...),
                 "rwkv: the layers of a chain must share one backend and one computing scalar");
   static constexpr Index Width = First::Width;
+  /// How many layers of the model this counts as.
   static constexpr Index layers = (First::layers + ... + Rest::layers);
   static constexpr bool uses_side_streams = rwkv::uses_side_streams<First> || (rwkv::uses_side_streams<Rest> || ...);
   static constexpr bool reads_tokens = rwkv::reads_tokens<First> || (rwkv::reads_tokens<Rest> || ...);
@@ -28,7 +29,7 @@ class Chain {
 
   using State = std::tuple<typename First::State, typename Rest::State...>;
 
-  std::tuple<First, Rest...> parts;
+  std::tuple<First, Rest...> parts;  ///< the layers
 
   Chain(const ModelSizes& sizes, Index layer) : Chain(sizes, layer, order{}) {}
 

@@ -75,9 +75,11 @@ class Context {
  public:
   using backend = typename M::backend;
   using compute = typename M::compute;
+  /// Between embedding and head.
   using Body = decltype(M::Parts::body);
   static constexpr Index Width = Body::Width;
 
+  /// Of a model, which must outlive it. Errors: a batch below 1, out of memory.
   Context(const M& model, const ContextOptions& options)
       : Context(model.parts, model.owner_, model.backend_, options, model.sizes_) {
     expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
@@ -87,10 +89,15 @@ class Context {
 
   /// How many sequences run: as many as fit, until some are removed.
   Index batch() const { return batch_; }
+  /// The most sequences.
   Index capacity() const { return options_.batch; }
+  /// Logits of a sequence.
   Index vocab() const { return vocab_; }
+  /// The sizes of the model.
   const ModelSizes& sizes() const { return sizes_; }
+  /// Bytes of all states.
   Index state_bytes() const { return state_.bytes(); }
+  /// Bytes of scratch.
   Index scratch_bytes() const { return scratch_memory_.bytes(); }
 
   /// The backend of this context; on a backend with streams (queues), it has its own stream.
@@ -146,6 +153,7 @@ class Context {
     }
     return prefill(tokens);
   }
+  /// Advances the only sequence by a token; see above.
   std::span<const compute> step(Token token) & { return step(std::span<const Token>(&token, 1)); }
 
   /// Draws the next token of every sequence from the logits of the previous call, in their memory. Returns [batch],
@@ -287,6 +295,8 @@ class Context {
     be.sync();
     return numbers;
   }
+  /// Puts the state of one sequence back, and the number of tokens it has seen.
+  /// Errors    no such sequence, another size, NaN
   void restore(Index sequence, std::span<const compute> numbers, Index position = 0) {
     check_sequence(sequence);
     expects(position >= 0 && position <= most_tokens_seen, "rwkv: a position counts tokens, from 0 to ",
@@ -304,6 +314,8 @@ class Context {
     positions_[static_cast<std::size_t>(sequence)] = position;
     has_logits_ = false;
   }
+  /// Puts the states of all sequences back, as state() gave them; positions begin at 0.
+  /// Errors    another size, NaN
   void restore(std::span<const compute> numbers) {
     const auto state = state_.numbers();
     expects(std::ssize(numbers) == state.cols, "rwkv: a state of ", numbers.size(),

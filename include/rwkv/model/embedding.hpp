@@ -31,7 +31,7 @@ class Embedding {
 
   D dims;
   Params params{};
-  LayerNorm<S, B, D> ln0;
+  LayerNorm<S, B, D> ln0;  ///< the norm of the embedding
 
   explicit Embedding(const ModelSizes& sizes) : dims(D::from(sizes)), ln0(sizes) {}
 

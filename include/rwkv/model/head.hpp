@@ -31,7 +31,7 @@ class Head {
   };
 
   D dims;
-  LayerNorm<S, B, D> ln_out;
+  LayerNorm<S, B, D> ln_out;  ///< the last norm
   Params params{};
 
   explicit Head(const ModelSizes& sizes) : dims(D::from(sizes)), ln_out(sizes) {}

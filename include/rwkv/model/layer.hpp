@@ -20,6 +20,7 @@ class Layer {
   using backend = typename TimeMixing::backend;
   using compute = typename TimeMixing::compute;
   using storage = typename TimeMixing::storage;
+  /// The norm in front of each block.
   using Norm = LayerNorm<Numerics<storage, compute>, backend, Dims<TimeMixing::Width>>;
   static_assert(std::is_same_v<backend, typename ChannelMixing::backend> &&
                     std::is_same_v<compute, typename ChannelMixing::compute>,
@@ -32,8 +33,8 @@ class Layer {
   using Side = SideStreams<compute>;
 
   struct State {
-    typename TimeMixing::State att;
-    typename ChannelMixing::State ffn;
+    typename TimeMixing::State att;     ///< of the time mix
+    typename ChannelMixing::State ffn;  ///< of the channel mix
   };
 
   /// Activations that forward keeps for backward; P is Keep or Recompute.
@@ -47,10 +48,10 @@ class Layer {
   };
   using Tape = TapeFor<Keep>;
 
-  Index index;  ///< number of the layer in the model
-  Norm ln1, ln2;
-  TimeMixing att;
-  ChannelMixing ffn;
+  Index index;        ///< number of the layer in the model
+  Norm ln1, ln2;      ///< in front of the time mix, and of the channel mix
+  TimeMixing att;     ///< the time mix
+  ChannelMixing ffn;  ///< the channel mix
 
   Layer(const ModelSizes& sizes, Index layer)
       : index(layer), ln1(sizes, layer), ln2(sizes, layer), att(sizes, layer), ffn(sizes, layer) {}

@@ -38,10 +38,11 @@ class Model {
 
   /// The parts: descriptors of the weights, cheap to copy.
   struct Parts {
-    E embedding;
-    Body body;
-    H head;
+    E embedding;  ///< tokens to vectors
+    Body body;    ///< the layers
+    H head;       ///< vectors to logits
 
+    /// Of these sizes, unbound.
     explicit Parts(const ModelSizes& sizes) : embedding(sizes), body(sizes), head(sizes) {}
   };
 
@@ -70,14 +71,18 @@ class Model {
   static Model unbound(const ModelSizes& sizes, backend be) {
     return Model(Parts(checked(sizes)), std::move(be), sizes);
   }
+  /// Takes what keeps the bound weights alive, and the types that the file has them in.
   void adopt(std::shared_ptr<const void> owner, std::vector<DType> file_types = {}) {
     owner_ = std::move(owner);
     file_types_ = std::move(file_types);
   }
 
+  /// Takes the weights over.
   Model(Model&&) = default;
+  /// Takes the weights over.
   Model& operator=(Model&&) = default;
 
+  /// The sizes it was made of, completed.
   const ModelSizes& sizes() const { return sizes_; }
   /// The backend that the model runs on; copies are handles to the same device.
   const backend& device() const { return backend_; }
@@ -92,6 +97,7 @@ class Model {
     visit(parts, ListParameters<storage>{list});
     return list;
   }
+  /// Every parameter with its numbers, to be read.
   std::vector<Parameter<const storage>> parameters() const {
     Parts copy = parts;  // descriptors; the numbers are not copied
     std::vector<Parameter<const storage>> list;
@@ -107,6 +113,7 @@ class Model {
     visit(parts, ListStoredParameters<compute>{list, TakesQuantised<backend>});
     return list;
   }
+  /// Every parameter as it is stored.
   std::vector<StoredParameter> stored_parameters() const {
     auto list = Model(Parts(parts), backend_, sizes_).stored_parameters();
     for (StoredParameter& parameter : list) parameter.view = nullptr;  // of a copy, which ends here
@@ -115,6 +122,7 @@ class Model {
   /// The type of parameter number `nth` in the file it was loaded from; `now` if it was not loaded.
   DType file_type(std::size_t nth, DType now) const { return file_types_.empty() ? now : file_types_[nth]; }
 
+  /// Numbers of all parameters.
   Index parameter_count() const {
     Index count = 0;
     visit(parts, [&](const TensorSpec& spec, const auto&) { count += spec.shape.count(); });
@@ -124,6 +132,7 @@ class Model {
   /// Makes a context: the state and scratch to run the model.
   Context<Model> context(const ContextOptions& options = {}) const { return Context<Model>(*this, options); }
 
+  /// The blocks.
   Parts parts;
 
  private:

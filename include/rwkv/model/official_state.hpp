@@ -17,9 +17,9 @@ inline namespace RWKV_ABI {
 /// One entry of an official list of states: row-major numbers.
 template <class T>
 struct StateArray {
-  std::string name;
-  std::vector<Index> shape;
-  std::vector<T> numbers;
+  std::string name;          ///< as official code calls it
+  std::vector<Index> shape;  ///< of the array
+  std::vector<T> numbers;    ///< the last axis contiguous
 };
 
 namespace detail {
@@ -113,6 +113,7 @@ void restore_official(C& context, Index sequence, std::span<const StateArray<T>>
   }
   context.restore(sequence, std::span<const T>(state), position);
 }
+/// The same, from what official_state returns.
 template <class C, class T>
 void restore_official(C& context, Index sequence, const std::vector<StateArray<T>>& arrays, Index position = 0) {
   restore_official(context, sequence, std::span<const StateArray<T>>(arrays), position);

@@ -22,6 +22,7 @@ inline namespace RWKV_ABI {
 template <class C>
 class SequenceHandles {
  public:
+  /// Of the sequences of a context, which must outlive this.
   explicit SequenceHandles(C& context) : context_(&context) {
     for (Index number = 0; number < context.batch(); ++number) handles_.push_back(next_++);
   }

@@ -31,7 +31,7 @@ class Stack {
 
   using State = Repeated<typename L::State>;
 
-  Repeated<L> parts;
+  Repeated<L> parts;  ///< the layers
 
   explicit Stack(const ModelSizes& sizes, Index first_layer = 0) : parts(make(sizes, first_layer)) {}
 

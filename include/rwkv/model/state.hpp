@@ -49,14 +49,16 @@ class BodyState {
   using backend = typename Body::backend;
   using compute = typename Body::compute;
 
+  /// States of `batch` sequences, before the first token. Errors: out of memory.
   BodyState(const backend& be, const Body& body, Index batch) : views(make_state(body)) {
     memory_ = Memory<backend>(be, bind(body, batch, nullptr));
     bind(body, batch, memory_.data());
   }
 
-  typename Body::State views;
+  typename Body::State views;         ///< of the states of all blocks
   std::vector<Mat<compute>> tensors;  ///< the same views, one after the other, [batch, numbers per sequence]
 
+  /// Of all states.
   Index bytes() const { return memory_.bytes(); }
 
   /// Makes the views cover the first `sequences` of the batch.

@@ -46,7 +46,7 @@ struct Sigmoid {
 /// dx = dy * slope(y), the adjoint of an epilogue. A row program; dx may be dy.
 template <class Epilogue>
 struct EpilogueBack {
-  Epilogue epilogue{};
+  Epilogue epilogue{};  ///< whose adjoint this is
 
   template <class R>
   RWKV_HD void map(R y, R dy, R& dx) const {

@@ -13,6 +13,7 @@ auto linear(Seq<X, In> x, Mat<W, WIn> w, Seq<T, Out> y, Epilogue epilogue = {}) 
   return mul(y.flat(), x.flat(), transposed(w), epilogue);
 }
 
+/// Y = epilogue(x w^T) with weights of any stored type.
 template <class X, class T, Index In, Index Out, class Epilogue = Identity>
 auto linear(Seq<X, In> x, const StoredMat& w, Seq<T, Out> y, Epilogue epilogue = {}) {
   return mul(y.flat(), x.flat(), transposed(w), epilogue);
@@ -39,6 +40,7 @@ auto linear_back_weights(Mat<Y, Out> dy, Mat<X, In> x, Mat<T, WIn> dw) {
   }
   return mul(plus(weights), transposed(outputs), x);
 }
+/// The gradient of the weights, to be added to dw: dy^T x.
 template <class Y, class X, class T, Index In, Index Out, Index WIn>
 auto linear_back_weights(Seq<Y, Out> dy, Seq<X, In> x, Mat<T, WIn> dw) {
   return linear_back_weights(dy.flat(), x.flat(), dw);

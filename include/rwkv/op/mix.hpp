@@ -12,6 +12,7 @@ inline namespace RWKV_ABI {
 /// RWKV-4 and 5: y = x m + p (1 - m); m weighs the current token. A rule may have hand-written derivatives; otherwise
 /// they come from dual numbers.
 struct MixCurrent {
+  /// The mixed token, of a token x and the one before it, p.
   template <class R>
   RWKV_HD static R mix(R x, R p, R m) {
     return x * m + p * (R(1) - m);
@@ -32,6 +33,7 @@ struct MixCurrent {
 
 /// RWKV-6 and 7: y = x + (p - x) m; m weighs the previous token.
 struct MixPrevious {
+  /// The mixed token, of a token x and the one before it, p.
   template <class R>
   RWKV_HD static R mix(R x, R p, R m) {
     return x + (p - x) * m;

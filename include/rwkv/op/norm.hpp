@@ -12,9 +12,9 @@ inline namespace RWKV_ABI {
 /// A first mean is subtracted, then mean and variance are corrected by the mean of the remainders. So rows far from
 /// zero keep their digits.
 struct Normalise {
-  Index groups;
+  Index groups;        ///< equal groups of channels
   double per_channel;  ///< 1 / channels of a group
-  double epsilon;
+  double epsilon;      ///< added to variances
 
   using stages = Stages<1, 2>;
 

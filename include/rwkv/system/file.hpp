@@ -40,8 +40,11 @@ class Bytes {
   /// Wraps memory that must outlive every copy of this object; `name` stands for the path in errors.
   Bytes(std::span<const std::byte> memory, std::string name) : view_(memory), name_(std::move(name)) {}
 
+  /// The bytes.
   std::span<const std::byte> view() const { return view_; }
+  /// Of the file, for error sentences.
   const std::string& name() const { return name_; }
+  /// Whether they lie in the file itself.
   bool is_mapped() const { return content_ && content_->file; }
 
   /// Keeps the bytes in memory while it lives; null when the caller owns them.
@@ -73,10 +76,14 @@ Bytes read_file(const std::filesystem::path& path, Access access = Access::autom
 /// Appends bytes to a file that is being written. Small pieces are gathered so that they cost no system call each.
 class FileWriter {
  public:
+  /// Writes to `file`, which errors call `name`.
   FileWriter(File& file, std::string name) : file_(file), name_(std::move(name)) {}
 
+  /// Appends bytes. Errors: those of the file.
   void write(std::span<const std::byte> bytes);
+  /// Appends text.
   void write(std::string_view text) { write(detail::as_bytes(text)); }
+  /// Writes out what is buffered. Errors: those of the file.
   void flush();
 
  private:

@@ -15,11 +15,12 @@ inline namespace RWKV_ABI {
 
 /// What a path leads to, symbolic links followed.
 struct FileStatus {
+  /// What a path leads to.
   enum class Kind { missing, regular, folder, other };
-  Kind kind = Kind::missing;
-  std::uint64_t size = 0;
+  Kind kind = Kind::missing;  ///< what the path leads to
+  std::uint64_t size = 0;     ///< bytes of a regular file
   std::int64_t modified = 0;  ///< Time of the last change; the unit and the start are the file system's own.
-  std::filesystem::perms permissions = std::filesystem::perms::unknown;
+  std::filesystem::perms permissions = std::filesystem::perms::unknown;  ///< of a regular file
 };
 
 /// An open file. Every member is one call to the system: it may be interrupted or do less than asked, and reports by an
@@ -27,6 +28,7 @@ struct FileStatus {
 class File {
  public:
   virtual ~File() = default;
+  /// What is known about the open file.
   virtual std::error_code status(FileStatus& status) = 0;
   /// Reads at most into.size() bytes from `offset`; count = 0 means the end of the file.
   virtual std::error_code read(std::uint64_t offset, std::span<std::byte> into, std::size_t& count) = 0;
@@ -37,6 +39,7 @@ class File {
   virtual std::error_code write(std::span<const std::byte> from, std::size_t& count) = 0;
   /// Returns once the content is on the disk.
   virtual std::error_code sync() = 0;
+  /// Closes it; it is not used afterwards.
   virtual std::error_code close() = 0;
 };
 
@@ -55,6 +58,7 @@ class FileSystem {
   virtual std::error_code resolve(const std::filesystem::path& path, std::filesystem::path& real) = 0;
   /// Replaces `to` in one step.
   virtual std::error_code rename(const std::filesystem::path& from, const std::filesystem::path& to) = 0;
+  /// Removes a file.
   virtual std::error_code remove(const std::filesystem::path& path) = 0;
   /// Returns once renames inside the folder are on the disk.
   virtual std::error_code sync_folder(const std::filesystem::path& folder) = 0;

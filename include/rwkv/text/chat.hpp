@@ -18,12 +18,12 @@ inline namespace RWKV_ABI {
 ///
 /// and so on: after a reply of generate() with `stops`, the model has seen the reply and nothing of the stop string.
 struct Chat {
-  std::string system = "System:";
-  std::string user = "User:";
-  std::string assistant = "Assistant:";
-  std::string separator = "\n\n";
-  std::string opening;             ///< what the reply begins with, put into the model's mouth
-  std::vector<std::string> stops;  ///< for generate()
+  std::string system = "System:";        ///< in front of what is said to the model about the conversation
+  std::string user = "User:";            ///< in front of what the user says
+  std::string assistant = "Assistant:";  ///< in front of what the model says
+  std::string separator = "\n\n";        ///< between two turns
+  std::string opening;                   ///< what the reply begins with, put into the model's mouth
+  std::vector<std::string> stops;        ///< for generate()
 
   /// What comes before the first turn: what the system says; nothing where it says nothing.
   std::string begin(std::string_view said) const;

@@ -27,14 +27,16 @@ enum class Finish : unsigned char { length, end_of_text, cancelled, stop };
 
 /// What generate() did, and how long it took.
 struct GenerateStats {
-  Index prompt_tokens = 0;
-  Index new_tokens = 0;        ///< after the prompt, that the context has seen
-  double prefill_seconds = 0;  ///< the prompt
-  double decode_seconds = 0;   ///< everything after it: picking, decoding, emitting and stepping
-  Finish finish = Finish::length;
-  std::string stop;  ///< the stop string, if it was one
+  Index prompt_tokens = 0;         ///< tokens of the prompt
+  Index new_tokens = 0;            ///< after the prompt, that the context has seen
+  double prefill_seconds = 0;      ///< the prompt
+  double decode_seconds = 0;       ///< everything after it: picking, decoding, emitting and stepping
+  Finish finish = Finish::length;  ///< why it ended
+  std::string stop;                ///< the stop string, if it was one
 
+  /// Tokens of the prompt per second.
   double prefill_tokens_per_second() const { return rate(prompt_tokens, prefill_seconds); }
+  /// New tokens per second.
   double decode_tokens_per_second() const { return rate(new_tokens, decode_seconds); }
 
  private:
@@ -50,8 +52,10 @@ struct GenerateStats {
 template <class T = float>
 class TokenLogits {
  public:
+  /// Of the tokens that this tokenizer knows.
   explicit TokenLogits(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
 
+  /// The logits to choose by. Logits: [rows of the model]
   std::span<const T> operator()(std::span<const T> logits) {
     if (rows_ != logits.size()) {
       rows_ = kept_ = logits.size();

@@ -40,6 +40,7 @@ struct SamplerMemory {
 /// The token with the largest logit, the lowest of them on a tie. Throws an Error naming the first NaN, or when there
 /// are no logits.
 Token argmax(std::span<const float> logits);
+/// The first of the largest logits.
 Token argmax(std::span<const double> logits);
 
 /// Draws the next token, in the order of ChatRWKV: penalties on the logits, softmax, top-k and top-p cuts, and only
@@ -63,14 +64,15 @@ struct Sampler {
   double frequency_penalty = 0;  ///< subtracted once for each time it was picked, by its decayed count
   double penalty_decay = 0.996;  ///< what is left of a count after one more token
   std::vector<Token> exempt{};   ///< tokens whose count stays 0: the presence penalty is all that they get
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;        ///< of the random numbers
 
-  detail::SamplerMemory memory{};
+  detail::SamplerMemory memory{};  ///< what the penalties and the random numbers remember
 
   /// The next token. Equally likely tokens are ordered by id, the lower first. Throws an Error for a NaN or +inf
   /// (naming the token), when every logit is -inf or there are none, and for options out of range. With the same number
   /// of logits as before, it allocates nothing.
   Token operator()(std::span<const float> logits);
+  /// The same for logits in double.
   Token operator()(std::span<const double> logits);
 
   /// Forgets the tokens picked so far, for a new text. The random sequence goes on.
@@ -98,13 +100,15 @@ struct Sampler {
 
 /// Options that the makers of the models recommend (RWKV-7 G1, 2026).
 struct SamplerPreset {
-  std::string_view name;
-  double temperature;
-  int top_k;
-  double top_p, presence_penalty, frequency_penalty, penalty_decay;
+  std::string_view name;                                             ///< of the preset
+  double temperature;                                                ///< see Sampler
+  int top_k;                                                         ///< see Sampler
+  double top_p, presence_penalty, frequency_penalty, penalty_decay;  ///< see Sampler
 
+  /// A sampler with these numbers.
   Sampler sampler(std::uint64_t seed = 0) const;
 };
+/// The presets, those of official demonstrations.
 inline constexpr SamplerPreset sampler_presets[] = {
     {"open-think", 0.96, 32, 0.76, 1.0, 0.1, 0.988},  // the model thinks before it answers
     {"fake-think", 1.0, 32, 0.28, 0, 0, 0.996},       // its thoughts were left empty for it

@@ -29,7 +29,9 @@ class TextStream {
 
   /// Whether a stop string is complete; which it is, empty before; how many of the bytes pushed come before it.
   bool stopped() const { return !stop_.empty(); }
+  /// The stop string that was met.
   const std::string& stop() const { return stop_; }
+  /// Where it begins, in bytes of all that was pushed.
   std::size_t stop_begin() const { return stop_begin_; }
 
   /// How many of the last bytes may begin a stop string.

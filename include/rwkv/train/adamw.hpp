@@ -14,14 +14,16 @@ inline namespace RWKV_ABI {
 /// follow from the parameter tables, as in the official recipe: weight decay applies to matrices, not to vectors and low-rank
 /// factors; some vectors, such as the decays of a recurrence, have a higher learning rate.
 struct AdamW {
-  double beta1 = 0.9;
-  double beta2 = 0.99;
-  double epsilon = 1e-8;
+  double beta1 = 0.9;          ///< kept of the mean gradient at each step
+  double beta2 = 0.99;         ///< kept of the mean square at each step
+  double epsilon = 1e-8;       ///< added to the root of the mean square
   double weight_decay = 0.0;   ///< of embedding, head and matrices; multiplied by the learning rate
   bool decay_vectors = false;  ///< whether weight decay applies to the other parameters as well
   bool table_rates = true;     ///< whether the factors of the tables apply (ParameterTraits::rate)
 
+  /// The factor of the learning rate for a parameter.
   double rate_of(const ParameterTraits& traits) const { return table_rates ? traits.rate : 1; }
+  /// The weight decay of a parameter.
   double weight_decay_of(const ParameterTraits& traits) const {
     const bool decays = traits.role != Role::vector && traits.role != Role::low_rank;
     return decays || decay_vectors ? weight_decay : 0;
@@ -43,7 +45,7 @@ struct AdamW {
 ///     m = beta1 m + (1 - beta1) g        v = beta2 v + (1 - beta2) g^2
 ///     p = keep p - rate (m / correction1) / (sqrt(v / correction2) + epsilon)
 struct AdamWUpdate {
-  double beta1, beta2, epsilon;
+  double beta1, beta2, epsilon;     ///< those of AdamW
   double rate;                      ///< learning rate of this parameter
   double keep;                      ///< 1 - rate * weight decay
   double correction1, correction2;  ///< 1 - beta^t

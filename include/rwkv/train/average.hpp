@@ -7,7 +7,7 @@ inline namespace RWKV_ABI {
 
 /// average = decay average + (1 - decay) p. A row program.
 struct Averaged {
-  double decay;
+  double decay;  ///< kept of the average at each step
   template <class R>
   RWKV_HD void map(R p, R before, R& after) const {
     after = R(decay) * before + R(1 - decay) * p;

@@ -50,6 +50,7 @@ double evaluate(const Net& net, const TokenData& data, const Progress& progress)
   }
   return sum / static_cast<double>(done);
 }
+/// The same, over all of the data.
 template <class Net>
 double evaluate(const Net& net, const TokenData& data) {
   return evaluate(net, data, [](Index) { return true; });

@@ -32,7 +32,7 @@ struct GradientOptions {
 /// A parameter of a model and its gradient.
 template <class T>
 struct TrainedParameter : TensorSpec {
-  std::span<T> values, gradient;
+  std::span<T> values, gradient;  ///< the numbers, and the gradient of the loss by each
 };
 
 /// Computes mean cross entropy and gradients for batches of one shape. The constructor allocates all memory. The state
@@ -46,6 +46,7 @@ class Gradient {
   using backend = typename Net::backend;
 
  public:
+  /// In which gradients are.
   using scalar = typename Net::compute;
   static_assert(explain_training_backend<backend>() && explain_trainable_block<Body, P>());
   static_assert(std::is_same_v<scalar, typename Net::storage>,
@@ -67,6 +68,7 @@ class Gradient {
     reset_state();
     clear();
   }
+  /// Of every parameter.
   Gradient(Net& net, const GradientOptions& options) : Gradient(net, options, [](const TensorSpec&) { return true; }) {}
 
   /// The wanted parameters with their gradients, in the model's order.
@@ -111,14 +113,20 @@ class Gradient {
   /// state() is where the next batch starts. state_gradient() is the gradient of the state where the last batch
   /// started.
   BodyState<Body>& state() { return state_; }
+  /// The states behind the last tokens.
   const BodyState<Body>& state() const { return state_; }
+  /// The cotangents of the states in front of the first tokens.
   const BodyState<Body>& state_gradient() const { return dfirst_; }
+  /// Sets the states before the first token.
   void reset_state() { parts_.body.reset(backend_, state_.views); }
 
+  /// How gradients are made.
   const GradientOptions& options() const { return options_; }
   /// Bytes that are kept from the forward to the backward pass (tape), and all bytes of both passes (working).
   Index tape_bytes() const { return tape_bytes_; }
+  /// Bytes of tapes and scratch.
   Index working_bytes() const { return memory_.bytes(); }
+  /// Bytes of gradients.
   Index gradient_bytes() const { return gradient_memory_.bytes(); }
 
  private:

@@ -184,6 +184,7 @@ void initialize(Net& net, Seed seed, const Change& change) {
     write_numbers(backend, to, [&](std::size_t i) { return narrow<typename Net::storage>(numbers[i]); });
   }
 }
+/// Starts every parameter as its row says, from the random numbers of the seed; the same for any backend.
 template <class Net>
 void initialize(Net& net, Seed seed) {
   initialize(net, seed, [](TensorSpec&) {});

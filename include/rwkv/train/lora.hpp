@@ -17,15 +17,16 @@ inline namespace RWKV_ABI {
 /// W = W_0 + alpha / rank * B A, with A [rank, in] and B [out, rank] in place of W itself.
 struct Lora {
   std::string matrices{};  ///< pattern of their names, such as blocks.*.att.{key,value}.weight; none when empty
-  Index rank = 8;
-  double alpha = 16;
+  Index rank = 8;          ///< rows of the factor that is applied first
+  double alpha = 16;       ///< scale of the product, times the rank
 
+  /// The factor of the low-rank product.
   double scale() const { return alpha / static_cast<double>(rank); }
 };
 
 /// y = x + factor * z. A row program; y may be z.
 struct AddScaled {
-  double factor;
+  double factor;  ///< of what is added
   template <class R>
   RWKV_HD void map(R x, R z, R& y) const {
     y = x + R(factor) * z;
@@ -34,7 +35,7 @@ struct AddScaled {
 
 /// y = factor * x. A row program; y may be x.
 struct Scaled {
-  double factor;
+  double factor;  ///< of the numbers
   template <class R>
   RWKV_HD void map(R x, R& y) const {
     y = R(factor) * x;
@@ -45,11 +46,11 @@ struct Scaled {
 /// of A and B are computed from the gradient of W.
 template <class T>
 struct AdaptedMatrix {
-  Mat<T> w, dw;  // [out, in]: the model's, and its gradient
-  Mat<T> base;   // [out, in]: W_0
-  Mat<T> a, b;   // [rank, in], [out, rank]
-  Mat<T> da, db;
-  double scale;
+  Mat<T> w, dw;   ///< the model's, and its gradient, [out, in]
+  Mat<T> base;    ///< W_0, [out, in]
+  Mat<T> a, b;    ///< [rank, in], [out, rank]
+  Mat<T> da, db;  ///< gradients of a and b
+  double scale;   ///< factor of the low-rank product
 
   /// Computes W from A and B.
   template <class Backend>

@@ -23,9 +23,9 @@ inline namespace RWKV_ABI {
 /// One tensor of the file of a run.
 template <class T>
 struct RunTensor {
-  std::string name;
-  std::vector<Index> shape;
-  std::span<T> numbers;
+  std::string name;          ///< in the file
+  std::vector<Index> shape;  ///< in the file
+  std::span<T> numbers;      ///< where they are read from and go to
 };
 
 namespace detail {

@@ -28,15 +28,17 @@ struct LearningRate {
   /// The curve from `peak` to `final`.
   enum class Decay : unsigned char { constant, linear, cosine, exponential };
   // Not `using enum`: g++ 12 fails when a template uses it.
-  static constexpr Decay constant = Decay::constant, linear = Decay::linear, cosine = Decay::cosine,
-                         exponential = Decay::exponential;
+  static constexpr Decay constant = Decay::constant;        ///< no decay
+  static constexpr Decay linear = Decay::linear;            ///< a line
+  static constexpr Decay cosine = Decay::cosine;            ///< half a period of a cosine
+  static constexpr Decay exponential = Decay::exponential;  ///< a line on a logarithmic axis
 
-  double peak = 6e-4;
-  double final = 1e-5;  ///< at most `peak`; above zero for an exponential decay; ignored by a constant rate
-  Index steps = 0;      ///< length of the run, warm-up included; ignored by a constant rate
-  Index warmup = 0;     ///< steps of the warm-up
-  double start = 0.01;  ///< the warm-up starts at this fraction of the peak
-  Decay decay = cosine;
+  double peak = 6e-4;    ///< the highest rate
+  double final = 1e-5;   ///< at most `peak`; above zero for an exponential decay; ignored by a constant rate
+  Index steps = 0;       ///< length of the run, warm-up included; ignored by a constant rate
+  Index warmup = 0;      ///< steps of the warm-up
+  double start = 0.01;   ///< the warm-up starts at this fraction of the peak
+  Decay decay = cosine;  ///< how it falls
 
   /// Errors    settings that make no schedule, see check(); a negative step
   double operator()(Index step) const {

@@ -39,9 +39,12 @@ class TokenData {
   /// Errors    a negative token
   explicit TokenData(std::vector<Token> tokens, std::string name = "tokens");
 
+  /// Tokens.
   Index size() const { return size_; }
+  /// Of the file.
   const std::string& name() const { return source_->bytes.name(); }
 
+  /// Token i; i must be below size().
   Token operator[](Index i) const {
     asserts(i >= 0 && i < size_, name(), ": there is no token at position ", i, " of ", size_);
     return static_cast<Token>(number(i));
@@ -109,12 +112,13 @@ struct BatchShape {
   Index batch = 1;   ///< sequences side by side
   Index length = 1;  ///< tokens of each
 
+  /// Whether both are alike.
   bool operator==(const BatchShape&) const = default;
 };
 
 /// The input of one training step. A batch that is filled again with the same shape allocates nothing.
 struct Batch {
-  BatchShape shape;
+  BatchShape shape;            ///< sequences and tokens of each
   std::vector<Token> tokens;   ///< [batch, length], what the model reads
   std::vector<Token> targets;  ///< [batch, length], the token that follows each of them
   bool fresh = true;           ///< whether the sequences begin here, so that the state must be reset
@@ -148,6 +152,7 @@ class ContiguousStreams {
   /// Errors    a shape without tokens; streams shorter than `length`, or without a target for their last token
   ContiguousStreams(TokenData data, BatchShape shape);
 
+  /// Steps until every stream has been read once.
   Index steps_per_pass() const { return stream_ / shape_.length; }
 
   /// Errors    a negative step

@@ -31,9 +31,9 @@ inline namespace RWKV_ABI {
 
 /// How a model is trained. Clipping, the parameter groups and the L2 wrap are those of the official recipe.
 struct TrainerOptions {
-  BatchShape shape{};   ///< of every batch
-  LearningRate rate{};  ///< by step
-  AdamW optimizer{};
+  BatchShape shape{};       ///< of every batch
+  LearningRate rate{};      ///< by step
+  AdamW optimizer{};        ///< its constants
   double clip = 1.0;        ///< the largest norm of the whole gradient; 0: no limit
   bool l2_wrap = true;      ///< see GradientOptions
   double average = 0;       ///< decay of an exponential moving average of the trained parameters; 0: no average
@@ -53,6 +53,7 @@ class Trainer {
   using backend = typename Net::backend;
 
  public:
+  /// In which gradients and moments are.
   using scalar = typename Net::compute;
 
   /// Errors    settings that make no sense; patterns that select nothing, or all
@@ -115,6 +116,7 @@ class Trainer {
   double gradient_norm() const { return norm_; }
   /// The learning rate of the next step.
   double learning_rate() const { return options_.rate(steps_); }
+  /// What it steps by: losses and gradients.
   const Gradient<Net, P>& gradient() const { return gradient_; }
 
   /// The trained initial state of one sequence, in host memory, for Context::restore() of a context of batch 1.
