@@ -22,6 +22,7 @@
 #include "rwkv/io/names.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
+#include "rwkv/model/composition.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -37,6 +38,8 @@ struct LoadOptions {
   /// Is called with each sentence on what was done to a file whose names are not official, once the model is loaded:
   /// the prefix that was left off, the program whose names it has, what its norms add to variances.
   std::function<void(std::string_view)> note = {};
+  /// Loads a file that a model of another composition wrote (see composition()), where their tensors agree.
+  bool other_composition = false;
 };
 
 namespace detail {
@@ -73,6 +76,12 @@ WeightMemory weight_memory(B& backend) {
   memory.upload = [&backend](std::span<const std::byte> from, std::byte* to) { rwkv::upload(backend, from, to); };
   return memory;
 }
+
+/// Under this key a file says which composition wrote it, unless it is an official version.
+inline constexpr std::string_view composition_key = "rwkv.composition";
+
+/// Throws where a file says that a model of another composition wrote it.
+void check_composition(const TensorFile& file, const std::string& composition, const LoadOptions& options);
 
 /// Binds every parameter to its tensor, where it lies or converted, and returns what keeps them alive.
 std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const OfficialNames& names,
@@ -122,6 +131,7 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
   Net net = detail::unbound_for<Net>(names, backend);
   auto parameters = net.stored_parameters();
   detail::check_fit(parameters, names, options);
+  detail::check_composition(file, composition<Net>(), options);
   constexpr bool keeps_types = std::is_same_v<typename Net::storage, AnyStorage>;
   auto types = keeps_types ? detail::file_types(parameters, names) : std::vector<DType>();
   net.adopt(detail::bind_to_file(parameters, names, detail::weight_memory(backend)), std::move(types));
@@ -193,6 +203,8 @@ void save_as(const Net& net, const std::filesystem::path& path, const TypeOf& ty
   }
   auto texts = metadata;
   add_epsilons(net.sizes(), texts);
+  texts.erase(std::string(composition_key));  // where the caller gives those of another file
+  if (std::string own = composition<Net>(); !is_official(own)) texts.emplace(composition_key, std::move(own));
   save_safetensors(path, tensors, texts, files);
 }
 
@@ -200,7 +212,8 @@ void save_as(const Net& net, const std::filesystem::path& path, const TypeOf& ty
 
 /// Writes a model as .safetensors with official names, in one step: the file is there whole or as it was before.
 /// Weights are stored as they are, those of an AsStored model as in the file it came from, or rounded to Storage:
-/// save_checkpoint<bf16>(net, path). What norms add to variances goes to the metadata where it is not the version's.
+/// save_checkpoint<bf16>(net, path). What norms add to variances goes to the metadata where it is not the version's, and so
+/// does the composition of a model that is no official version; models of another refuse the file.
 /// Errors    a finite weight that Storage has no finite number for
 template <class Storage = void, class Net>
 void save_checkpoint(const Net& net, const std::filesystem::path& path,

@@ -9,6 +9,7 @@
 #include "rwkv/core/block_formats.hpp"
 #include "rwkv/core/finite.hpp"
 #include "rwkv/core/number.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/core/quantise.hpp"
 #include "rwkv/io/checkpoint.hpp"
 #include "rwkv/system/glob.hpp"
@@ -34,6 +35,7 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
     const std::size_t end = std::min(count, begin + block);
     bool finite = true;  // of all, without a branch for each
     for (std::size_t i = begin; i < end; ++i) finite &= is_finite(element_at<T>(bytes, i));
+    advance(Unit::bytes, 0);
     if (finite) continue;
     for (std::size_t i = begin; i < end; ++i) {
       if (!is_finite(element_at<T>(bytes, i))) return i;
@@ -48,6 +50,7 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
   std::size_t at = 0;
   for (std::size_t begin = 0; begin < bytes.size(); begin += sizeof(Block)) {
     const auto block = block_at<Block>(bytes.data() + begin);
+    if (at % 65536 == 0) advance(Unit::bytes, 0);
     for (int g = 0; g < Block::length / Block::group; ++g, at += Block::group) {
       bool finite = is_finite(block.scale(g));
       if constexpr (Block::has_offset) finite = finite && is_finite(block.offset(g));
@@ -129,6 +132,7 @@ RWKV_BODY void convert(DType from_type, const std::byte* from, DType to_type, st
         std::memcpy(to + (begin + i) * sizeof(To), &number, sizeof(To));
       }
     });
+    advance(Unit::bytes, static_cast<Index>(bytes_of(from_type, here)));
   }
 }
 
@@ -161,6 +165,15 @@ inline bool has_shape(const TensorSpec& spec, std::span<const Index> in_file) {
     j = next(own, j + 1);
   }
   return i == in_file.size() && j == own.size();
+}
+
+/// What the parameters have in the file.
+inline Index bytes_in_file(std::span<const StoredParameter> parameters, const OfficialNames& names) {
+  Index bytes = 0;
+  for (const TensorSpec& spec : parameters) {
+    if (const OfficialTensor* tensor = names.find(spec.name); tensor != nullptr) bytes += std::ssize(tensor->bytes);
+  }
+  return bytes;
 }
 
 RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const OfficialNames& names,
@@ -198,14 +211,23 @@ RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const Offi
   }
   wrong.raise();
   if (!options.check_values) return;
+  Reporting reporting(Phase::load, bytes_in_file(parameters, names));
   for (const TensorSpec& spec : parameters) {
     const OfficialTensor* tensor = names.find(spec.name);
     if (tensor == nullptr) continue;
     const std::size_t at = first_not_finite(tensor->dtype, tensor->bytes);
+    advance(Unit::bytes, std::ssize(tensor->bytes));
     const auto count = static_cast<std::size_t>(spec.file_shape().count());
     if (at < count) wrong.add(tensor->label(), ": element ", at, " is not a finite number");
   }
   wrong.raise();
+}
+
+RWKV_BODY void check_composition(const TensorFile& file, const std::string& composition, const LoadOptions& options) {
+  const auto found = file.metadata().find(std::string(composition_key));
+  if (options.other_composition || found == file.metadata().end() || found->second == composition) return;
+  fail(path_text(file.path()), ": the file was written by a model composed of ", in_quotes(found->second),
+       ", this one is ", in_quotes(composition), "; LoadOptions::other_composition loads it all the same");
 }
 
 /// Throws when a finite number was converted, or multiplied and converted, to one that is not.
@@ -276,6 +298,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
 #endif
   };
   std::shared_ptr<Owner> owner(new Owner{file.keep_alive(), allocate()});
+  Reporting reporting(Phase::load, bytes_in_file(std::span<const StoredParameter>(parameters), names));
   std::byte* next = owner->converted.get();
   std::vector<std::byte> staged;           // on the way to memory that the host does not reach
   std::vector<std::byte> widened, turned;  // with numbers one by one; with axes exchanged
@@ -285,6 +308,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     if (usable(parameter, tensor)) {
       // The bytes belong to this process alone, copied or mapped privately, so a model may also be trained in place.
       parameter.bind(const_cast<std::byte*>(tensor->bytes.data()), type);
+      advance(Unit::bytes, std::ssize(tensor->bytes));
       continue;
     }
     const auto count = static_cast<std::size_t>(parameter.shape.count());
@@ -298,6 +322,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
       std::fill(to.begin(), to.end(), std::byte(0));
     } else if (is_quantised(type)) {
       std::ranges::copy(tensor->bytes, to.begin());
+      advance(Unit::bytes, std::ssize(tensor->bytes));
     } else {
       const std::byte* from = tensor->bytes.data();
       DType from_type = tensor->dtype;
@@ -319,6 +344,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     if (!memory.host_reaches) memory.upload(staged, next);
     next += room_for(parameter, tensor);
   }
+  reporting.finish();
   return owner;
 }
 
@@ -375,6 +401,7 @@ RWKV_BODY double relative_error(DType type, std::span<const std::byte> bytes, DT
       error += (numbers[i] - wanted[i]) * (numbers[i] - wanted[i]);
       sum += wanted[i] * wanted[i];
     }
+    advance(Unit::bytes, 0);
   }
   return sum == 0 ? 0 : std::sqrt(error / sum);
 }

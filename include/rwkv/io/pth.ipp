@@ -14,6 +14,7 @@
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/io/pickle.hpp"
 #include "rwkv/io/pth.hpp"
 #include "rwkv/io/tensor.hpp"
@@ -126,7 +127,9 @@ class PthStorages {
 };
 
 RWKV_BODY TensorTable read_pth(std::span<const std::byte> bytes, std::string_view file, bool verify_checksums) {
+  Reporting reporting(Phase::load, std::ssize(bytes));
   const PthArchive archive(bytes, file, verify_checksums);
+  reporting.finish();
   const std::span<const std::byte>* order = archive.find("byteorder");
   expects(order == nullptr || as_text(*order) == "little", file, ": the tensors are not little-endian");
   const std::span<const std::byte>* pickle = archive.find("data.pkl");

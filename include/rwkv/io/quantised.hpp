@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "rwkv/core/progress.hpp"
 #include "rwkv/core/quantise.hpp"
 #include "rwkv/io/checkpoint.hpp"
 
@@ -60,6 +61,11 @@ std::vector<QuantisedTensor> save_quantised(const Net& net, const std::filesyste
     list.push_back({parameter.name, type, std::ssize(exact), std::ssize(bytes),
                     detail::relative_error(type, bytes, parameter.dtype, exact, count)});
   };
+  Index total = 0;
+  for (const StoredParameter& parameter : net.stored_parameters()) {
+    if (quantisation.of(parameter)) total += parameter.bytes();
+  }
+  detail::Reporting reporting(Phase::quantise, total);
   detail::save_as(net, path, type_of, written, metadata, files);
   return list;
 }

@@ -17,6 +17,7 @@
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
@@ -459,6 +460,9 @@ RWKV_BODY void save_safetensors(const std::filesystem::path& path, std::span<con
     texts.insert_or_assign(std::string(detail::quantised_prefix) + tensor.name, std::string(name_of(tensor.dtype)));
   }
   const std::string header = detail::safetensors_header(order, texts, file);
+  auto total = static_cast<Index>(header.size());
+  for (const TensorView* tensor : order) total += std::ssize(tensor->bytes);
+  detail::Reporting reporting(Phase::save, total);
   write_atomically(files, path, [&](FileWriter& out) {
     out.write(header);
     for (const TensorView* tensor : order) out.write(tensor->bytes);

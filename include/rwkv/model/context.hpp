@@ -19,6 +19,7 @@
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/finite.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/core/stamp.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
@@ -404,6 +405,34 @@ class Context {
       context.positions_[static_cast<std::size_t>(sequence)] += taken;
     }
   };
+  /// A prompt that a Watch may stop: in pieces that take a layer a moment; if it is stopped, the states go back.
+  struct Watched {
+    Context& context;
+    bool active;
+    Index chunk = context.options_.chunk;
+    std::optional<detail::Reporting> reporting{};
+    std::vector<compute> before{};
+
+    Watched(Context& runs, Index time) : context(runs), active(time > 1 && detail::is_watched()) {
+      if (!active) return;
+      constexpr Index most_multiplications = 1'000'000'000, per_token = 12;  // times width^2, in a layer
+      const Index for_a_token = per_token * context.width_ * context.width_ * context.batch();
+      chunk = std::clamp<Index>(most_multiplications / std::max<Index>(1, for_a_token), 1, chunk);
+      before = context.state();
+      reporting.emplace(Phase::prefill, time, context.sizes_.depth * ((time + chunk - 1) / chunk));
+    }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+    ~Watched() {
+      if (before.empty()) return;
+      context.backend_.copy(matrix(std::as_const(before).data(), 1, std::ssize(before)), context.state_.numbers());
+      context.backend_.sync();
+    }
+    void finish() {
+      if (active) reporting->finish();
+      before.clear();
+    }
+  };
   // Twelve narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
   static constexpr Index least_width_one_by_one = 128, least_cascade = 16;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
@@ -554,8 +583,9 @@ class Context {
     check_tokens(tokens);
     has_logits_ = false;
     const Index time = std::ssize(tokens) / batch();
-    for (Index begin = 0; begin < time; begin += options_.chunk) {
-      const Index length = std::min(options_.chunk, time - begin);
+    Watched watched(*this, time);
+    for (Index begin = 0; begin < time; begin += watched.chunk) {
+      const Index length = std::min(watched.chunk, time - begin);
       const Index step = std::is_same_v<std::remove_const_t<Tap>, NoTap> ? tile_tokens(length) : length;
       for (Index at = 0; at < length; at += step) {
         const Index count = std::min(step, length - at);
@@ -570,9 +600,10 @@ class Context {
         each(ws, cascade_tile(x, at, step), begin + at, time);
       }
       // The next chunk overwrites these tokens, so queued work must have read them.
-      if (!host_reaches<backend> && begin + length < time) backend_.sync();
+      if (watched.active || (!host_reaches<backend> && begin + length < time)) backend_.sync();
     }
     backend_.sync();
+    watched.finish();
     count(time);
   }
 
@@ -585,7 +616,8 @@ class Context {
     if constexpr (RunsInCascade<Body>) {
       const bool pays = sizes_.depth > 1 && width_ < least_width_one_by_one && length >= least_cascade;
       const bool wanted = options_.order == LayerOrder::cascade || (options_.order == LayerOrder::automatic && pays);
-      if (wanted && backend_.threads() > 1) return std::min(length, cascade_tile_tokens(length, backend_.threads()));
+      if (wanted && backend_.threads() > 1 && !detail::is_watched())
+        return std::min(length, cascade_tile_tokens(length, backend_.threads()));
     }
     return length;
   }

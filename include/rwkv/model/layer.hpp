@@ -4,6 +4,7 @@
 #include "rwkv/block/concept.hpp"
 #include "rwkv/block/layer_norm.hpp"
 #include "rwkv/block/side_streams.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/model/tape_policy.hpp"
 #include "rwkv/op/activation.hpp"
 
@@ -71,6 +72,7 @@ class Layer {
                   }) {
       if (x.time == 1 && be.layer_step(ws, *this, x, state, y)) return;
     }
+    detail::advance(detail::Unit::layers, 1);
     auto normed = ws.like<compute>(x, x.width), mixed = ws.like<compute>(x, x.width);
     ln1.forward(be, x, normed);
     forward_beside(att, be, ws, side, normed, state.att, mixed);
@@ -120,6 +122,7 @@ class Layer {
       keep(be, ws, before, tape.x, dfirst, ws.like<compute>(dx, dx.width), again);
       backward(be, ws, side, dy, again, first, dlast, dx, grad, dfirst);
     } else {
+      detail::advance(detail::Unit::layers, 2);
       auto dnormed = ws.like<compute>(dx, dx.width);
       if (dx.data != dy.data) be.copy(dy.flat(), dx.flat());
       backward_beside(ffn, be, ws, side, dx, tape.ffn, first.ffn, dlast.ffn, dnormed, grad.ffn, dfirst.ffn);
@@ -171,6 +174,7 @@ class Layer {
  private:
   void keep(backend& be, Arena& ws, Side& side, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
             Tape& tape) const {
+    detail::advance(detail::Unit::layers, 1);
     tape.x = x;
     for (auto* sequence : {&tape.middle, &tape.normed_att, &tape.normed_ffn}) {
       *sequence = ws.like<compute>(x, x.width);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "rwkv/core/progress.hpp"
 #include "rwkv/system/crc32.hpp"
 
 namespace rwkv {
@@ -36,7 +37,9 @@ RWKV_BODY std::uint32_t crc32(std::span<const std::byte> bytes) {
   const Crc32Tables& t = crc32_tables;
   const auto at = [&](std::size_t i) { return std::to_integer<std::uint32_t>(bytes[i]); };
   std::uint32_t crc = 0xffffffffu;
-  for (; bytes.size() >= 8; bytes = bytes.subspan(8)) {
+  constexpr std::size_t reported = std::size_t{1} << 20;
+  for (std::size_t n = 8; bytes.size() >= 8; bytes = bytes.subspan(8), n += 8) {
+    if (n % reported == 0) advance(Unit::bytes, Index{reported});
     crc ^= at(0) | at(1) << 8 | at(2) << 16 | at(3) << 24;
     crc = t[7][crc & 0xffu] ^ t[6][crc >> 8 & 0xffu] ^ t[5][crc >> 16 & 0xffu] ^ t[4][crc >> 24] ^  //
           t[3][at(4)] ^ t[2][at(5)] ^ t[1][at(6)] ^ t[0][at(7)];

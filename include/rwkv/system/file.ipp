@@ -14,6 +14,7 @@
 
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/system/file.hpp"
 
 namespace rwkv {
@@ -32,6 +33,13 @@ std::error_code retried(F call) {
   std::error_code error = call();
   while (error == std::errc::interrupted) error = call();
   return error;
+}
+
+/// Of bytes that are read or written, as many as may pass between two reports.
+template <class T>
+std::span<T> at_a_time(std::span<T> bytes) {
+  constexpr std::size_t reported = std::size_t{4} << 20;
+  return is_watched() ? bytes.first(std::min(bytes.size(), reported)) : bytes;
 }
 
 inline bool same_version(const FileStatus& a, const FileStatus& b) {
@@ -81,12 +89,15 @@ RWKV_BODY Bytes read_file(const std::filesystem::path& path, Access access, File
   content->copy.reset(new (std::nothrow) std::byte[size]);
   expects(content->copy != nullptr, name, ": no memory for the ", size, " bytes of the file");
   const std::span<std::byte> all(content->copy.get(), size);
+  detail::Reporting reporting(Phase::load, static_cast<Index>(size));
   for (std::size_t done = 0; done < size;) {
     std::size_t count = 0;
-    error = detail::retried([&] { return file->read(done, all.subspan(done), count); });
+    const auto rest = detail::at_a_time(all.subspan(done));
+    error = detail::retried([&] { return file->read(done, rest, count); });
     expects(!error, name, ": cannot read the file: ", error.message());
     expects(count != 0, name, ": the file ended after ", done, " of its ", size, " bytes while it was read");
     done += count;
+    detail::advance(detail::Unit::bytes, static_cast<Index>(count));
   }
   FileStatus now;
   error = detail::retried([&] { return file->status(now); });
@@ -110,10 +121,12 @@ RWKV_BODY void FileWriter::flush() {
 RWKV_BODY void FileWriter::write_through(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     std::size_t count = 0;
-    const std::error_code error = detail::retried([&] { return file_.write(bytes, count); });
+    const auto rest = detail::at_a_time(bytes);
+    const std::error_code error = detail::retried([&] { return file_.write(rest, count); });
     expects(!error, name_, ": cannot write the file: ", error.message());
     expects(count != 0, name_, ": cannot write the file: the system took none of ", bytes.size(), " bytes");
     bytes = bytes.subspan(count);
+    detail::advance(detail::Unit::bytes, static_cast<Index>(count));
   }
 }
 

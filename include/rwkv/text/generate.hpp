@@ -14,6 +14,7 @@
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/model/state_ring.hpp"
 #include "rwkv/text/text_stream.hpp"
@@ -167,7 +168,17 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
   GenerateStats stats;
   const std::vector<Token> tokens = tokenizer.encode(prompt);
   const auto prefill_begin = Clock::now();
-  auto logits = context.prefill(std::span<const Token>(tokens));
+  decltype(context.prefill(std::span<const Token>(tokens))) logits{};
+#if defined(__cpp_exceptions)
+  try {
+    logits = context.prefill(std::span<const Token>(tokens));
+  } catch (const Cancelled&) {
+    stats.finish = Finish::cancelled;
+    return stats;
+  }
+#else
+  logits = context.prefill(std::span<const Token>(tokens));
+#endif
   stats.prompt_tokens = static_cast<Index>(tokens.size());
   stats.prefill_seconds = seconds_since(prefill_begin);
 
@@ -183,6 +194,7 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
     if constexpr (in_place) token = context.draw(pick).front();
     else token = pick(known(logits));
   }
+  detail::Reporting reporting(Phase::generate, max_tokens);
   std::size_t bytes = 0;  // before the token
   while (stats.new_tokens < max_tokens && stats.finish == Finish::length) {
     if (token == tokenizer.end_of_text()) {
@@ -205,6 +217,7 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
     way_back.before({token, bytes}, stream.held() > 0);
     bytes += spelled.size();
     ++stats.new_tokens;
+    if (!reporting.advance(1)) stats.finish = Finish::cancelled;
     const bool more = stats.new_tokens < max_tokens && stats.finish == Finish::length;
     if constexpr (in_place) {
       if (more) token = context.step(std::span<const Token>(&token, 1), pick).front();

@@ -16,6 +16,7 @@
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/finite.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/system/glob.hpp"
 #include "rwkv/train/adamw.hpp"
@@ -61,7 +62,7 @@ class Trainer {
       : options_(checked(options)), backend_(net.device()), body_(net.parts.body),
         gradient_(net, {options.shape.batch, options.shape.length, options.head_chunk, options.l2_wrap},
                   [&](const TensorSpec& spec) { return !options.tune_state && wanted(options, spec); }),
-        initial_(backend_, body_, 1), before_(backend_, body_, options.shape.batch) {
+        initial_(backend_, body_, 1), before_(backend_, body_, options.shape.batch), depth_(net.sizes().depth) {
     collect(net);
     body_.reset(backend_, initial_.views);
     if (options_.tune_state) begin_tuning_of(body_, backend_, initial_.views);
@@ -92,6 +93,10 @@ class Trainer {
     backend_.fill(row_of(state_gradient_), scalar(0));
     double loss = 0;
     const double share = 1 / static_cast<double>(parts.size());
+    const Index tokens = std::ssize(parts) * options_.shape.batch * options_.shape.length;
+    detail::Reporting reporting(Phase::train, tokens,
+                        std::ssize(parts) * depth_ * 3);  // forwards once, backwards twice the work
+    Undo undo{*this};
     for (const Batch& part : parts) {
       if (part.fresh) start_sequences();
       loss += share * gradient_.add(part.tokens, part.targets, share);
@@ -99,11 +104,12 @@ class Trainer {
     }
     for (const auto& adapted : adapted_) adapted.pull_back(backend_);
     const double norm = std::sqrt(squares(scratch_.arena()));
+    reporting.finish();
     if (!is_finite(loss) || !is_finite(norm)) {
-      backend_.copy(Mat<const scalar>(before_.numbers()), gradient_.state().numbers());
       fail("rwkv: training step ", steps_, ": the loss is ", loss, ", the gradient's norm ", norm, "; ",
            first_not_finite());
     }
+    undo.needed = false;
     norm_ = norm;
     update(options_.rate(steps_));
     ++steps_;
@@ -166,6 +172,15 @@ class Trainer {
   }
 
  private:
+  /// Puts the state that is carried back, unless a step succeeds.
+  struct Undo {
+    Trainer& run;
+    bool needed = true;
+
+    ~Undo() {
+      if (needed) run.backend_.copy(Mat<const scalar>(run.before_.numbers()), run.gradient_.state().numbers());
+    }
+  };
   /// One tensor that the optimiser changes.
   struct Tuned {
     std::string name;
@@ -424,7 +439,7 @@ class Trainer {
   std::vector<RunTensor<scalar>> weights_, bases_;
   std::span<scalar> state_gradient_;
   Memory<backend> memory_, scratch_;
-  Index steps_ = 0;
+  Index depth_, steps_ = 0;
   double norm_ = 0;
   bool exchanged_ = false;
 };
