@@ -8,14 +8,7 @@
 
 namespace bench {
 
-/// The least work of one iteration: every operand read once, every result written once.
-struct Work {
-  double bytes = 0;
-  double flops = 0;
-  double tokens = 0;
-  double working_set = 0;  ///< bytes that one pass over the data touches; 0: `bytes`
-  int threads = 1;
-};
+using rwkv::Work;
 
 /// Adds the columns tokens/s, bytes/s, FLOP/s and `fraction`. `fraction` is the shortest possible time over the
 /// measured time. The shortest possible time is at the measured bandwidth of the working set or at the FMA peak `peak`,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../report.hpp"
+#include "../sizes.hpp"
 #include "../synthetic.hpp"
 
 namespace {
@@ -453,18 +454,18 @@ void add_row_cell(const std::string& name) {
   add_row_back<Cell, 128>(name, 1024);
 }
 
-const bool registered = [] {
-  for (const Index width : {768, 2048}) {
-    for (const Index time : {1, 64, 512, 4096}) {
-      const std::string suffix = rwkv::join("/", width, "/T", time);
-      bench::add("wkv4_scalar" + suffix, [=](auto& state) { wkv4_scalar(state, width, time); });
-      bench::add("wkv4_hand" + suffix, [=](auto& state) { wkv4_hand(state, width, time); });
-      for (const int threads : {1, 2}) {
-        bench::add(rwkv::join("wkv4_pack", suffix, "/", threads, "threads"),
-                   [=](auto& state) { wkv4_library<rwkv::Sequential>(state, width, time, threads); });
-      }
-    }
+void add_wkv4(Index width, Index time) {
+  const std::string suffix = rwkv::join("/", width, "/T", time);
+  bench::add("wkv4_scalar" + suffix, [=](auto& state) { wkv4_scalar(state, width, time); });
+  bench::add("wkv4_hand" + suffix, [=](auto& state) { wkv4_hand(state, width, time); });
+  for (const int threads : {1, 2}) {
+    bench::add(rwkv::join("wkv4_pack", suffix, "/", threads, "threads"),
+               [=](auto& state) { wkv4_library<rwkv::Sequential>(state, width, time, threads); });
   }
+}
+
+/// At fixed sizes: the way back, narrow models on a long text, and row cells.
+void add_others() {
   for (const Index time : {64, 512, 4096}) {
     const std::string suffix = rwkv::join("/768/T", time);
     bench::add("wkv4_back_scalar" + suffix,
@@ -493,7 +494,15 @@ const bool registered = [] {
   }
   add_row_cell<rwkv::WKV5>("wkv5");
   add_row_cell<rwkv::WKV7>("wkv7");
-  return true;
-}();
+}
 
 }  // namespace
+
+int main(int argc, char** argv) {
+  const bench::Sizes sizes = bench::sizes_from(argc, argv, {.widths = {768, 2048}, .times = {1, 64, 512, 4096}});
+  for (const Index width : sizes.widths) {
+    for (const Index time : sizes.times) add_wkv4(width, time);
+  }
+  if (!sizes.given) add_others();
+  return bench::run(argc, argv);
+}

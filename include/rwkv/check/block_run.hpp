@@ -88,17 +88,19 @@ class BlockRun {
   /// The state before the first token, as `first`.
   void reset() { block_.reset(be_, first_); }
 
-  /// Computes y and last from x and first, as in inference.
+  /// Computes y and last from x and first, as in inference. The first call allocates the scratch, later ones nothing.
   void forward() {
-    memory_ = scratch_for(be_, [&](Arena ws) { run_forward(ws); });
-    run_forward(memory_.arena());
+    if (scratch_.bytes() == 0) scratch_ = scratch_for(be_, [&](Arena ws) { run_forward(ws); });
+    run_forward(scratch_.arena());
   }
   /// The same, and keeps the tape for backward.
   void forward_keeping() {
-    memory_ = scratch_for(be_, [&](Arena ws) {
-      run_keeping(ws);
-      run_backward(kept_);
-    });
+    if (memory_.bytes() == 0) {
+      memory_ = scratch_for(be_, [&](Arena ws) {
+        run_keeping(ws);
+        run_backward(kept_);
+      });
+    }
     run_keeping(memory_.arena());
   }
   /// Computes dx and dfirst from dy and dlast, after forward_keeping; adds to dparameters.
@@ -155,7 +157,7 @@ class BlockRun {
   Index batch_, time_, width_;
   typename K::State first_ = make_state(block_), last_ = first_, dfirst_ = first_, dlast_ = first_;
   tape_t<K, P> tape_ = make_tape<P>(block_);
-  Memory<backend> memory_;
+  Memory<backend> memory_, scratch_;
   Arena kept_{nullptr, 0};
 };
 

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "rwkv/block/layer_norm.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/op/linear.hpp"
 
@@ -66,7 +67,9 @@ class Head {
       auto logits = scratch.like<compute>(in, dims.vocab);
       ln_out.forward(be, in, normed);
       be.gemm(linear(normed, params.table, logits));
+      detail::advance(detail::Unit::layers, 0);
       be.cross_entropy(Mat<compute>(logits.flat()), part(targets), weights, part(losses));
+      detail::advance(detail::Unit::layers, 0);
       be.gemm(linear_back(logits, params.table, dnormed), linear_back_weights(logits, normed, grad.params.table));
       ln_out.backward(be, scratch, in, dnormed, arg::out(out), grad.ln_out);
       if (ws.measuring()) break;  // the first chunk is the largest

@@ -127,6 +127,7 @@ class Layer {
       if (dx.data != dy.data) be.copy(dy.flat(), dx.flat());
       backward_beside(ffn, be, ws, side, dx, tape.ffn, first.ffn, dlast.ffn, dnormed, grad.ffn, dfirst.ffn);
       ln2.backward(be, ws, tape.middle, dnormed, arg::add(dx), grad.ln2);
+      detail::advance(detail::Unit::layers, 0);
       backward_beside(att, be, ws, side, dx, tape.att, first.att, dlast.att, dnormed, grad.att, dfirst.att);
       ln1.backward(be, ws, tape.x, dnormed, arg::add(dx), grad.ln1);
     }
@@ -182,6 +183,7 @@ class Layer {
     ln1.forward(be, x, tape.normed_att);
     forward_beside(att, be, ws, side, tape.normed_att, state.att, y, tape.att);
     be.rows(Sum{}, arg::in(x), arg::in(y), arg::out(tape.middle));
+    detail::advance(detail::Unit::layers, 0);
     ln2.forward(be, tape.middle, tape.normed_ffn);
     forward_beside(ffn, be, ws, side, tape.normed_ffn, state.ffn, y, tape.ffn);
     be.rows(Sum{}, arg::in(tape.middle), arg::in(y), arg::out(y));

@@ -1,0 +1,65 @@
+/// A bare recurrence in a program of one's own, and the limits that its time is judged by. Oracle: the scalar functor.
+#include <doctest/doctest.h>
+
+#include <rwkv/backend/reference.hpp>
+#include <rwkv/cell/wkv4.hpp>
+#include <rwkv/cell/wkv7.hpp>
+#include <rwkv/check/cell_run.hpp>
+
+#include <string>
+#include <vector>
+
+using namespace rwkv;
+
+TEST_CASE("a bare recurrence runs on any backend from the same numbers, and goes on from its state") {
+  const auto check = []<class Cell>(Cell, const CellSizes& sizes, double tolerance) {
+    CellRun<Cell, Cpu, double> run(sizes, Cpu(2));
+    CellRun<Cell, Reference, double> reference(sizes);
+    for (int pass = 0; pass < 2; ++pass) {
+      run.forward(), reference.forward();
+      const auto y = run.output(), want = reference.output();
+      REQUIRE(std::ssize(y) == sizes.batch * sizes.time * sizes.width);
+      double apart = 0, most = 0;
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        apart = std::max(apart, std::abs(y[i] - want[i]));
+        most = std::max(most, std::abs(want[i]));
+      }
+      CHECK(most > 0);
+      CHECK(apart <= tolerance * most);
+    }
+    CHECK(run.state() != CellRun<Cell, Cpu, double>(sizes).state());
+    run.reset();
+    CHECK(run.state() == CellRun<Cell, Cpu, double>(sizes).state());
+  };
+  check(WKV4{}, {.width = 13, .time = 9, .batch = 2}, 1e-12);
+  check(WKV7{}, {.width = 12, .time = 5, .batch = 2, .head_size = 6}, 1e-12);
+
+  CellRun<WKV4> run({.width = 5});
+  CHECK_THROWS_WITH_AS(run.fill("keys", 0, 1), "rwkv: the cell has no input named keys", Error);
+  CHECK_THROWS_WITH_AS(CellRun<WKV7>({.width = 65}),
+                       "rwkv: a width of 65 has no whole heads of 64 channels, of at most 256", Error);
+  CHECK_THROWS_AS(CellRun<WKV4>({.width = 0}), Error);
+  CHECK(run.work(34).bytes == 5 * 5 * 4);
+}
+
+TEST_CASE("a time is judged by the limit that binds") {
+  const double peak = fma_peak(1), bandwidth = read_bandwidth(1e6, 1);
+  CHECK(peak > 1e8);
+  CHECK(bandwidth > 1e8);
+  CHECK(fma_peak(1) == peak);  // measured once
+  const Timing computing = judged({.bytes = 1e6, .flops = peak, .tokens = 3}, 2);
+  CHECK_FALSE(computing.of_bandwidth);
+  CHECK(computing.fraction == doctest::Approx(0.5));
+  const Timing reading = judged({.bytes = 1e6, .flops = 1, .tokens = 3}, 4e6 / bandwidth);
+  CHECK(reading.of_bandwidth);
+  CHECK(reading.fraction == doctest::Approx(0.25));
+  CHECK(reading.text().ends_with(" GFLOP/s, 25 % of the read bandwidth"));
+  int calls = 0;
+  const Timing timed = measure(
+      {.bytes = 1, .flops = 1, .tokens = 1}, [&] { ++calls; }, 3);
+  CHECK(calls > 10);
+  CHECK(timed.seconds > 0);
+  CHECK(timed.spread >= 0);
+  CHECK_THROWS_AS(read_bandwidth(1, 0), Error);
+  CHECK_THROWS_AS(fma_peak(2000), Error);
+}
