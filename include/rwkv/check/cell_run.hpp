@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "rwkv/backend/concept.hpp"
-#include "rwkv/backend/cpu.hpp"
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/cell/concept.hpp"
@@ -29,10 +28,10 @@ struct CellSizes {
 /// Runs a cell on a backend, over sequences of its own: every input and shared vector is [batch, time, width]. Numbers start
 /// uniform in [-1, 1), states where the cell starts.
 ///
-///     CellRun<WKV4> run({.width = 768, .time = 512});
+///     CellRun<WKV4, Cpu> run({.width = 768, .time = 512}, Cpu(2));
 ///     run.fill("decay", -3, -0.01);
-///     const Timing timing = measure(run.work(34), [&] { run.forward(); });
-template <class Cell, class B = Cpu, class T = float, class Schedule = Auto>
+///     const Timing timing = measure(run.work(34, 2), [&] { run.forward(); });
+template <class Cell, class B, class T = float, class Schedule = Auto>
 class CellRun {
   static_assert(explain_recurrence<Cell>() && explain_backend<B>());
 

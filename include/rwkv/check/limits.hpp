@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -20,12 +21,40 @@
 #include <utility>
 #include <vector>
 
-#include "rwkv/backend/cpu/pack.hpp"
+#include "rwkv/config.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
+
+/// The least work of one call: every operand read once, every result written once.
+struct Work {
+  double bytes = 0;        ///< that must move
+  double flops = 0;        ///< operations; a multiply-add is two
+  double tokens = 0;       ///< that pass
+  double working_set = 0;  ///< bytes that one pass over the data touches; 0: `bytes`
+  int threads = 1;         ///< that share the work
+};
+
+/// How long a call takes, and how near that is to what the machine can do.
+struct Timing {
+  Work work;                  ///< of a call
+  double seconds = 0;         ///< of a call, the median of the repetitions
+  double spread = 0;          ///< from the tenth to the ninetieth percentile, over the median
+  double fraction = 0;        ///< the shortest possible time over `seconds`
+  bool of_bandwidth = false;  ///< whether bandwidth is the limit, and not multiply-adds
+
+  /// A line such as "12.3 us (+- 4 %), 41.6 k tokens/s, 63.9 GB/s, 4.3 GFLOP/s, 84 % of the read bandwidth".
+  std::string text() const {
+    const auto digits = [](double number) { return std::round(number * 10) / 10; };
+    return join(digits(seconds * 1e6), " us (+- ", std::round(spread * 50), " %), ",
+                digits(work.tokens / seconds / 1e3), " k tokens/s, ", digits(work.bytes / seconds / 1e9), " GB/s, ",
+                digits(work.flops / seconds / 1e9), " GFLOP/s, ", std::round(fraction * 100), " % of the ",
+                of_bandwidth ? "read bandwidth" : "FMA peak");
+  }
+};
+
 inline namespace RWKV_CPU_ABI {
 
 namespace limits {
@@ -67,7 +96,22 @@ class HugePages {
   std::unique_ptr<void, Free> block_;
 };
 
-using Lanes = Widest<float>;
+/// As many numbers as the widest register of the target holds.
+#if RWKV_SIMD_BYTES
+using Lanes [[gnu::vector_size(RWKV_SIMD_BYTES)]] = float;
+inline constexpr int lanes = RWKV_SIMD_BYTES / static_cast<int>(sizeof(float));
+#else
+using Lanes = float;
+inline constexpr int lanes = 1;
+#endif
+
+inline float sum_of(Lanes numbers) {
+  float each[lanes], sum = 0;
+  std::memcpy(each, &numbers, sizeof each);
+  for (const float number : each) sum += number;
+  return sum;
+}
+
 inline constexpr int repetitions = 7;
 inline constexpr int warm_ups = 2;
 inline constexpr double bytes_per_repetition = 6e8;  // some 10 ms
@@ -109,18 +153,19 @@ double time_together(int threads, const Body& body) {
 template <int Streams>
 float read_block(const float* from, Index count) {
   constexpr int unroll = 8 / Streams;
-  Lanes sums[8];
-  for (auto& sum : sums) sum = Lanes(0);
+  Lanes sums[8] = {};
   const Index part = count / Streams;
-  for (Index i = 0; i + unroll * Lanes::size <= part; i += unroll * Lanes::size) {
+  for (Index i = 0; i + unroll * lanes <= part; i += unroll * lanes) {
     RWKV_UNROLL for (int u = 0; u < unroll; ++u) {
       RWKV_UNROLL for (int s = 0; s < Streams; ++s) {
-        sums[u * Streams + s] += Lanes::load(from + s * part + i + u * Lanes::size);
+        Lanes read;
+        std::memcpy(&read, from + s * part + i + u * lanes, sizeof read);
+        sums[u * Streams + s] += read;
       }
     }
   }
   for (int i = 1; i < 8; ++i) sums[0] += sums[i];
-  return sum_lanes(sums[0]);
+  return sum_of(sums[0]);
 }
 
 template <int Streams>
@@ -143,17 +188,18 @@ inline double fma_rate(int threads) {
   constexpr Index steps = 2'000'000;
   constexpr int chains = 12;  // at least FMA latency times units per cycle of today's processors; fits 16 registers
   const double seconds = time_together(threads, [](int t) {
-    Lanes sums[chains];
-    for (int c = 0; c < chains; ++c) sums[c] = Lanes(t + c);
+    RWKV_CONTRACT
+    Lanes sums[chains] = {};
+    for (int c = 0; c < chains; ++c) sums[c] += static_cast<float>(t + c);
     const volatile float shrink = 0.999f;
-    const Lanes a(float{shrink}), b(1.0f - float{shrink});
+    const Lanes a = Lanes{} + float{shrink}, b = Lanes{} + (1.0f - float{shrink});
     for (Index step = 0; step < steps; ++step) {
       RWKV_UNROLL for (int c = 0; c < chains; ++c) sums[c] = sums[c] * a + b;
     }
     for (int c = 1; c < chains; ++c) sums[0] += sums[c];
-    keep(sum_lanes(sums[0]));
+    keep(sum_of(sums[0]));
   });
-  return 2.0 * chains * Lanes::size * static_cast<double>(steps) * threads / seconds;
+  return 2.0 * chains * lanes * static_cast<double>(steps) * threads / seconds;
 }
 
 /// Larger working sets are measured at this size, which is far beyond every cache.
@@ -197,33 +243,6 @@ inline double fma_peak(int threads) {
   limits::check_threads(threads);
   return limits::once(threads, [&] { return limits::fma_rate(threads); });
 }
-
-/// The least work of one call: every operand read once, every result written once.
-struct Work {
-  double bytes = 0;        ///< that must move
-  double flops = 0;        ///< operations; a multiply-add is two
-  double tokens = 0;       ///< that pass
-  double working_set = 0;  ///< bytes that one pass over the data touches; 0: `bytes`
-  int threads = 1;         ///< that share the work
-};
-
-/// How long a call takes, and how near that is to what the machine can do.
-struct Timing {
-  Work work;                  ///< of a call
-  double seconds = 0;         ///< of a call, the median of the repetitions
-  double spread = 0;          ///< from the tenth to the ninetieth percentile, over the median
-  double fraction = 0;        ///< the shortest possible time over `seconds`
-  bool of_bandwidth = false;  ///< whether bandwidth is the limit, and not multiply-adds
-
-  /// A line such as "12.3 us (+- 4 %), 41.6 k tokens/s, 63.9 GB/s, 4.3 GFLOP/s, 84 % of the read bandwidth".
-  std::string text() const {
-    const auto digits = [](double number) { return std::round(number * 10) / 10; };
-    return join(digits(seconds * 1e6), " us (+- ", std::round(spread * 50), " %), ",
-                digits(work.tokens / seconds / 1e3), " k tokens/s, ", digits(work.bytes / seconds / 1e9), " GB/s, ",
-                digits(work.flops / seconds / 1e9), " GFLOP/s, ", std::round(fraction * 100), " % of the ",
-                of_bandwidth ? "read bandwidth" : "FMA peak");
-  }
-};
 
 /// The shortest possible time of the work over `seconds`: at the bandwidth of reading its working set, or at the FMA peak,
 /// whichever takes longer.
