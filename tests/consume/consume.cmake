@@ -4,7 +4,8 @@
 #   cmake -DWAY=add_subdirectory -DWORK=build/consume -DSOURCE=. -DBUILD=build -DCOMPILER=g++ -DGENERATOR=Ninja
 #         -DINCLUDES=include;/usr/include/eigen3 -P consume.cmake
 #
-# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, eigen, bare, single_header or cuda
+# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, eigen, bare, single_header,
+#          conan, vcpkg or cuda
 # SOURCE   the library; BUILD: a build tree of it
 # INCLUDES where the library, Eigen and nlohmann/json are: for the ways that use no CMake package
 cmake_minimum_required(VERSION 3.24)
@@ -256,6 +257,62 @@ elseif(WAY STREQUAL "single_header")
   file(WRITE "${WORK}/other.cpp" "#include <rwkv/rwkv.hpp>\nrwkv::Tokenizer words() { return rwkv::Tokenizer::bytes(); }\n")
   run("${COMPILER}" -std=c++20 -Wall -Werror "-I${WORK}" ${INCLUDES} "${here}/whole.cpp" other.cpp -O1 -o whole -pthread)
   run("${WORK}/whole")
+elseif(WAY STREQUAL "conan")
+  # Conan of the system, or that of PyPI in a folder of its own; without a network the two packages that the library needs
+  # are made of the headers of this machine.
+  find_program(conan conan)
+  find_program(python python3)
+  if(NOT conan AND python)
+    execute_process(COMMAND "${python}" -m venv "${WORK}/python" RESULT_VARIABLE status OUTPUT_QUIET ERROR_QUIET)
+    if(status EQUAL 0)
+      execute_process(COMMAND "${WORK}/python/bin/pip" install --quiet "conan>=2.4,<3" TIMEOUT 300 RESULT_VARIABLE status
+        OUTPUT_QUIET ERROR_QUIET)
+    endif()
+    if(status EQUAL 0)
+      set(conan "${WORK}/python/bin/conan")
+    endif()
+  endif()
+  if(NOT conan)
+    message("skipped: there is no Conan, and none can be had from PyPI")
+    return()
+  endif()
+  set(ENV{CONAN_HOME} "${WORK}/home")
+  set(ENV{CXX} "${COMPILER}")
+  run("${conan}" profile detect)
+  foreach(include IN LISTS INCLUDES ITEMS /usr/include)
+    if(EXISTS "${include}/Eigen/Core")
+      set(eigen "${include}")
+    endif()
+    if(EXISTS "${include}/nlohmann/json.hpp")
+      set(json "${include}")
+    endif()
+  endforeach()
+  # make_package(name version package target folder headers): of headers that lie there.
+  function(make_package name version package target folder headers)
+    set(ENV{STAND_IN_PACKAGE} "${package}")
+    set(ENV{STAND_IN_TARGET} "${target}")
+    set(ENV{STAND_IN_FOLDER} "${folder}")
+    set(ENV{STAND_IN_HEADERS} "${headers}")
+    run("${conan}" create "${here}/conan/stand_in" --name ${name} --version ${version} --no-remote)
+  endfunction()
+  make_package(eigen 3.4.0 Eigen3 Eigen3::Eigen "${eigen}" "Eigen/* unsupported/*")
+  make_package(nlohmann_json 3.11.3 nlohmann_json nlohmann_json::nlohmann_json "${json}" "nlohmann/*")
+  run("${conan}" create "${here}/conan" --no-remote -s compiler.cppstd=20 -s build_type=Release)
+  run("${conan}" install --requires "rwkv/[>=0]" --no-remote -s compiler.cppstd=20 -s build_type=Release
+      -g CMakeDeps -g CMakeToolchain --output-folder "${WORK}/generated")
+  configure(find_package "${WORK}/host" "-DCMAKE_TOOLCHAIN_FILE=${WORK}/generated/conan_toolchain.cmake"
+    -DCMAKE_BUILD_TYPE=Release)
+  build_and_run("${WORK}/host")
+elseif(WAY STREQUAL "vcpkg")
+  find_program(vcpkg vcpkg HINTS ENV VCPKG_ROOT)
+  if(NOT vcpkg OR NOT DEFINED ENV{VCPKG_ROOT})
+    message("skipped: there is no vcpkg; VCPKG_ROOT names its folder")
+    return()
+  endif()
+  run("${vcpkg}" install rwkv "--overlay-ports=${here}/vcpkg" "--x-install-root=${WORK}/installed")
+  configure(find_package "${WORK}/host" "-DCMAKE_TOOLCHAIN_FILE=$ENV{VCPKG_ROOT}/scripts/buildsystems/vcpkg.cmake"
+    "-DVCPKG_INSTALLED_DIR=${WORK}/installed" -DVCPKG_MANIFEST_MODE=OFF)
+  build_and_run("${WORK}/host")
 elseif(WAY STREQUAL "cuda")
   # The compiler that -DNVCC names.
   configure(cuda "${WORK}/host" "-Drwkv_DIR=${BUILD}" "-DCMAKE_CUDA_COMPILER=${NVCC}" -DCMAKE_CUDA_ARCHITECTURES=90)

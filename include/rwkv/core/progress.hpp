@@ -59,8 +59,8 @@ constexpr Unit unit_of(Phase phase) {
 /// An operation, or a part of it, that reports to the watch of this thread.
 class Reporting {
  public:
-  /// Reports up to `total` while `units` units are counted.
-  Reporting(Phase phase, Index total, Index units);
+  /// Reports up to `total` while `units` units are counted; if not `active`, nothing.
+  Reporting(Phase phase, Index total, Index units, bool active = true);
   Reporting(Phase phase, Index total) : Reporting(phase, total, total) {}
   Reporting(const Reporting&) = delete;
   Reporting& operator=(const Reporting&) = delete;
@@ -87,7 +87,7 @@ class Reporting {
   Reporting* outer_;
   Phase phase_;
   Index total_, units_, counted_ = 0;
-  std::chrono::steady_clock::time_point begin_, last_;
+  std::chrono::steady_clock::time_point begin_{}, last_{};
 };
 
 constinit inline thread_local Watch* watch_of_thread = nullptr;
@@ -129,8 +129,9 @@ class Watch {
 
 namespace detail {
 
-inline Reporting::Reporting(Phase phase, Index total, Index units)
-    : watch_(watch_of_thread), outer_(reporting_of_thread), phase_(phase), total_(total), units_(units) {
+inline Reporting::Reporting(Phase phase, Index total, Index units, bool active)
+    : watch_(active ? watch_of_thread : nullptr), outer_(reporting_of_thread), phase_(phase), total_(total),
+      units_(units) {
   if (watch_ == nullptr) return;
   begin_ = last_ = std::chrono::steady_clock::now();
   reporting_of_thread = this;

@@ -409,17 +409,14 @@ class Context {
   struct Watched {
     Context& context;
     bool active;
-    Index chunk = context.options_.chunk;
-    std::optional<detail::Reporting> reporting{};
+    Index chunk;
+    detail::Reporting reporting;
     std::vector<compute> before{};
 
-    Watched(Context& runs, Index time) : context(runs), active(time > 1 && detail::is_watched()) {
-      if (!active) return;
-      constexpr Index most_multiplications = 1'000'000'000, per_token = 12;  // times width^2, in a layer
-      const Index for_a_token = per_token * context.width_ * context.width_ * context.batch();
-      chunk = std::clamp<Index>(most_multiplications / std::max<Index>(1, for_a_token), 1, chunk);
-      before = context.state();
-      reporting.emplace(Phase::prefill, time, context.sizes_.depth * ((time + chunk - 1) / chunk));
+    Watched(Context& runs, Index time)
+        : context(runs), active(time > 1 && detail::is_watched()), chunk(active ? runs.piece() : runs.options_.chunk),
+          reporting(Phase::prefill, time, runs.sizes_.depth * ((time + chunk - 1) / chunk), active) {
+      if (active) before = context.state();
     }
     Watched(const Watched&) = delete;
     Watched& operator=(const Watched&) = delete;
@@ -429,10 +426,16 @@ class Context {
       context.backend_.sync();
     }
     void finish() {
-      if (active) reporting->finish();
+      if (active) reporting.finish();
       before.clear();
     }
   };
+  /// As many tokens as keep a layer busy for a moment.
+  Index piece() const {
+    constexpr Index most_multiplications = 1'000'000'000, per_token = 12;  // times width^2, in a layer
+    const Index for_a_token = std::max<Index>(1, per_token * width_ * width_ * batch());
+    return std::clamp<Index>(most_multiplications / for_a_token, 1, options_.chunk);
+  }
   // Twelve narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
   static constexpr Index least_width_one_by_one = 128, least_cascade = 16;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
