@@ -35,11 +35,13 @@ TEST_CASE("a bare recurrence runs on any backend from the same numbers, and goes
   check(WKV4{}, {.width = 13, .time = 9, .batch = 2}, 1e-12);
   check(WKV7{}, {.width = 12, .time = 5, .batch = 2, .head_size = 6}, 1e-12);
 
-  CellRun<WKV4, Reference> run({.width = 5});
+  using Channels = CellRun<WKV4, Reference>;
+  using Rows = CellRun<WKV7, Reference>;
+  Channels run({.width = 5});
   CHECK_THROWS_WITH_AS(run.fill("keys", 0, 1), "rwkv: the cell has no input named keys", Error);
-  CHECK_THROWS_WITH_AS(CellRun<WKV7, Reference>({.width = 65}),
-                       "rwkv: a width of 65 has no whole heads of 64 channels, of at most 256", Error);
-  CHECK_THROWS_AS(CellRun<WKV4, Reference>({.width = 0}), Error);
+  CHECK_THROWS_WITH_AS(Rows({.width = 65}), "rwkv: a width of 65 has no whole heads of 64 channels, of at most 256",
+                       Error);
+  CHECK_THROWS_AS(Channels({.width = 0}), Error);
   CHECK(run.work(34).bytes == 5 * 5 * 4);
 }
 
