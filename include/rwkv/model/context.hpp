@@ -209,8 +209,8 @@ class Context {
   /// Advances every sequence by the same number of tokens, in chunks that run in parallel over time. Returns the logits
   /// after the last token, [batch, vocab], valid until the next call.
   /// Shapes    tokens: [batch, time]
-  /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; the state
-  /// is left as it was.
+  /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; Cancelled by a
+  /// Watch, under which a prompt runs in shorter chunks. The state is left as it was.
   std::span<const compute> prefill(std::span<const Token> tokens) & { return prefill(tokens, NoTap{}); }
   /// The same, and calls tap(layer, x, state) after every layer of every chunk: x [batch, tokens of the chunk, width] is
   /// what the layer leaves in the residual stream, state its state after the chunk, whose tensors layer.visit_state(state,

@@ -73,7 +73,8 @@ class Trainer {
   /// One step: gradient, clipping, update. A batch that is not fresh continues from the state after the previous batch.
   /// Returns the loss before the update, in nats per token.
   /// Errors    a batch of another shape, tokens outside the vocabulary, and a loss or gradient that is not finite: the
-  ///           error names the step and the first tensor to blame, and everything is as it was before the step
+  ///           error names the step and the first tensor to blame; Cancelled by a Watch. Everything is as it was before the
+  ///           step
   double step(const Batch& batch) { return step(std::span<const Batch>(&batch, 1)); }
 
   /// One step over several batches whose gradients are averaged (gradient accumulation), for batches larger than
@@ -95,7 +96,7 @@ class Trainer {
     const double share = 1 / static_cast<double>(parts.size());
     const Index tokens = std::ssize(parts) * options_.shape.batch * options_.shape.length;
     detail::Reporting reporting(Phase::train, tokens,
-                        std::ssize(parts) * depth_ * 3);  // forwards once, backwards twice the work
+                                std::ssize(parts) * depth_ * 3);  // forwards once, backwards twice the work
     Undo undo{*this};
     for (const Batch& part : parts) {
       if (part.fresh) start_sequences();
