@@ -31,6 +31,8 @@ namespace detail {
 
 /// The path as UTF-8.
 std::string path_text(const std::filesystem::path& path);
+/// The folder that a file is in.
+std::filesystem::path folder_of(const std::filesystem::path& path);
 
 }  // namespace detail
 
@@ -101,7 +103,8 @@ class FileWriter {
 /// file in one step. `content` is called with a FileWriter. The permissions of a replaced file are kept, a symbolic
 /// link to a file is followed. On failure an Error names the path, the temporary file is gone and the old file
 /// untouched; only when the very last step fails, which makes the replacement itself durable, the new file is in place
-/// already (and said so).
+/// already (and said so). A process that is killed leaves its temporary file; the next call for a file in that folder
+/// removes it.
 void write_atomically(FileSystem& files, const std::filesystem::path& path,
                       const std::function<void(FileWriter&)>& content);
 

@@ -27,6 +27,10 @@ RWKV_BODY std::string path_text(const std::filesystem::path& path) {
   return std::string(text.begin(), text.end());
 }
 
+RWKV_BODY std::filesystem::path folder_of(const std::filesystem::path& path) {
+  return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+}
+
 /// Repeats a system call that a signal interrupted.
 template <class F>
 std::error_code retried(F call) {
@@ -141,7 +145,7 @@ class TemporaryFile {
     constexpr int most = 1000;
     std::error_code error = std::make_error_code(std::errc::file_exists);
     for (int i = 0; i < most && error == std::errc::file_exists; ++i) {
-      path_ = folder / join(".rwkv-", i, ".tmp");
+      path_ = folder / temporary_name(i);
       error = retried([&] { return files_.create(path_, permissions, file_); });
     }
     expects(!error, name, ": cannot create the temporary file ", path_text(path_), ": ", error.message());
@@ -149,9 +153,11 @@ class TemporaryFile {
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
   ~TemporaryFile() {
-    file_.reset();
-    // Nothing can be reported from here, and the error that led here is being reported already.
-    if (!path_.empty()) static_cast<void>(files_.remove(path_));
+    if (path_.empty()) return;
+    // Nothing can be reported from here, and the error that led here is being reported already. The file counts as in use
+    // until it is removed, or else another process might remove it, and this one the next of that name.
+    static_cast<void>(file_->close());
+    static_cast<void>(files_.remove(path_));
   }
 
   File& file() { return *file_; }
@@ -162,7 +168,6 @@ class TemporaryFile {
     expects(!error, name, ": cannot bring the file to the disk: ", error.message());
     error = file_->close();
     expects(!error || error == std::errc::interrupted, name, ": cannot close the file: ", error.message());
-    file_.reset();
     error = files_.rename(path_, target);
     expects(!error, name, ": cannot replace the file: ", error.message());
     path_.clear();
@@ -191,8 +196,9 @@ RWKV_BODY void write_atomically(FileSystem& files, const std::filesystem::path& 
     error = detail::retried([&] { return files.resolve(path, target); });
     expects(!error, name, ": cannot follow the path: ", error.message());
   }
-  const std::filesystem::path folder = target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
+  const std::filesystem::path folder = detail::folder_of(target);
 
+  files.remove_abandoned(folder);
   {
     detail::TemporaryFile temporary(files, folder, permissions, name);
     FileWriter writer(temporary.file(), name);

@@ -6,9 +6,12 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <system_error>
 
 #include "rwkv/config.hpp"
+#include "rwkv/core/error.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -43,13 +46,24 @@ class File {
   virtual std::error_code close() = 0;
 };
 
+/// The name of the temporary file number i of a folder: .rwkv-0.tmp, and so on.
+inline std::string temporary_name(int i) { return join(".rwkv-", i, ".tmp"); }
+/// Whether that is the name of a temporary file. Such names are for this library alone.
+inline bool is_temporary(std::string_view name) {
+  constexpr std::string_view begin = ".rwkv-", end = ".tmp";
+  if (name.size() <= begin.size() + end.size() || !name.starts_with(begin) || !name.ends_with(end)) return false;
+  name = name.substr(begin.size(), name.size() - begin.size() - end.size());
+  return name.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
 /// The file system. Implementations must be usable from several threads at once and outlive what they opened.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
   /// Opens for reading; must not block on a path that is no regular file.
   virtual std::error_code open(const std::filesystem::path& path, std::unique_ptr<File>& file) = 0;
-  /// Creates a file for writing; errc::file_exists when there is one. Absent permissions are the user's default.
+  /// Creates a file for writing; errc::file_exists when there is one. Absent permissions are the user's default. The
+  /// file counts as in use until the object ends, closed or not; see remove_abandoned.
   virtual std::error_code create(const std::filesystem::path& path, std::optional<std::filesystem::perms> permissions,
                                  std::unique_ptr<File>& file) = 0;
   /// A missing file is a status, not an error.
@@ -62,6 +76,9 @@ class FileSystem {
   virtual std::error_code remove(const std::filesystem::path& path) = 0;
   /// Returns once renames inside the folder are on the disk.
   virtual std::error_code sync_folder(const std::filesystem::path& folder) = 0;
+  /// Removes the temporary files in a folder (see is_temporary) that are in no use: a process was killed that wrote them.
+  /// Does nothing where the system cannot tell.
+  virtual void remove_abandoned(const std::filesystem::path&) {}
 };
 
 }  // namespace RWKV_ABI

@@ -161,15 +161,17 @@ class Trainer {
     save_run<scalar>(be, path, tensors, texts, files);
   }
 
-  /// Resumes from a file of save(): the next steps give the same bits as in the run that wrote it. Returns its notes.
+  /// Resumes from a file of save(): the next steps give the same bits as in the run that wrote it. Returns its notes. What a
+  /// save that was killed left beside the file is removed.
   /// Errors    a file that is damaged, of another model, or of a run with other settings: nothing changes
   std::map<std::string, std::string> resume(const std::filesystem::path& path, FileSystem& files = system_files()) {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before resuming");
     const auto tensors = contents();
     const RunFile<scalar> file(path, tensors, settings(), files);
+    auto notes = file.texts_after("note.");
     steps_ = file.number("step");
     file.copy_to(backend_, tensors);
-    return file.texts_after("note.");
+    return notes;
   }
 
  private:
