@@ -121,8 +121,8 @@ class Context {
   /// Errors: the context is full.
   Index add() {
     expects(batch_ < capacity(), "rwkv: the context is full: it holds ", capacity(), " sequences");
+    auto state = state_.sequence(parts_.body, batch_);
     resize(batch_ + 1);
-    auto state = state_.sequence(parts_.body, batch_ - 1);
     parts_.body.reset(backend_, state);
     positions_[static_cast<std::size_t>(batch_ - 1)] = 0;
     return batch_ - 1;
@@ -463,25 +463,27 @@ class Context {
       at -= sequences * tensor.numbers;
     }
   }
-  /// After an Error the batch is unchanged, but steps run without a recording.
+  /// After an error the batch is unchanged, but steps may run without a recording.
   void resize(Index batch) {
-    const auto show = [this](Index shown) {
-      batch_ = shown;
-      state_.show(parts_.body, shown);
-    };
-    const Index before = batch_;
+    auto views = state_.first(parts_.body, batch);  // memory may end here, before anything changes
+    struct Undo {
+      Context& context;
+      typename Body::State& views;
+      Index batch = context.batch_;
+      bool needed = true;
+
+      void exchange(Index shown) {
+        context.state_.exchange(views, shown);
+        context.batch_ = shown;
+      }
+      ~Undo() {
+        if (needed) exchange(batch);
+      }
+    } undo{*this, views};
     recording_.reset();
     drawing_.reset();
     drawing_owner_.reset();
-    show(batch);
-    struct Undo {
-      const decltype(show)& back;
-      Index to;
-      bool needed = true;
-      ~Undo() {
-        if (needed) back(to);
-      }
-    } undo{show, before};
+    undo.exchange(batch);
     record();
     undo.needed = false;
     has_logits_ = false;

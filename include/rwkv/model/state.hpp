@@ -2,6 +2,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "rwkv/backend/memory.hpp"
@@ -61,10 +62,15 @@ class BodyState {
   /// Of all states.
   Index bytes() const { return memory_.bytes(); }
 
-  /// Makes the views cover the first `sequences` of the batch.
-  void show(const Body& body, Index sequences) {
-    body.visit_state(views, std::string(),
-                     [&](const std::string&, Index, Mat<compute>& view) { view.rows = sequences; });
+  /// Views of the first `sequences` of the batch, for exchange().
+  typename Body::State first(const Body& body, Index sequences) const {
+    typename Body::State all = views;
+    body.visit_state(all, std::string(), [&](const std::string&, Index, Mat<compute>& view) { view.rows = sequences; });
+    return all;
+  }
+  /// Swaps the views with others of `sequences` sequences. Allocates nothing, so that it can be undone.
+  void exchange(typename Body::State& others, Index sequences) {
+    std::swap(views, others);
     for (Mat<compute>& tensor : tensors) tensor.rows = sequences;
   }
   /// The state of one sequence.
