@@ -59,6 +59,16 @@ void convert(DType from_type, const std::byte* from, DType to_type, std::byte* t
 /// Compares every tensor of the file with every parameter of the model: names, shapes, number types and values.
 void check_fit(std::span<const StoredParameter> parameters, const OfficialNames& names, const LoadOptions& options);
 
+/// The first of some numbers that is NaN or infinite, or how many there are; in blocks the first of a group whose scale or
+/// offset is.
+std::size_t first_not_finite(DType type, std::span<const std::byte> numbers);
+
+/// Adds what is to be said of a parameter that has such a number to a list.
+void add_not_finite(const TensorSpec& spec, DType type, std::span<const std::byte> numbers,
+                    std::vector<std::string>& list);
+/// Throws an Error with the list unless it is empty.
+void expect_finite(std::span<const std::string> list);
+
 /// The memory that a model's weights go to when they cannot stay where the file has them.
 struct WeightMemory {
   bool host_reaches = true;  ///< whether weights may stay in the file's memory, and the host writes to this one
@@ -209,6 +219,21 @@ void save_as(const Net& net, const std::filesystem::path& path, const TypeOf& ty
 }
 
 }  // namespace detail
+
+/// Reads all weights of a model once.
+/// Errors    NaN or infinite weights: one Error names each tensor that has any, and the first of them
+template <class Net>
+void validate(const Net& net) {
+  std::vector<std::string> list;
+  std::vector<std::byte> copy;
+  auto backend = net.device();
+  backend.sync();
+  for (const StoredParameter& parameter : net.stored_parameters()) {
+    expects(parameter.data != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
+    detail::add_not_finite(parameter, parameter.dtype, detail::bytes_on_host(backend, parameter, copy), list);
+  }
+  detail::expect_finite(list);
+}
 
 /// Writes a model as .safetensors with official names, in one step: the file is there whole or as it was before.
 /// Weights are stored as they are, those of an AsStored model as in the file it came from, or rounded to Storage:

@@ -60,11 +60,10 @@ std::size_t first_not_finite(std::span<const std::byte> bytes) {
   return at;
 }
 
-/// The same for numbers of any type that weights have.
-inline std::size_t first_not_finite(DType dtype, std::span<const std::byte> bytes) {
+RWKV_BODY std::size_t first_not_finite(DType type, std::span<const std::byte> numbers) {
   std::size_t at = 0;
-  with_type(dtype, [&]<class Number>(Number) { at = first_not_finite<Number>(bytes); });
-  with_block(dtype, [&]<class Block>(Block) { at = first_not_finite<Block>(bytes); });
+  with_type(type, [&]<class Number>(Number) { at = first_not_finite<Number>(numbers); });
+  with_block(type, [&]<class Block>(Block) { at = first_not_finite<Block>(numbers); });
   return at;
 }
 
@@ -89,6 +88,21 @@ inline double number_at(DType dtype, const std::byte* from, std::size_t i) {
   std::vector<double> numbers(length);
   read_numbers(dtype, from + i / length * size_of(dtype), length, numbers.data());
   return numbers[i % length];
+}
+
+RWKV_BODY void add_not_finite(const TensorSpec& spec, DType type, std::span<const std::byte> numbers,
+                              std::vector<std::string>& list) {
+  const std::size_t at = first_not_finite(type, numbers);
+  if (at == static_cast<std::size_t>(spec.shape.count())) return;
+  list.push_back(join(spec.name, ": element ", at, " is ", number_at(type, numbers.data(), at)));
+}
+
+RWKV_BODY void expect_finite(std::span<const std::string> list) {
+  if (list.empty()) return;
+  std::string lines;
+  for (const std::string& line : list) lines += "\n  " + line;
+  fail("rwkv: ", list.size(), list.size() == 1 ? " tensor of the model is" : " tensors of the model are",
+       " not finite:", lines);
 }
 
 /// Everything that keeps a file from being a certain model, one line each.
