@@ -59,6 +59,7 @@ struct Entry {
   std::string extra{};
   std::string comment{};
   std::uint16_t disk = 0;
+  std::uint32_t attributes = 0;
   std::optional<std::string> local_name{};
   std::optional<std::uint16_t> local_flags{};
   std::optional<std::uint16_t> local_method{};
@@ -96,7 +97,7 @@ struct Zip {
       const std::string& local_name = e.local_name ? *e.local_name : e.name;
       records.push_back(u32(e.mark) + u16(0) + u16(0) + u16(e.flags) + u16(e.method) + u32(0) + u32(crc) +
                         u32(e.packed.value_or(size)) + u32(e.size.value_or(size)) + u16(e.name.size()) +
-                        u16(e.extra.size()) + u16(e.comment.size()) + u16(e.disk) + u16(0) + u32(0) +
+                        u16(e.extra.size()) + u16(e.comment.size()) + u16(e.disk) + u16(0) + u32(e.attributes) +
                         u32(e.offset.value_or(static_cast<std::uint32_t>(out.size()))) + e.name + e.extra + e.comment);
       out += u32(e.local_mark) + u16(0) + u16(e.local_flags.value_or(e.flags)) +
              u16(e.local_method.value_or(e.method)) + u32(0) + u32(e.local_crc.value_or(streamed ? 0 : crc)) +

@@ -142,6 +142,7 @@ TEST_CASE("pth: malformed zip archives are refused by name") {
       {"masked directory", with_data([](Entry& e) { e.flags |= 0x2000u; }), about_data("flags")},
       {"an entry comment", with_data([](Entry& e) { e.comment = "c"; }), about_data("comment")},
       {"an entry on another disk", with_data([](Entry& e) { e.disk = 1; }), about_data("disk")},
+      {"a folder by its attributes", with_data([](Entry& e) { e.attributes = 0x10; }), about_data("folder")},
       {"another name in the local record", with_data([](Entry& e) { e.local_name = "m/data/1"; }),
        about_data("another name")},
       {"a longer name in the local record", with_data([](Entry& e) { e.local_name = "m/data/00"; }), data},

@@ -289,8 +289,12 @@ void run_training(const fs::path& model) {
       auto net = load_checkpoint<Net>(model);
       return join(Trainer<Net>(net, options).steps());
     });
-    sweep(
-        "training step" + kind, make, [&](Run& run) { return join(run.trainer->step(second)); }, look);
+    const auto step = [&](Run& run) {
+      const double loss = run.trainer->step(second);
+      const memory::Enough enough;
+      return join(loss);
+    };
+    sweep("training step" + kind, make, step, look);
     const Run saving = make();
     sweep_file("Trainer::save" + kind, saved, [&] { saving.trainer->save(saved, {{"note", "text"}}); });
     sweep(

@@ -74,6 +74,7 @@ class ZipReader {
   static constexpr std::size_t locator64_size = 20;
   static constexpr std::uint16_t streamed_flag = 1u << 3;
   static constexpr std::uint16_t utf8_flag = 1u << 11;
+  static constexpr std::uint32_t folder_attribute = 1u << 4;
   static constexpr std::uint16_t in_zip64_16 = 0xffff;
   static constexpr std::uint32_t in_zip64_32 = 0xffffffff;
   /// Larger entries are taken as they are: reading them twice would cost more than the check is worth.
@@ -199,7 +200,8 @@ class ZipReader {
     const std::uint16_t extra_size = reader.u16();
     const std::uint16_t comment_size = reader.u16();
     const std::uint16_t disk = reader.u16();
-    reader.take(6);  // Attributes for file managers.
+    reader.take(2);  // Attributes of the content.
+    const std::uint32_t attributes = reader.u32();
     const std::uint32_t offset = reader.u32();
     const std::string_view name = reader.text(name_size);
     const std::span<const std::byte> extra = reader.take(extra_size);
@@ -208,6 +210,8 @@ class ZipReader {
     require(name, (record.flags & 1u) == 0, "is encrypted");
     require(name, (record.flags & ~(streamed_flag | utf8_flag)) == 0, "has flags that a stored entry cannot have");
     require(name, method == 0, "is compressed; save it with torch.save, which stores entries as they are");
+    // Some readers, PyTorch among them, go by this bit and take the entry to have no content.
+    require(name, (attributes & folder_attribute) == 0, "is a folder by its attributes");
     require(name, comment_size == 0 && disk == 0, "has a comment or lies on another disk");
 
     // The zip64 field holds, in this order, the numbers that are too large for the record, and only those.
