@@ -256,7 +256,11 @@ void run_models(const fs::path& model) {
   }
 }
 
-void run_training(const fs::path& model) {
+void run_training() {
+  const auto model = work / "small.safetensors";
+  Net small({.vocab = 29, .width = 16, .depth = 1, .head_size = 8});
+  live_weights(small, 5);
+  save_checkpoint(small, model);
   for (const bool averaged : {false, true}) {
     const std::string kind = averaged ? ", averaged" : ", low rank";
     TrainerOptions options{.shape = {.batch = 2, .length = 5}, .rate = {.peak = 1e-2, .steps = 9}};
@@ -355,7 +359,7 @@ int main(int argc, char** argv) {
   live_weights(net, 4);
   save_checkpoint(net, model);
   run_models(model);
-  run_training(model);
+  run_training();
   run_files(model, argv[2]);
   std::printf("%ld operations, %ld refused allocations: %ld errors, %ld right results, %ld bad\n", totals.operations,
               totals.allocations, totals.errors, totals.right, bad);
