@@ -1,5 +1,7 @@
 #pragma once
 /// Scratch memory, as much as a piece of work asks for.
+#include <utility>
+
 #include "rwkv/backend/memory.hpp"
 #include "rwkv/core/arena.hpp"
 
@@ -12,13 +14,14 @@ namespace detail {
 template <class B>
 class DryPass {
  public:
-  explicit DryPass(B& be) : be_(be) { be_.dry = true; }
+  explicit DryPass(B& be) : be_(be), before_(std::exchange(be.dry, true)) {}
   DryPass(const DryPass&) = delete;
   DryPass& operator=(const DryPass&) = delete;
-  ~DryPass() { be_.dry = false; }
+  ~DryPass() { be_.dry = before_; }
 
  private:
   B& be_;
+  bool before_;
 };
 
 }  // namespace detail

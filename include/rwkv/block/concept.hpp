@@ -2,6 +2,7 @@
 /// What a block is.
 #include <concepts>
 #include <string>
+#include <utility>
 
 #include "rwkv/backend/concept.hpp"
 #include "rwkv/core/fields.hpp"
@@ -75,6 +76,20 @@ template <class P, class K>
 tape_t<K, P> make_tape(const K& block) {
   if constexpr (requires { block.template make_tape<P>(); }) return block.template make_tape<P>();
   else return {};
+}
+
+/// The state of one sequence of a batch, as views of its numbers.
+template <class K>
+typename K::State state_of(const K& block, typename K::State state, Index sequence) {
+  if constexpr (requires { block.state_of(state, sequence); }) {
+    return block.state_of(std::move(state), sequence);
+  } else {
+    block.visit_state(state, std::string(), [&](const std::string&, Index, Mat<typename K::compute>& view) {
+      if (view.data != nullptr) view.data = view.row(sequence);
+      view.rows = 1;
+    });
+    return state;
+  }
 }
 
 /// For training the initial state: begin_tuning sets an initial state that has gradients, make_valid projects a changed

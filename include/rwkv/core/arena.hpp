@@ -45,7 +45,17 @@ class Arena {
   /// A sequence with the batch and time of x.
   template <class T, class U, Index W, Index N>
   Seq<T, N> like(const Seq<U, W>& x, Extent<N> width) {
-    return {take<T>(x.batch * x.time * Index(width)), x.batch, x.time, width};
+    T* const rows = take<T>((whole_rows_ > 0 ? whole_rows_ : x.batch * x.time) * Index(width));
+    return {rows == nullptr ? nullptr : rows + first_row_ * Index(width), x.batch, x.time, width};
+  }
+
+  /// The same memory for a pass that runs in parts: of every sequence of `rows` rows (batch times time), `like` hands out
+  /// the rows from `first` on. So if all parts take the same pieces as the whole, they fill its sequences.
+  Arena part(Index rows, Index first) const {
+    Arena one = *this;
+    one.whole_rows_ = rows;
+    one.first_row_ = first;
+    return one;
   }
 
  private:
@@ -53,6 +63,7 @@ class Arena {
   Index used_ = 0;
   Index capacity_ = 0;
   Index* peak_ = nullptr;
+  Index whole_rows_ = 0, first_row_ = 0;  // of `part`
 };
 
 }  // namespace RWKV_ABI

@@ -114,6 +114,12 @@ class Chain {
       rwkv::each_layer(std::get<Nth>(parts), std::get<Nth>(state), call);
     });
   }
+  template <class P, class Call>
+  void each_layer(State& state, TapeFor<P>& tape, Call&& call) const {
+    each([&]<std::size_t Nth>(std::integral_constant<std::size_t, Nth>) {
+      rwkv::each_layer(std::get<Nth>(parts), std::get<Nth>(state), std::get<Nth>(tape.parts), call);
+    });
+  }
 
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {

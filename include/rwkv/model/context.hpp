@@ -30,20 +30,12 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// How the layers of a prompt follow one another; see model/cascade.hpp. The bits are the same.
-enum class LayerOrder {
-  automatic,   ///< what is faster by a rule of thumb: a cascade for narrow models
-  one_by_one,  ///< each over a whole chunk, its operations split over the threads
-  cascade,  ///< several at a time, each on one thread. As one_by_one with one thread, on backends without threads, and
-            ///< for bodies with a block that may not (cuts_freely)
-};
-
 /// How a context is made.
 struct ContextOptions {
   Index batch = 1;     ///< the most sequences side by side
   Index chunk = 256;   ///< tokens of each sequence that prefill takes at a time; scratch memory grows with it
   bool record = true;  ///< whether step replays a recording, on backends that can record
-  LayerOrder order = LayerOrder::automatic;  ///< of a prompt
+  LayerOrder order = LayerOrder::automatic;  ///< of a prompt; see model/cascade.hpp
 };
 
 /// A sampler that draws in the memory of the logits, such as CudaSampler. A call queues in `be` the choice of a token
@@ -377,6 +369,9 @@ class Context {
         host_logits_(backend_, host_reaches<backend> ? 0 : static_cast<std::size_t>(options.batch * sizes.vocab)),
         tokens_(backend_, static_cast<std::size_t>(options.batch * options.chunk)),
         positions_(static_cast<std::size_t>(options.batch)) {
+    if constexpr (RunsInCascade<Body>) {
+      if (unwatched_tile_tokens(options.chunk) < options.chunk) workers_ = cascade_workers(backend_);
+    }
     scratch_memory_ = scratch_for(backend_, [&](Arena ws) { run_largest(ws); });
     logits_memory_ = Memory<backend>(backend_, options.batch * vocab_ * Index{sizeof(compute)});
     logits_ = reinterpret_cast<compute*>(logits_memory_.data());
@@ -436,8 +431,6 @@ class Context {
     const Index for_a_token = std::max<Index>(1, per_token * width_ * width_ * batch());
     return std::clamp<Index>(most_multiplications / for_a_token, 1, options_.chunk);
   }
-  // Twelve narrower layers on two threads are faster as a cascade; see benchmarks/model/cascade.cpp.
-  static constexpr Index least_width_one_by_one = 128, least_cascade = 16;
   static constexpr bool can_record = !std::is_same_v<typename detail::recording_of<backend>::type, detail::NoRecording>;
 
   /// A backend with a queue gives every context a queue of its own.
@@ -552,7 +545,7 @@ class Context {
     const auto x = take_chunk(ws, options_.chunk);
     NoTap none;
     run_body(ws, {}, x, x.time, none);
-    if (const Index tile = tile_tokens(x.time); tile < x.time) run_body(ws, {}, x, tile, none);
+    if (const Index tile = unwatched_tile_tokens(x.time); tile < x.time) run_body(ws, {}, x, tile, none);
     head_of_last(ws, x);
     const Index rows = head_rows(x.time);
     Arena scratch = ws;
@@ -617,12 +610,13 @@ class Context {
   static Index head_rows(Index time) { return host_reaches<backend> ? time : std::min<Index>(time, 32); }
 
   /// The tokens of a tile where `length` tokens run as a cascade; they then lie tile after tile. Otherwise `length`.
-  Index tile_tokens(Index length) const {
+  /// A watched prompt runs layer by layer, because a layer that is stopped throws.
+  Index tile_tokens(Index length) const { return detail::is_watched() ? length : unwatched_tile_tokens(length); }
+  Index unwatched_tile_tokens(Index length) const {
     if constexpr (RunsInCascade<Body>) {
-      const bool pays = sizes_.depth > 1 && width_ < least_width_one_by_one && length >= least_cascade;
-      const bool wanted = options_.order == LayerOrder::cascade || (options_.order == LayerOrder::automatic && pays);
-      if (wanted && backend_.threads() > 1 && !detail::is_watched())
-        return std::min(length, cascade_tile_tokens(length, backend_.threads()));
+      const bool wanted = options_.order == LayerOrder::cascade ||
+                          (options_.order == LayerOrder::automatic && cascade_pays(sizes_, length));
+      if (wanted && backend_.threads() > 1) return std::min(length, cascade_tile_tokens(length, backend_.threads()));
     }
     return length;
   }
@@ -647,7 +641,10 @@ class Context {
       forward_tapped(parts_.body, backend_, ws, tokens, embedded, state_.views, x, tap);
       return;
     } else if constexpr (RunsInCascade<Body>) {
-      if (tile < x.time) return forward_in_cascade(parts_.body, backend_, ws, tokens, embedded, tile, state_.views, x);
+      if (tile < x.time) {
+        return forward_in_cascade(parts_.body, backend_, std::span(workers_), ws, tokens, embedded, tile, state_.views,
+                                  x);
+      }
     }
     forward_of_tokens(parts_.body, backend_, ws, tokens, embedded, state_.views, x);
   }
@@ -670,6 +667,7 @@ class Context {
   typename M::Parts parts_;
   std::shared_ptr<const void> owner_;
   backend backend_;
+  std::vector<backend> workers_;  // of a cascade
   ContextOptions options_;
   ModelSizes sizes_;
   Index batch_;

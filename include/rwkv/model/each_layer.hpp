@@ -18,6 +18,12 @@ void each_layer(const Body& body, typename Body::State& state, Call&& call) {
   if constexpr (requires { body.each_layer(state, call); }) body.each_layer(state, call);
   else call(body, state);
 }
+/// The same with the tape of every layer: call(layer, state, tape).
+template <class Body, class Tape, class Call>
+void each_layer(const Body& body, typename Body::State& state, Tape& tape, Call&& call) {
+  if constexpr (requires { body.each_layer(state, tape, call); }) body.each_layer(state, tape, call);
+  else call(body, state, tape);
+}
 
 /// Does what forward_of_tokens does, and calls tap(layer, y, state) after every layer, when the layer has run: y is what
 /// it leaves in the residual stream, [batch, time, width], and state its state after the last token.

@@ -147,10 +147,22 @@ class Layer {
     make_valid_of(ffn, be, state.ffn);
   }
 
-  /// Calls call(layer, state) for every layer, from the first to the last; so do Chain and Stack.
+  /// Calls call(layer, state), or call(layer, state, tape), for every layer, from the first to the last; so do Chain and
+  /// Stack.
   template <class Call>
   void each_layer(State& state, Call&& call) const {
     call(*this, state);
+  }
+  template <class P, class Call>
+  void each_layer(State& state, TapeFor<P>& tape, Call&& call) const {
+    call(*this, state, tape);
+  }
+
+  /// The state of one sequence of a batch. Allocates nothing.
+  State state_of(State state, Index sequence) const {
+    state.att = rwkv::state_of(att, state.att, sequence);
+    state.ffn = rwkv::state_of(ffn, state.ffn, sequence);
+    return state;
   }
 
   template <class Self, class Visitor>

@@ -118,6 +118,10 @@ class Stack {
   void each_layer(State& state, Call&& call) const {
     for (std::size_t i = 0; i < parts.size(); ++i) rwkv::each_layer(parts[i], state[i], call);
   }
+  template <class P, class Call>
+  void each_layer(State& state, TapeFor<P>& tape, Call&& call) const {
+    for (std::size_t i = 0; i < parts.size(); ++i) rwkv::each_layer(parts[i], state[i], tape.parts[i], call);
+  }
 
   template <class Self, class Visitor>
   static void visit(Self& self, const std::string& prefix, Visitor&& visitor) {

@@ -74,14 +74,7 @@ class BodyState {
     for (Mat<compute>& tensor : tensors) tensor.rows = sequences;
   }
   /// The state of one sequence.
-  typename Body::State sequence(const Body& body, Index nth) const {
-    typename Body::State one = views;
-    body.visit_state(one, std::string(), [&](const std::string&, Index, Mat<compute>& view) {
-      view.data = view.row(nth);
-      view.rows = 1;
-    });
-    return one;
-  }
+  typename Body::State sequence(const Body& body, Index nth) const { return state_of(body, views, nth); }
 
   /// All numbers as one row.
   Mat<compute> numbers() const {

@@ -14,6 +14,7 @@
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
+#include "rwkv/model/cascade.hpp"
 #include "rwkv/model/state.hpp"
 #include "rwkv/model/tape_policy.hpp"
 
@@ -27,6 +28,7 @@ struct GradientOptions {
   Index head_chunk = 256;  ///< positions whose logits are in memory at a time
   bool l2_wrap = false;    ///< the official term that keeps the largest logit of every position from drifting away:
                            ///< 1e-4 / positions times that logit, added to its gradient
+  LayerOrder order = LayerOrder::automatic;  ///< of the forward pass; see model/cascade.hpp
 };
 
 /// A parameter of a model and its gradient.
@@ -63,6 +65,11 @@ class Gradient {
         targets_(backend_, positions()), losses_(backend_, positions()) {
     expects(owner_ != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
     bind_gradients(net, wanted);
+    if constexpr (RunsInCascade<Body>) {
+      const bool cascade = options_.order == LayerOrder::cascade ||
+                           (options_.order == LayerOrder::automatic && cascade_pays(net.sizes(), options_.length));
+      if (cascade && backend_.threads() > 1) workers_ = cascade_workers(backend_);
+    }
     backend_.fill(dlast_.numbers(), scalar(0));
     memory_ = scratch_for(backend_, [&](Arena ws) { pass(ws, {}); });
     reset_state();
@@ -172,13 +179,24 @@ class Gradient {
     const auto x = sequence(ws), y = sequence(ws);
     typename decltype(parts_.embedding)::Tape rows;
     parts_.embedding.forward(backend_, ws, tokens, x, rows);
-    forward_of_tokens(parts_.body, backend_, ws, tokens, x, state_.views, y, tape_);
+    forward(ws, tokens, x, y);
     tape_bytes_ = ws.used();
     // From here on y holds cotangents.
     parts_.head.loss(backend_, ws, Mat<const scalar, Body::Width>(y.flat()), targets, weights, options_.head_chunk,
                      losses_.numbers(), y.flat(), grad_.head);
     parts_.body.backward(backend_, ws, y, tape_, first_.views, dlast_.views, y, grad_.body, dfirst_.views);
     parts_.embedding.backward(backend_, ws, tokens, y, rows, grad_.embedding);
+  }
+
+  void forward(Arena& ws, std::span<const Token> tokens, Seq<scalar, Body::Width> x, Seq<scalar, Body::Width> y) {
+    if constexpr (RunsInCascade<Body>) {
+      if (!workers_.empty()) {
+        const Index tile = cascade_tile_tokens(options_.batch, options_.length, backend_.threads());
+        return forward_in_cascade<P>(parts_.body, backend_, std::span(workers_), ws, tokens, x, tile, state_.views, y,
+                                     tape_);
+      }
+    }
+    forward_of_tokens(parts_.body, backend_, ws, tokens, x, state_.views, y, tape_);
   }
 
   Seq<scalar, Body::Width> sequence(Arena& ws) const {
@@ -189,6 +207,7 @@ class Gradient {
   typename Net::Parts parts_;
   std::shared_ptr<const void> owner_;
   backend backend_;
+  std::vector<backend> workers_;  // of a cascade; empty where layers run one by one
   GradientOptions options_;
   Index vocab_;
   typename Net::Parts grad_;

@@ -43,6 +43,7 @@ struct TrainerOptions {
   bool tune_state = false;  ///< train the initial state and nothing else
   Seed seed{};              ///< of the initial low-rank factors
   Index head_chunk = 256;   ///< see GradientOptions
+  LayerOrder order = LayerOrder::automatic;  ///< see GradientOptions; the bits are the same
 };
 
 /// Trains a model in place, one step at a time. A step is a pure function of the run so far, the options and the batch,
@@ -60,7 +61,7 @@ class Trainer {
   /// Errors    settings that make no sense; patterns that select nothing, or all
   Trainer(Net& net, const TrainerOptions& options)
       : options_(checked(options)), backend_(net.device()), body_(net.parts.body),
-        gradient_(net, {options.shape.batch, options.shape.length, options.head_chunk, options.l2_wrap},
+        gradient_(net, {options.shape.batch, options.shape.length, options.head_chunk, options.l2_wrap, options.order},
                   [&](const TensorSpec& spec) { return !options.tune_state && wanted(options, spec); }),
         initial_(backend_, body_, 1), before_(backend_, body_, options.shape.batch), depth_(net.sizes().depth) {
     collect(net);
