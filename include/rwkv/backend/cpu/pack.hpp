@@ -10,6 +10,8 @@
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <nmmintrin.h>  // up to SSE4.2: a tenth as long
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "rwkv/core/math.hpp"
@@ -125,6 +127,13 @@ struct Pack {
   /// stores are not inlined: only the end of a row needs them, and inlined they would be half of the code.
   template <class U>
   [[gnu::noinline]] static Pack load(const U* from, int lanes) {
+#if RWKV_SIMD_BYTES >= 64 && defined(__AVX512F__)
+    if constexpr (std::is_same_v<U, T> && sizeof(native) == 64) {
+      const unsigned which = (1u << lanes) - 1;
+      if constexpr (sizeof(T) == 4) return Pack(native(_mm512_maskz_loadu_ps(static_cast<__mmask16>(which), from)));
+      else return Pack(native(_mm512_maskz_loadu_pd(static_cast<__mmask8>(which), from)));
+    }
+#endif
     U copy[N] = {};
     for (int i = 0; i < N && i < lanes; ++i) copy[i] = from[i];
     return load(static_cast<const U*>(copy));
@@ -229,6 +238,16 @@ RWKV_INLINE Pack<float, 16> fused(Pack<float, 16> a, Pack<float, 16> b, Pack<flo
 }
 RWKV_INLINE Pack<double, 8> fused(Pack<double, 8> a, Pack<double, 8> b, Pack<double, 8> c) {
   return Pack<double, 8>(_mm512_fmadd_pd(a.v, b.v, c.v));
+}
+#endif
+#if defined(__aarch64__)
+RWKV_INLINE Pack<float, 4> fused(Pack<float, 4> a, Pack<float, 4> b, Pack<float, 4> c) {
+  using Native = Pack<float, 4>::native;
+  return Pack<float, 4>(Native(vfmaq_f32(float32x4_t(c.v), float32x4_t(a.v), float32x4_t(b.v))));
+}
+RWKV_INLINE Pack<double, 2> fused(Pack<double, 2> a, Pack<double, 2> b, Pack<double, 2> c) {
+  using Native = Pack<double, 2>::native;
+  return Pack<double, 2>(Native(vfmaq_f64(float64x2_t(c.v), float64x2_t(a.v), float64x2_t(b.v))));
 }
 #endif
 template <class T, int N>
