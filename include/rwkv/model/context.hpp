@@ -615,7 +615,7 @@ class Context {
   Index unwatched_tile_tokens(Index length) const {
     if constexpr (RunsInCascade<Body>) {
       const bool wanted = options_.order == LayerOrder::cascade ||
-                          (options_.order == LayerOrder::automatic && cascade_pays(sizes_, length));
+                          (options_.order == LayerOrder::automatic && cascade_pays(sizes_, length, 128));
       if (wanted && backend_.threads() > 1) return std::min(length, cascade_tile_tokens(length, backend_.threads()));
     }
     return length;

@@ -67,7 +67,7 @@ class Gradient {
     bind_gradients(net, wanted);
     if constexpr (RunsInCascade<Body>) {
       const bool cascade = options_.order == LayerOrder::cascade ||
-                           (options_.order == LayerOrder::automatic && cascade_pays(net.sizes(), options_.length));
+                           (options_.order == LayerOrder::automatic && cascade_pays(net.sizes(), options_.length, 64));
       if (cascade && backend_.threads() > 1) workers_ = cascade_workers(backend_);
     }
     backend_.fill(dlast_.numbers(), scalar(0));
