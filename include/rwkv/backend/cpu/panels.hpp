@@ -27,8 +27,8 @@ inline namespace RWKV_CPU_ABI {
 
 namespace panels {
 
-/// With fewer rows of x, a copy of w costs more than it saves.
-inline constexpr Index least_rows = 48;
+/// With fewer rows of x, a copy of w costs more than it saves. Of short rows dot products are slow, so there it pays earlier.
+inline constexpr Index least_rows = 96, least_short_rows = 48, short_row = 128;
 /// Bytes of the copies of x that are made at a time.
 inline constexpr Index copied_bytes = 16 << 20;
 /// With fewer tiles, the rows of x are divided as well, as long as a tile has `least_tile_rows`.
@@ -195,7 +195,7 @@ bool wants_panels(const Product<T, W, E>& product) {
   if constexpr (std::is_same_v<W, AnyStorage>) {
     if (is_quantised(product.w.dtype)) return false;
   }
-  return product.x.rows >= least_rows;
+  return product.x.rows >= (product.x.cols < short_row ? least_short_rows : least_rows);
 }
 template <class T, class W>
 bool wants_panels(const PlainProduct<T, W>&) {
