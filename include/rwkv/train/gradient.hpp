@@ -12,6 +12,7 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/block/side_streams.hpp"
 #include "rwkv/core/fields.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/model/cascade.hpp"
@@ -190,7 +191,12 @@ class Gradient {
 
   void forward(Arena& ws, std::span<const Token> tokens, Seq<scalar, Body::Width> x, Seq<scalar, Body::Width> y) {
     if constexpr (RunsInCascade<Body>) {
-      if (!workers_.empty()) {
+      // A watched pass runs layer by layer, because a layer that is stopped throws; a dry pass measures both.
+      if (!workers_.empty() && backend_.dry) {
+        Arena other = ws;
+        forward_of_tokens(parts_.body, backend_, other, tokens, x, state_.views, y, tape_);
+      }
+      if (!workers_.empty() && (backend_.dry || !detail::is_watched())) {
         const Index tile = cascade_tile_tokens(options_.batch, options_.length, backend_.threads());
         return forward_in_cascade<P>(parts_.body, backend_, std::span(workers_), ws, tokens, x, tile, state_.views, y,
                                      tape_);
