@@ -133,6 +133,14 @@ struct Pack {
       if constexpr (sizeof(T) == 4) return Pack(native(_mm512_maskz_loadu_ps(static_cast<__mmask16>(which), from)));
       else return Pack(native(_mm512_maskz_loadu_pd(static_cast<__mmask8>(which), from)));
     }
+#elif RWKV_SIMD_BYTES == 32 && defined(__AVX2__)
+    if constexpr (std::is_same_v<U, T> && sizeof(T) == 4) {
+      const __m256i which = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+      return Pack(native(_mm256_maskload_ps(from, which)));
+    } else if constexpr (std::is_same_v<U, T>) {
+      const __m256i which = _mm256_cmpgt_epi64(_mm256_set1_epi64x(lanes), _mm256_setr_epi64x(0, 1, 2, 3));
+      return Pack(native(_mm256_maskload_pd(from, which)));
+    }
 #endif
     U copy[N] = {};
     for (int i = 0; i < N && i < lanes; ++i) copy[i] = from[i];
