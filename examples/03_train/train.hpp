@@ -1,6 +1,8 @@
 #pragma once
-// Trains an RWKV-4 on a text file, or says how well a model predicts one; on any backend that can train.
+// Trains an RWKV-4 on a text file, or says how well a model predicts one; on any backend that can train, by one process or
+// several.
 #include <rwkv/rwkv.hpp>
+#include <rwkv/train/data_parallel.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -39,6 +41,8 @@ struct Settings {
   double held_out = 0.1;
   int threads = 2;
   bool resume = false, streams = false, recompute = false;
+  Sharing sharing;  ///< of a step by several ranks
+  bool any_order = false;
 
   /// The file from which an interrupted run goes on.
   std::filesystem::path run_file() const { return beside_model(".run.safetensors"); }
@@ -126,13 +130,15 @@ struct History {
 /// One training run. P says what a pass keeps.
 ///
 /// Whatever happens between two saves happens again, to the bit, when the run goes on from the first of them: batches
-/// follow from the number of the step, and the model file is written before the run file that counts on it.
-template <class Net, class P>
+/// follow from the number of the step, and the model file is written before the run file that counts on it. Of several
+/// ranks, the first evaluates and writes.
+template <class Net, class P, class Comm>
 class Run {
  public:
-  Run(const Settings& settings, Net net, const TokenData& training, std::optional<TokenData> held_out)
-      : settings_(settings), net_(std::move(net)), held_out_(std::move(held_out)), source_(source(settings, training)),
-        trainer_(net_, settings.trainer), batches_(static_cast<std::size_t>(settings.accumulate)),
+  Run(const Settings& settings, Net net, const TokenData& training, std::optional<TokenData> held_out, Comm comm)
+      : settings_(settings), comm_(comm), net_(std::move(net)), held_out_(std::move(held_out)),
+        source_(source(settings, training)), trainer_(net_, settings.trainer, comm, settings.sharing),
+        batches_(static_cast<std::size_t>(settings.accumulate)),
         identity_{
             {"text", join(training.size(), " tokens of hash ", hash_of(training), ", held out ", settings.held_out)},
             {"batches", join(settings.streams ? "in streams" : "at random", ", seed ", settings.trainer.seed.value,
@@ -146,25 +152,26 @@ class Run {
     else begin();
     started_ = began_ - history_.seconds;
     first_ = trainer_.steps();
-    while (stopped == 0) {
+    int asked = 0;  // to stop, by a signal
+    while ((asked = any_rank_stopped()) == 0) {
       if (evaluation_is_due()) {
         evaluate();
-        if (stopped != 0) break;
+        if ((asked = any_rank_stopped()) != 0) break;
       }
       if (is_finished()) break;
       if (trainer_.steps() % settings_.save_every == 0 && trainer_.steps() > first_) save();
       step();
     }
     save();
-    if (stopped != 0) {
+    if (asked != 0) {
       progress_.print(text("stopped after step %td of %td; the same command with --resume goes on", trainer_.steps(),
                            settings_.trainer.rate.steps));
-      return 128 + stopped;
+      return 128 + asked;
     }
     if (held_out_) {
       progress_.print(text("best validation loss %.4f, after step %td", history_.best, history_.best_step));
     }
-    progress_.print(plot_curve(settings_.curve_file()));
+    if (is_first()) progress_.print(plot_curve(settings_.curve_file()));
     progress_.print("the model is in " + settings_.out);
     return 0;
   }
@@ -177,7 +184,32 @@ class Run {
     return RandomWindows(data, settings.trainer.shape, settings.trainer.seed);
   }
 
+  bool is_first() const { return comm_.rank() == 0; }
+
+  /// The signal that asked any of the ranks to stop, or 0.
+  int any_rank_stopped() {
+    const std::vector<int> all = gather_each(comm_, static_cast<int>(stopped));
+    return *std::max_element(all.begin(), all.end());
+  }
+
+  /// Does what the first rank does for all. Its errors are those of all.
+  template <class Work>
+  void first_does(const Work& work) {
+    together(comm_, "files", [&] {
+      if (is_first()) work();
+      return std::uint64_t{0};
+    });
+  }
+
   void begin() {
+    first_does([&] { refuse_unfinished_run(); });
+    progress_.print(text("%td parameters, %td steps of %td tokens", net_.parameter_count(),
+                         settings_.trainer.rate.steps, tokens_of_a_step()));
+    // Shows at once whether the run can be kept.
+    save();
+  }
+
+  void refuse_unfinished_run() const {
     const auto path = settings_.run_file();
     FileStatus found;
     expects(!system_files().status(path, found), path.string(), ": cannot be examined");
@@ -192,17 +224,15 @@ class Run {
       expects(finished != file.metadata().end() && finished->second == "yes", path.string(),
               ": a run that has not ended; go on with --resume, or remove the file to start anew");
     }
-    progress_.print(text("%td parameters, %td steps of %td tokens", net_.parameter_count(),
-                         settings_.trainer.rate.steps, tokens_of_a_step()));
-    // Shows at once whether the run can be kept.
-    save();
   }
 
   void resume() {
     const auto path = settings_.run_file();
-    FileStatus file;
-    expects(!system_files().status(path, file) && file.kind != FileStatus::Kind::missing, path.string(),
-            ": there is no such file, so no run to go on with");
+    first_does([&] {
+      FileStatus file;
+      expects(!system_files().status(path, file) && file.kind != FileStatus::Kind::missing, path.string(),
+              ": there is no such file, so no run to go on with");
+    });
     const auto notes = trainer_.resume(path);
     for (const auto& [key, here] : identity_) {
       const auto found = notes.find(key);
@@ -221,7 +251,9 @@ class Run {
     notes.insert(identity_.begin(), identity_.end());
     notes["finished"] = is_finished() ? "yes" : "no";
     trainer_.save(settings_.run_file(), notes);
-    write_atomically(system_files(), settings_.curve_file(), [&](FileWriter& file) { file.write(history_.curve); });
+    first_does([&] {
+      write_atomically(system_files(), settings_.curve_file(), [&](FileWriter& file) { file.write(history_.curve); });
+    });
   }
 
   bool is_finished() const {
@@ -255,18 +287,27 @@ class Run {
   void evaluate() {
     const bool average = settings_.trainer.average > 0;
     if (average) trainer_.exchange_average();
-    double loss = 0;
-    if (held_out_) {
-      loss = rwkv::evaluate(net_, *held_out_, [&](Index done) {
-        progress_.update([&] { return text("%s  validation %td of %td", status().c_str(), done, held_out_->size()); });
-        return stopped == 0;
-      });
-    }
-    if (stopped == 0) {
+    struct {
+      double loss = 0;
+      int asked = 0;
+    } judged;
+    first_does([&] {
+      if (held_out_) {
+        judged.loss = rwkv::evaluate(net_, *held_out_, [&](Index done) {
+          progress_.update(
+              [&] { return text("%s  validation %td of %td", status().c_str(), done, held_out_->size()); });
+          return stopped == 0;
+        });
+      }
+      judged.asked = stopped;
+    });
+    comm_.broadcast(std::as_writable_bytes(std::span(&judged, 1)), 0);
+    const double loss = judged.loss;
+    if (judged.asked == 0) {
       expects(is_finite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ", loss);
       const bool best = !held_out_ || loss < history_.best;
       if (best) {
-        save_checkpoint<bf16>(net_, settings_.out);
+        first_does([&] { save_checkpoint<bf16>(net_, settings_.out); });
         history_.best = loss;
         history_.best_step = trainer_.steps();
       }
@@ -300,10 +341,11 @@ class Run {
   }
 
   const Settings& settings_;
+  Comm comm_;
   Net net_;
   std::optional<TokenData> held_out_;
   Source source_;
-  Trainer<Net, P> trainer_;
+  Trainer<Net, P, Comm> trainer_;
   std::vector<Batch> batches_;
   std::map<std::string, std::string> identity_;  ///< what decides the run beside what the trainer knows
   History history_;
@@ -334,9 +376,16 @@ inline void check_paths(const Settings& settings) {
   }
 }
 
-template <class V, class Backend>
-int train(const Settings& settings) {
-  using Net = LanguageModel<V, float, Backend>;
+/// What a rank needs before it meets the others.
+template <class Net>
+struct Prepared {
+  Net net;
+  TokenData training;
+  std::optional<TokenData> held_out;
+};
+
+template <class Net, class Backend>
+Prepared<Net> prepare(const Settings& settings) {
   check_paths(settings);
   const auto [tokens, vocab] = read_text(settings);
   const auto kept = static_cast<Index>(static_cast<double>(tokens.size()) * settings.held_out);
@@ -346,8 +395,6 @@ int train(const Settings& settings) {
             " would be held out, too few to predict any; pass more text, or --held-out 0");
     held_out = tokens.slice(tokens.size() - kept, tokens.size());
   }
-  const TokenData training = tokens.slice(0, tokens.size() - kept);
-
   ModelSizes sizes = settings.sizes;
   sizes.vocab = vocab;
   const auto backend = backend_for<Backend>(settings.threads);
@@ -355,9 +402,21 @@ int train(const Settings& settings) {
       settings.from.empty() ? Net(sizes, backend) : load_checkpoint<Net>(settings.from, {Access::loaded}, backend);
   if (settings.from.empty()) initialize(net, settings.trainer.seed);
   else check_vocabulary(settings, settings.from, vocab, net.sizes().vocab);
+  return {std::move(net), tokens.slice(0, tokens.size() - kept), std::move(held_out)};
+}
 
-  if (settings.recompute) return Run<Net, Recompute>(settings, std::move(net), training, held_out)();
-  return Run<Net, Keep>(settings, std::move(net), training, held_out)();
+template <class V, class Backend, class Comm>
+int train(const Settings& settings, Comm comm) {
+  using Net = LanguageModel<V, float, Backend>;
+  std::optional<Prepared<Net>> run;
+  together(comm, "text", [&] {
+    run.emplace(prepare<Net, Backend>(settings));
+    return hash_of(run->training);
+  });
+  const auto with = [&]<class P>(P) {
+    return Run<Net, P, Comm>(settings, std::move(run->net), run->training, run->held_out, comm)();
+  };
+  return settings.recompute ? with(Recompute()) : with(Keep());
 }
 
 template <class Backend>
@@ -381,7 +440,7 @@ int evaluate(const Settings& settings) {
   return 0;
 }
 
-template <class Backend>
+template <class Backend, class Comm>
 void describe(Options& options, Settings& settings) {
   // The limits of sizes are far above what trains today; the products that count memory stay within their type.
   auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk] = settings.trainer;
@@ -426,15 +485,20 @@ void describe(Options& options, Settings& settings) {
   if constexpr (Threaded<Backend>) {
     options.add("--threads", settings.threads, "any number gives the same bits", 1, 1024);
   }
+  if constexpr (!std::is_same_v<Comm, SelfComm>) {
+    options.add("--grain", settings.sharing.grain,
+                "sequences of a pass; for equal grains, any number of ranks has the same bits", 1, 4096);
+    options.add("--any-order", settings.any_order, "add the gradients of ranks in MPI's order, with bits of its own");
+  }
   options.add("--evaluate", settings.evaluate, "train nothing: print the loss of this model on the text");
 }
 
 /// The program.
-template <class Backend>
-int train(int argc, char** argv) {
+template <class Backend, class Comm = SelfComm>
+int train(int argc, char** argv, Comm comm = {}) {
   Settings settings;
   Options options("train", "Trains an RWKV on a text file.");
-  describe<Backend>(options, settings);
+  describe<Backend, Comm>(options, settings);
   return run_program("train", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
     for (const char* size : {"--version", "--depth", "--width", "--head-size", "--ffn"}) {
@@ -453,9 +517,10 @@ int train(int argc, char** argv) {
     // The recipe's numbers also fit runs that are shorter or slower.
     if (!options.given("--warmup")) rate.warmup = std::min(rate.warmup, rate.steps / 10);
     if (!options.given("--final-rate")) rate.final = std::min(rate.final, rate.peak);
+    if (settings.any_order) settings.sharing.sum = GradientSum::any_order;
     stop_when_asked();
     if (!settings.evaluate.empty()) return evaluate<Backend>(settings);
-    const auto run = [&]<class V>(V) { return train<V, Backend>(settings); };
+    const auto run = [&]<class V>(V) { return train<V, Backend>(settings, comm); };
     if (settings.from.empty()) return with_version("RWKV-" + settings.version, run);
     return with_version_of(open_tensors(settings.from, {.verify_checksums = false}), run);
   });

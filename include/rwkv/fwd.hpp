@@ -88,10 +88,11 @@ template <class V, class S, class B, class D = Dims<>>
 using LanguageModel =
     Model<Embedding<S, B, D>, Stack<Layer<TimeMix<V, S, B, D>, ChannelMix<V, S, B, D>>>, Head<S, B, D>>;
 
-// Training: model M, memory policy P.
+// Training: model M, memory policy P, communicator C.
+struct SelfComm;
 template <class M, class P = Keep>
 class Gradient;
-template <class M, class P = Keep>
+template <class M, class P = Keep, class C = SelfComm>
 class Trainer;
 struct TrainerOptions;
 struct AdamW;

@@ -92,20 +92,33 @@ class Gradient {
   double add(std::span<const Token> tokens, std::span<const Token> targets, double share = 1) {
     const std::size_t counted = check(tokens, targets);
     const double mean = 1 / static_cast<double>(counted);
+    return mean * add_weighted(tokens, targets, share * mean);
+  }
+
+  /// Adds `weight` times the gradient of the sum of the cross entropies over the positions that have a target, and
+  /// returns that sum. Otherwise as add(), for a part of a batch that check() has seen; it may be without a target.
+  double add_weighted(std::span<const Token> tokens, std::span<const Token> targets, double weight) {
+    asserts(tokens.size() == positions() && targets.size() == positions(), "rwkv: ", tokens.size(), " tokens for ",
+            positions(), " positions");
     std::copy(tokens.begin(), tokens.end(), tokens_.numbers().begin());
     std::copy(targets.begin(), targets.end(), targets_.numbers().begin());
     backend_.copy(Mat<const scalar>(state_.numbers()), first_.numbers());
-    pass(memory_.arena(), {share * mean, options_.l2_wrap ? share * mean * 1e-4 : 0});
+    pass(memory_.arena(), {weight, options_.l2_wrap ? weight * 1e-4 : 0});
     backend_.sync();
     const auto losses = losses_.numbers();
-    return mean * std::accumulate(losses.begin(), losses.end(), 0.0);
+    return std::accumulate(losses.begin(), losses.end(), 0.0);
   }
 
   /// Throws the errors of add() without doing anything, and returns the number of positions with a target.
   std::size_t check(std::span<const Token> tokens, std::span<const Token> targets) const {
-    expects(tokens.size() == positions() && targets.size() == positions(), "rwkv: a batch of ", options_.batch,
-            " sequences of ", options_.length, " tokens has ", positions(), " tokens and as many targets, not ",
-            tokens.size(), " and ", targets.size());
+    return check(tokens, targets, options_.batch);
+  }
+  /// For a batch of another number of sequences.
+  std::size_t check(std::span<const Token> tokens, std::span<const Token> targets, Index sequences) const {
+    const auto expected = static_cast<std::size_t>(sequences * options_.length);
+    expects(tokens.size() == expected && targets.size() == expected, "rwkv: a batch of ", sequences, " sequences of ",
+            options_.length, " tokens has ", expected, " tokens and as many targets, not ", tokens.size(), " and ",
+            targets.size());
     std::size_t counted = 0;
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       expects(tokens[i] >= 0 && tokens[i] < vocab_, "rwkv: token ", tokens[i], " at position ", i,

@@ -1,6 +1,7 @@
 #pragma once
 /// The file of a training run: everything that its next steps depend on.
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <filesystem>
 #include <map>
@@ -20,12 +21,13 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// One tensor of the file of a run.
+/// One tensor of the file of a run. Where several ranks hold it, `numbers` are those of one of them.
 template <class T>
 struct RunTensor {
   std::string name;          ///< in the file
   std::vector<Index> shape;  ///< in the file
   std::span<T> numbers;      ///< where they are read from and go to
+  Index first = 0;           ///< position of numbers[0] in the tensor
 };
 
 namespace detail {
@@ -43,6 +45,9 @@ class OpenRun {
 
   /// The number that a text is.
   Index number(const std::string& key) const;
+
+  /// A checksum of the whole file.
+  std::uint64_t fingerprint() const { return static_cast<std::uint64_t>(number("crc32.texts")); }
 
   /// The texts whose keys start with `prefix`, under what follows it.
   std::map<std::string, std::string> texts_after(std::string_view prefix) const;
@@ -88,7 +93,8 @@ class RunFile : public detail::OpenRun {
   void copy_to(B& be, std::span<const RunTensor<T>> tensors) const {
     for (const RunTensor<T>& tensor : tensors) {
       const auto bytes = file().find(tensor.name)->bytes;  // not always aligned
-      write_numbers(be, tensor.numbers, [&](std::size_t i) { return detail::element_at<T>(bytes, i); });
+      const auto first = static_cast<std::size_t>(tensor.first);
+      write_numbers(be, tensor.numbers, [&](std::size_t i) { return detail::element_at<T>(bytes, first + i); });
     }
   }
 

@@ -3,12 +3,16 @@
 /// exactly.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -21,6 +25,7 @@
 #include "rwkv/system/glob.hpp"
 #include "rwkv/train/adamw.hpp"
 #include "rwkv/train/average.hpp"
+#include "rwkv/train/communicator.hpp"
 #include "rwkv/train/gradient.hpp"
 #include "rwkv/train/lora.hpp"
 #include "rwkv/train/run_file.hpp"
@@ -46,29 +51,58 @@ struct TrainerOptions {
   LayerOrder order = LayerOrder::automatic;  ///< see GradientOptions; the bits are the same
 };
 
+namespace detail {
+
+/// What one of several ranks does in a step; see data_parallel.hpp.
+template <class T, class B, class C>
+class Share;
+
+/// The place of a Share where one process trains alone: all sequences of a batch are its own, in one pass.
+class Alone {
+ public:
+  Alone(SelfComm, const Sharing&, const BatchShape& shape) : sequences_(shape.batch) {}
+  Index grain() const { return sequences_; }
+  Index rows() const { return sequences_; }
+
+ private:
+  Index sequences_;
+};
+
+}  // namespace detail
+
 /// Trains a model in place, one step at a time. A step is a pure function of the run so far, the options and the batch,
 /// for any number of threads. So equal runs give equal bits.
 ///
-/// P says what a pass keeps: Keep or Recompute.
-template <class Net, class P>
+/// P says what a pass keeps: Keep or Recompute. With a communicator of several ranks, each has a trainer for its own copy
+/// of the model, and all call every function, but for plain questions, with the same arguments; each takes its share of
+/// the batch. By default the ranks' number does not change a bit; see Sharing. An error on one rank is one on all.
+template <class Net, class P, class Comm>
 class Trainer {
   using backend = typename Net::backend;
+  using Body = decltype(Net::Parts::body);
+  static_assert(Communicator<Comm>);
+  static constexpr bool alone = std::is_same_v<Comm, SelfComm>;
+  using Share = std::conditional_t<alone, detail::Alone, detail::Share<typename Net::compute, backend, Comm>>;
 
  public:
   /// In which gradients and moments are.
   using scalar = typename Net::compute;
 
-  /// Errors    settings that make no sense; patterns that select nothing, or all
-  Trainer(Net& net, const TrainerOptions& options)
-      : options_(checked(options)), backend_(net.device()), body_(net.parts.body),
-        gradient_(net, {options.shape.batch, options.shape.length, options.head_chunk, options.l2_wrap, options.order},
+  /// `sharing` matters to several ranks; SelfComm computes the gradient of a batch in one pass.
+  /// Errors    settings that make no sense; patterns that select nothing, or all; ranks with other options, weights or
+  ///           versions of the library, or too many for the batch
+  Trainer(Net& net, const TrainerOptions& options, Comm comm = {}, const Sharing& sharing = {})
+      : options_(agreed(net, options, comm, sharing)), share_(comm, sharing, options.shape), backend_(net.device()),
+        body_(net.parts.body),
+        gradient_(net, {share_.grain(), options.shape.length, options.head_chunk, options.l2_wrap, options.order},
                   [&](const TensorSpec& spec) { return !options.tune_state && wanted(options, spec); }),
-        initial_(backend_, body_, 1), before_(backend_, body_, options.shape.batch), depth_(net.sizes().depth) {
+        initial_(backend_, body_, 1), carried_(backend_, body_, alone ? 0 : share_.rows()),
+        before_(backend_, body_, share_.rows()), depth_(net.sizes().depth) {
     collect(net);
     body_.reset(backend_, initial_.views);
     if (options_.tune_state) begin_tuning_of(body_, backend_, initial_.views);
     scratch_ = scratch_for(backend_, [&](Arena ws) { squares(ws); });
-    start_sequences();
+    start_sequences(carried());
   }
 
   /// One step: gradient, clipping, update. A batch that is not fresh continues from the state after the previous batch.
@@ -81,30 +115,14 @@ class Trainer {
   /// One step over several batches whose gradients are averaged (gradient accumulation), for batches larger than
   /// memory.
   double step(std::span<const Batch> parts) {
-    expects(!parts.empty(), "rwkv: a training step needs a batch");
-    for (const Batch& part : parts) {
-      expects(part.shape == options_.shape, "rwkv: a batch of ", part.shape.batch, " sequences of ", part.shape.length,
-              " tokens for a trainer of ", options_.shape.batch, " of ", options_.shape.length);
-      expects(part.fresh || !options_.tune_state,
-              "rwkv: the initial state is trained on batches that start from it, not on one that goes on");
-      static_cast<void>(gradient_.check(part.tokens, part.targets));
-    }
-    expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before a step");
-    backend_.copy(Mat<const scalar>(gradient_.state().numbers()), before_.numbers());
-    gradient_.clear();
-    backend_.fill(row_of(state_gradient_), scalar(0));
-    double loss = 0;
-    const double share = 1 / static_cast<double>(parts.size());
+    if constexpr (alone) check(parts);
+    else share_.together(join("batches in training step ", steps_), [&] { return check(parts), hash_of(parts); });
+    backend_.copy(Mat<const scalar>(carried().numbers()), before_.numbers());
     const Index tokens = std::ssize(parts) * options_.shape.batch * options_.shape.length;
-    detail::Reporting reporting(Phase::train, tokens,
-                                std::ssize(parts) * depth_ * 3);  // forwards once, backwards twice the work
+    const Index passes = std::ssize(parts) * share_.rows() / share_.grain();
+    detail::Reporting reporting(Phase::train, tokens, passes * depth_ * 3);  // forwards once, backwards twice the work
     Undo undo{*this};
-    for (const Batch& part : parts) {
-      if (part.fresh) start_sequences();
-      loss += share * gradient_.add(part.tokens, part.targets, share);
-      sum_state_gradients();
-    }
-    for (const auto& adapted : adapted_) adapted.pull_back(backend_);
+    const double loss = add_gradients(parts);
     const double norm = std::sqrt(squares(scratch_.arena()));
     reporting.finish();
     if (!is_finite(loss) || !is_finite(norm)) {
@@ -126,6 +144,8 @@ class Trainer {
   double learning_rate() const { return options_.rate(steps_); }
   /// What it steps by: losses and gradients.
   const Gradient<Net, P>& gradient() const { return gradient_; }
+  /// Bytes of moments and averages on this rank.
+  Index moment_bytes() const { return moments_.bytes(); }
 
   /// The trained initial state of one sequence, in host memory, for Context::restore() of a context of batch 1.
   std::vector<scalar> initial_state() const {
@@ -143,6 +163,7 @@ class Trainer {
       const auto value = tuned.tokens(tuned.value), average = tuned.tokens(tuned.average);
       backend_.rows(Exchanged{}, arg::in(value), arg::in(average), arg::out(value), arg::out(average));
     }
+    if constexpr (!alone) share_.spread(backend_);
     merge();
     backend_.sync();  // contexts read the weights in other streams
     exchanged_ = !exchanged_;
@@ -150,16 +171,25 @@ class Trainer {
 
   /// Writes everything the run depends on as .safetensors, atomically: weights under their own names, moments, average,
   /// factors, carried state, the number of the step, a checksum of every tensor and one of all texts. `notes` are
-  /// stored as texts, with `note.` in front of their keys.
+  /// stored as texts, with `note.` in front of their keys. Of several ranks, the first writes the file; it has the same
+  /// bytes for any number of ranks, and any number resumes from it.
   void save(const std::filesystem::path& path, const std::map<std::string, std::string>& notes = {},
             FileSystem& files = system_files()) const {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before saving");
     auto texts = settings();
     texts["step"] = join(steps_);
     for (const auto& [key, text] : notes) texts["note." + key] = text;
-    const auto tensors = contents();
     backend be = backend_;
-    save_run<scalar>(be, path, tensors, texts, files);
+    if constexpr (alone) {
+      save_run<scalar>(be, path, contents(), texts, files);
+    } else {
+      std::deque<std::vector<scalar>> whole;
+      const auto tensors = collected(whole);
+      share_.together("files", [&] {
+        if (share_.is_first()) save_run<scalar>(be, path, tensors, texts, files);
+        return std::uint64_t{0};
+      });
+    }
   }
 
   /// Resumes from a file of save(): the next steps give the same bits as in the run that wrote it. Returns its notes. What a
@@ -168,10 +198,19 @@ class Trainer {
   std::map<std::string, std::string> resume(const std::filesystem::path& path, FileSystem& files = system_files()) {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before resuming");
     const auto tensors = contents();
-    const RunFile<scalar> file(path, tensors, settings(), files);
-    auto notes = file.texts_after("note.");
-    steps_ = file.number("step");
-    file.copy_to(backend_, tensors);
+    std::optional<RunFile<scalar>> file;
+    if constexpr (alone) {
+      file.emplace(path, tensors, settings(), files);
+    } else {
+      share_.together("contents of " + path.filename().string(), [&] {
+        file.emplace(path, tensors, settings(), files);
+        return file->fingerprint();
+      });
+    }
+    auto notes = file->texts_after("note.");
+    steps_ = file->number("step");
+    file->copy_to(backend_, tensors);
+    if constexpr (!alone) file->copy_to(backend_, own_state());
     return notes;
   }
 
@@ -182,21 +221,139 @@ class Trainer {
     bool needed = true;
 
     ~Undo() {
-      if (needed) run.backend_.copy(Mat<const scalar>(run.before_.numbers()), run.gradient_.state().numbers());
+      if (needed) run.backend_.copy(Mat<const scalar>(run.before_.numbers()), run.carried().numbers());
     }
   };
-  /// One tensor that the optimiser changes.
+  /// One tensor that the optimiser changes; of several ranks, the part of it that this rank changes.
   struct Tuned {
     std::string name;
     ParameterTraits traits;
     Shape shape;
-    std::span<scalar> value, gradient, first, second, average;
+    std::span<scalar> value, gradient, first{}, second{}, average{};
+    Index begin = 0;  // of the part, in the tensor
 
+    Index width() const { return shape.rank == 0 ? 1 : shape.sizes[shape.rank - 1]; }
     Seq<scalar> tokens(std::span<scalar> numbers) const {
-      const Index width = shape.rank == 0 ? 1 : shape.sizes[shape.rank - 1];
-      return {numbers.data(), 1, width == 0 ? 0 : std::ssize(numbers) / width, width};
+      return {numbers.data(), 1, width() == 0 ? 0 : std::ssize(numbers) / width(), width()};
     }
   };
+
+  /// The options, after checks that the ranks train alike.
+  static const TrainerOptions& agreed(Net& net, const TrainerOptions& options, Comm& comm, const Sharing& sharing) {
+    if constexpr (alone) {
+      static_cast<void>(net), static_cast<void>(comm), static_cast<void>(sharing);
+      return checked(options);
+    } else {
+      Share::agree_on(comm, sharing, options.shape, [&] {
+        std::vector<std::string> lines;
+        for (const auto& [key, text] : settings(checked(options), Share::in_words(sharing))) {
+          lines.push_back(key + " is '" + text + "'");
+        }
+        lines.push_back(join("the seed is ", options.seed.value));
+        backend be = net.device();
+        for (const auto& parameter : net.parameters()) {
+          const OnHost numbers(be, parameter.numbers());
+          lines.push_back(join(parameter.name, " of ", parameter.shape.span(), " has the checksum ",
+                               Share::checksum(numbers.numbers())));
+        }
+        return lines;
+      });
+      return options;
+    }
+  }
+
+  /// Throws the errors of step() that the batches alone decide.
+  void check(std::span<const Batch> parts) const {
+    expects(!parts.empty(), "rwkv: a training step needs a batch");
+    for (const Batch& part : parts) {
+      expects(part.shape == options_.shape, "rwkv: a batch of ", part.shape.batch, " sequences of ", part.shape.length,
+              " tokens for a trainer of ", options_.shape.batch, " of ", options_.shape.length);
+      expects(part.fresh || !options_.tune_state,
+              "rwkv: the initial state is trained on batches that start from it, not on one that goes on");
+      static_cast<void>(gradient_.check(part.tokens, part.targets, part.shape.batch));
+    }
+    expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before a step");
+  }
+
+  /// FNV-1a of a step's number and its batches.
+  std::uint64_t hash_of(std::span<const Batch> parts) const requires(!alone) {
+    std::uint64_t hash = stream_of("batches");
+    const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 0x100000001b3u; };
+    add(static_cast<std::uint64_t>(steps_));
+    for (const Batch& part : parts) {
+      add(part.fresh ? 1 : 0);
+      for (const auto* tokens : {&part.tokens, &part.targets}) {
+        for (const Token token : *tokens) add(static_cast<std::uint32_t>(token));
+      }
+    }
+    return hash;
+  }
+
+  /// The states that the next batch may continue from, of this rank's sequences. A pass of a rank has fewer sequences.
+  BodyState<Body>& carried() {
+    if constexpr (alone) return gradient_.state();
+    else return carried_;
+  }
+  const BodyState<Body>& carried() const {
+    if constexpr (alone) return gradient_.state();
+    else return carried_;
+  }
+
+  void clear_gradients() {
+    gradient_.clear();
+    backend_.fill(row_of(state_gradient_), scalar(0));
+  }
+
+  void pull_back() {
+    for (const auto& adapted : adapted_) adapted.pull_back(backend_);
+  }
+
+  /// Computes the gradient of a step and returns its loss.
+  double add_gradients(std::span<const Batch> parts) {
+    const double share = 1 / static_cast<double>(parts.size());
+    if constexpr (alone) {
+      clear_gradients();
+      double loss = 0;
+      for (const Batch& part : parts) {
+        if (part.fresh) start_sequences(carried());
+        loss += share * gradient_.add(part.tokens, part.targets, share);
+        sum_state_gradients();
+      }
+      pull_back();
+      return loss;
+    } else {
+      std::vector<double> weights;  // of a position of each batch
+      for (const Batch& part : parts) {
+        weights.push_back(share / static_cast<double>(gradient_.check(part.tokens, part.targets, part.shape.batch)));
+      }
+      const auto grain = static_cast<std::size_t>(share_.grain() * options_.shape.length);
+      const auto add = [&](Index k, Index p) {
+        const Batch& part = parts[static_cast<std::size_t>(p)];
+        const double weight = weights[static_cast<std::size_t>(p)];
+        const auto begin = static_cast<std::size_t>((share_.first_row() + k * share_.grain()) * options_.shape.length);
+        if (part.fresh) start_sequences(gradient_.state());
+        else
+          exchange_states(k, [&](Mat<scalar> all, Mat<scalar> pass) { backend_.copy(Mat<const scalar>(all), pass); });
+        const double loss = weight * gradient_.add_weighted(std::span(part.tokens).subspan(begin, grain),
+                                                            std::span(part.targets).subspan(begin, grain), weight);
+        sum_state_gradients();
+        exchange_states(k, [&](Mat<scalar> all, Mat<scalar> pass) { backend_.copy(Mat<const scalar>(pass), all); });
+        return loss;
+      };
+      return share_.add_up(
+          backend_, std::ssize(parts), [&] { clear_gradients(); }, add, [&] { pull_back(); });
+    }
+  }
+
+  /// Calls copy(states of grain k among those of this rank, states of a pass) for every tensor of the state.
+  template <class Copying>
+  requires(!alone) void exchange_states(Index k, const Copying& copying) {
+    for (std::size_t i = 0; i < carried_.tensors.size(); ++i) {
+      const Mat<scalar> all = carried_.tensors[i];
+      copying(Mat<scalar>{all.row(k * share_.grain()), share_.grain(), all.cols, all.stride},
+              gradient_.state().tensors[i]);
+    }
+  }
 
   static const TrainerOptions& checked(const TrainerOptions& options) {
     options.rate.check();
@@ -231,40 +388,27 @@ class Trainer {
     expects(
         !parameters.empty() || options_.tune_state, "rwkv: nothing is left to train",
         options_.lora.matrices.empty() ? "" : join(": no free matrix is named like '", options_.lora.matrices, "'"));
-    const Index moments = options_.average > 0 ? 3 : 2;
     const bool lora = !options_.lora.matrices.empty();
-    Index count = options_.tune_state ? Index(initial_.numbers().cols) * (moments + 1) : 0;
+    Index count = options_.tune_state ? Index(initial_.numbers().cols) : 0;
     for (const auto& parameter : parameters) {
-      const Index size = std::ssize(parameter.values);
-      if (lora) {
-        expects(parameter.shape.rank == 2 && parameter.role != Role::vector, "rwkv: ", parameter.name, " of shape ",
-                parameter.shape.span(), " is no matrix of two axes, so it has no low-rank factors");
-        count += size + options_.lora.rank * (parameter.shape.sizes[0] + parameter.shape.sizes[1]) * (moments + 2);
-      } else {
-        count += size * moments;
-      }
+      if (!lora) break;
+      expects(parameter.shape.rank == 2 && parameter.role != Role::vector, "rwkv: ", parameter.name, " of shape ",
+              parameter.shape.span(), " is no matrix of two axes, so it has no low-rank factors");
+      count +=
+          std::ssize(parameter.values) + options_.lora.rank * (parameter.shape.sizes[0] + parameter.shape.sizes[1]) * 2;
     }
-    memory_ = Memory<backend>(backend_, count * Index{sizeof(scalar)});
-    scalar* next = reinterpret_cast<scalar*>(memory_.data());
-    backend_.fill(matrix(next, 1, count), scalar(0));
-    const auto take = [&](Index size) {
-      return std::span<scalar>(std::exchange(next, next + size), std::size_t(size));
-    };
-    const auto tune = [&](const std::string& name, const ParameterTraits& traits, const Shape& shape,
-                          std::span<scalar> value, std::span<scalar> gradient) {
-      const Index size = std::ssize(value);
-      tuned_.push_back({name, traits, shape, value, gradient, take(size), take(size),
-                        options_.average > 0 ? take(size) : std::span<scalar>()});
-    };
+    memory_ = zeros(count);
+    auto take = taking_from(memory_);
     if (options_.tune_state) {
       const auto numbers = initial_.numbers();
       const Index size = numbers.cols;
       state_gradient_ = take(size);
-      tune("initial_state", {.rate = 3}, Shape{{size}, 1}, {numbers.data, std::size_t(size)}, state_gradient_);
+      tuned_.push_back(
+          {"initial_state", {.rate = 3}, Shape{{size}, 1}, {numbers.data, std::size_t(size)}, state_gradient_});
     }
     for (const auto& parameter : parameters) {
       if (!lora) {
-        tune(parameter.name, parameter, parameter.shape, parameter.values, parameter.gradient);
+        tuned_.push_back({parameter.name, parameter, parameter.shape, parameter.values, parameter.gradient});
         continue;
       }
       const Index out = parameter.shape.sizes[0], in = parameter.shape.sizes[1], rank = options_.lora.rank;
@@ -276,22 +420,61 @@ class Trainer {
                           matrix(da.data(), rank, in), matrix(db.data(), out, rank), options_.lora.scale()});
       adapted_.back().start(backend_, options_.seed, parameter.name);
       bases_.push_back({parameter.name + ".lora_base", {out, in}, base});
-      tune(parameter.name + ".lora_a", {.role = Role::matrix}, Shape{{rank, in}, 2}, a, da);
-      tune(parameter.name + ".lora_b", {.role = Role::matrix}, Shape{{out, rank}, 2}, b, db);
+      tuned_.push_back({parameter.name + ".lora_a", {.role = Role::matrix}, Shape{{rank, in}, 2}, a, da});
+      tuned_.push_back({parameter.name + ".lora_b", {.role = Role::matrix}, Shape{{out, rank}, 2}, b, db});
     }
-    for (const Tuned& tuned : tuned_) {
-      const auto [data, _, rows, width] = tuned.tokens(tuned.gradient);
-      scalar *const p = tuned.value.data(), *const m = tuned.first.data(), *const v = tuned.second.data();
-      gradients_.push_back(matrix(static_cast<const scalar*>(data), rows, width));
-      updates_.push_back({{}, rows, width, {data, p, m, v}, {p, m, v}});
-      if (tuned.average.empty()) continue;
-      backend_.copy(row_of(tuned.value), row_of(tuned.average));
-      averages_.push_back({{options_.average}, rows, width, {p, tuned.average.data()}, {tuned.average.data()}});
-    }
+    for (const Tuned& tuned : tuned_) values_.push_back(tuned.value);
+    if constexpr (!alone) divide();
+    make_updates();
     // The checkpoint also holds the parameters that are not trained, so that it is complete.
     for (auto& parameter : net.parameters()) {
       const auto shape = parameter.shape.span();
       weights_.push_back({parameter.name, {shape.begin(), shape.end()}, parameter.numbers()});
+    }
+  }
+
+  Memory<backend> zeros(Index count) {
+    Memory<backend> memory(backend_, count * Index{sizeof(scalar)});
+    backend_.fill(matrix(reinterpret_cast<scalar*>(memory.data()), 1, count), scalar(0));
+    return memory;
+  }
+  static auto taking_from(const Memory<backend>& memory) {
+    return [next = reinterpret_cast<scalar*>(memory.data())](Index size) mutable {
+      return std::span<scalar>(std::exchange(next, next + size), std::size_t(size));
+    };
+  }
+
+  /// Reduces the tuned tensors to what this rank changes of them.
+  void divide() requires(!alone) {
+    std::vector<typename Share::Tensor> tensors;
+    for (const Tuned& tuned : tuned_) tensors.push_back({tuned.value, tuned.gradient, tuned.width()});
+    share_.divide(backend_, std::move(tensors));
+    for (std::size_t i = 0; i < tuned_.size(); ++i) {
+      const auto [first, count] = share_.part(i);
+      tuned_[i].begin = first;
+      tuned_[i].value = tuned_[i].value.subspan(std::size_t(first), std::size_t(count));
+      tuned_[i].gradient = share_.gradient_of(i);
+    }
+  }
+
+  /// Allocates the moments and averages, and lists what a step does to every tensor.
+  void make_updates() {
+    Index count = 0;
+    for (const Tuned& tuned : tuned_) count += std::ssize(tuned.value) * (options_.average > 0 ? 3 : 2);
+    moments_ = zeros(count);
+    auto take = taking_from(moments_);
+    for (Tuned& tuned : tuned_) {
+      const Index size = std::ssize(tuned.value);
+      tuned.first = take(size);
+      tuned.second = take(size);
+      if (options_.average > 0) tuned.average = take(size);
+      const auto [data, _, rows, width] = tuned.tokens(tuned.gradient);
+      scalar *const p = tuned.value.data(), *const m = tuned.first.data(), *const v = tuned.second.data();
+      gradients_.push_back(matrix(static_cast<const scalar*>(data), rows, width));
+      updates_.push_back({{}, rows, width, {data, p, m, v}, {p, m, v}});
+      if (options_.average == 0) continue;
+      backend_.copy(row_of(tuned.value), row_of(tuned.average));
+      averages_.push_back({{options_.average}, rows, width, {p, tuned.average.data()}, {tuned.average.data()}});
     }
   }
 
@@ -301,10 +484,10 @@ class Trainer {
     for (const auto& adapted : adapted_) adapted.merge(backend_);
   }
 
-  /// Copies the initial state to every sequence of the next batch.
-  void start_sequences() {
+  /// Copies the initial state to every sequence of `state`.
+  void start_sequences(const BodyState<Body>& state) {
     for (std::size_t i = 0; i < initial_.tensors.size(); ++i) {
-      const Mat<scalar> all = gradient_.state().tensors[i];
+      const Mat<scalar> all = state.tensors[i];
       for (Index b = 0; b < all.rows; ++b) {
         backend_.copy(Mat<const scalar>(initial_.tensors[i]), Mat<scalar>{all.row(b), 1, all.cols, all.stride});
       }
@@ -327,7 +510,9 @@ class Trainer {
   /// The squared norm of the whole gradient.
   double squares(Arena scratch) {
     double sum = 0;
-    if constexpr (requires { backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>()); }) {
+    if constexpr (!alone) {
+      sum = share_.squares(backend_, scratch);
+    } else if constexpr (requires { backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>()); }) {
       sum = backend_.sum_of_squares(scratch, std::span<const Mat<const scalar>>(gradients_));
     } else {
       for (const auto& gradient : gradients_) sum += backend_.sum_of_squares(scratch, gradient);
@@ -342,14 +527,30 @@ class Trainer {
           AdamWUpdate(options_.optimizer, tuned_[i].traits, learning_rate, static_cast<double>(steps_ + 1), scale);
     }
     rows_each(backend_, std::span<const Update>(updates_));
+    if constexpr (!alone) share_.spread(backend_);
     if (options_.tune_state) make_valid_of(body_, backend_, initial_.views);
     if (options_.average > 0) rows_each(backend_, std::span<const Average>(averages_));
     merge();
     backend_.sync();
   }
 
+  /// What made a step fail, and how early it is in the search for it.
+  struct Blame {
+    double order;
+    std::string sentence;
+  };
+
   /// Names the first tensor whose weights are not finite; if there is none, the first whose gradient is not finite.
   std::string first_not_finite() const {
+    const Blame blame = own_blame();
+    if constexpr (alone) {
+      return blame.sentence;
+    } else {
+      return share_.sentence_of_least(blame.order, blame.sentence);
+    }
+  }
+
+  Blame own_blame() const {
     backend be = backend_;
     const auto index = [&](std::span<const scalar> numbers) {
       const OnHost read(be, numbers);
@@ -357,13 +558,14 @@ class Trainer {
     };
     for (const auto& weight : weights_) {
       if (const auto i = index(weight.numbers); i < std::ssize(weight.numbers)) {
-        return join(weight.name, " is the first tensor that is not finite, at element ", i);
+        return {-1, join(weight.name, " is the first tensor that is not finite, at element ", i)};
       }
     }
-    for (const Tuned& tuned : tuned_) {
+    for (std::size_t n = 0; n < tuned_.size(); ++n) {
+      const Tuned& tuned = tuned_[n];
       if (const auto i = index(tuned.gradient); i < std::ssize(tuned.gradient)) {
-        return join("all weights are finite; the gradient of ", tuned.name, " is the first that is not, at element ",
-                    i);
+        return {static_cast<double>(n), join("all weights are finite; the gradient of ", tuned.name,
+                                             " is the first that is not, at element ", tuned.begin + i)};
       }
     }
     // All numbers are finite; the sum of squares overflowed.
@@ -375,26 +577,34 @@ class Trainer {
           [](scalar x) { return std::abs(static_cast<double>(x)); });
     };
     for (const Tuned& tuned : tuned_) steepest = most(tuned) > most(*steepest) ? &tuned : steepest;
-    return join("all weights and gradients are finite; the gradient of ", steepest->name, " is the largest, with ",
-                most(*steepest));
+    return {static_cast<double>(tuned_.size()) + 1 / (1 + most(*steepest)),
+            join("all weights and gradients are finite; the gradient of ", steepest->name, " is the largest, with ",
+                 most(*steepest))};
   }
 
-  /// The tensors of the file of a run, in a fixed order.
+  /// The tensors of the file of a run, in a fixed order; of several ranks, this rank's part of them without the state.
   std::vector<RunTensor<scalar>> contents() const {
     std::vector<RunTensor<scalar>> all = weights_;
     all.insert(all.end(), bases_.begin(), bases_.end());
-    for (const Tuned& tuned : tuned_) {
+    for (std::size_t i = 0; i < tuned_.size(); ++i) {
+      const Tuned& tuned = tuned_[i];
       const auto shape = tuned.shape.span();
       const std::vector<Index> sizes(shape.begin(), shape.end());
       // Low-rank factors and the initial state are not among the model's weights above.
       const bool weight = adapted_.empty() && !options_.tune_state;
-      if (!weight) all.push_back({tuned.name, sizes, tuned.value});
-      all.push_back({tuned.name + ".adamw_m", sizes, tuned.first});
-      all.push_back({tuned.name + ".adamw_v", sizes, tuned.second});
-      if (!tuned.average.empty()) all.push_back({tuned.name + ".average", sizes, tuned.average});
+      if (!weight) all.push_back({tuned.name, sizes, values_[i]});
+      all.push_back({tuned.name + ".adamw_m", sizes, tuned.first, tuned.begin});
+      all.push_back({tuned.name + ".adamw_v", sizes, tuned.second, tuned.begin});
+      if (options_.average > 0) all.push_back({tuned.name + ".average", sizes, tuned.average, tuned.begin});
     }
-    const auto state = gradient_.state().numbers();
-    all.push_back({"carried_state", {Index(state.cols)}, {state.data, std::size_t(Index(state.cols))}});
+    if constexpr (alone) {
+      const auto state = carried().numbers();
+      all.push_back({"carried_state", {Index(state.cols)}, {state.data, std::size_t(Index(state.cols))}});
+    } else {
+      const Index rows = share_.rows();
+      const Index own = carried().numbers().cols;
+      all.push_back({"carried_state", {own / rows * options_.shape.batch}, {}});
+    }
     return all;
   }
 
@@ -408,9 +618,57 @@ class Trainer {
     return "of no kind";
   }
 
+  /// The parts of the carried state that this rank holds. In the file, all sequences of a tensor of the state follow each
+  /// other.
+  std::vector<RunTensor<scalar>> own_state() const requires(!alone) {
+    std::vector<RunTensor<scalar>> parts;
+    Index begin = 0;
+    for (const Mat<scalar>& tensor : carried_.tensors) {
+      const Index cols = tensor.cols;
+      parts.push_back(
+          {"carried_state", {}, {tensor.data, std::size_t(tensor.rows * cols)}, begin + share_.first_row() * cols});
+      begin += options_.shape.batch * cols;
+    }
+    return parts;
+  }
+
+  /// contents() of all ranks, on the first; `whole` holds what the first rank does not.
+  std::vector<RunTensor<scalar>> collected(std::deque<std::vector<scalar>>& whole) const requires(!alone) {
+    auto tensors = contents();
+    const auto make = [&](Index count) -> std::span<scalar> {
+      return whole.emplace_back(share_.is_first() ? std::size_t(count) : 0);
+    };
+    std::size_t next = weights_.size() + bases_.size();
+    for (std::size_t i = 0; i < tuned_.size(); ++i) {
+      if (!adapted_.empty() || options_.tune_state) ++next;  // the value, which every rank has
+      for (int moments = options_.average > 0 ? 3 : 2; moments > 0; --moments, ++next) {
+        const auto all = make(std::ssize(values_[i]));
+        share_.collect(
+            tensors[next].numbers, [&](Index q) { return share_.part_of(i, q); }, all);
+        tensors[next].numbers = all;
+      }
+    }
+    const auto state = make(tensors.back().shape[0]);
+    for (const RunTensor<scalar>& part : own_state()) {
+      const Index own = std::ssize(part.numbers), begin = part.first - share_.first_row() * (own / share_.rows());
+      share_.collect(
+          part.numbers,
+          [&](Index q) {
+            return typename Share::Part{begin + q * own, own};
+          },
+          state);
+    }
+    tensors.back().numbers = state;
+    return tensors;
+  }
+
   /// Everything that decides what a step does, in words.
   std::map<std::string, std::string> settings() const {
-    const TrainerOptions& o = options_;
+    if constexpr (alone) return settings(options_, "");
+    else return settings(options_, Share::in_words(share_.sharing()));
+  }
+  /// `sum` says how the gradients of sequences are added.
+  static std::map<std::string, std::string> settings(const TrainerOptions& o, const std::string& sum) {
     std::string trained = o.tune_state ? "the initial state" : "the parameters";
     if (!o.lora.matrices.empty()) {
       trained = join("factors of rank ", o.lora.rank, " and alpha ", o.lora.alpha, " of '", o.lora.matrices, "'");
@@ -423,15 +681,16 @@ class Trainer {
             {"optimizer", join("betas ", o.optimizer.beta1, " ", o.optimizer.beta2, ", epsilon ", o.optimizer.epsilon,
                                ", weight decay ", o.optimizer.weight_decay, o.optimizer.decay_vectors ? " of all" : "",
                                o.optimizer.table_rates ? ", rates of the tables" : "")},
-            {"gradient", join("clip ", o.clip, o.l2_wrap ? ", l2 wrap" : "", ", head chunk ", o.head_chunk)},
+            {"gradient", join("clip ", o.clip, o.l2_wrap ? ", l2 wrap" : "", ", head chunk ", o.head_chunk, sum)},
             {"trained", trained}};
   }
 
   TrainerOptions options_;
+  Share share_;
   backend backend_;
-  decltype(Net::Parts::body) body_;
+  Body body_;
   Gradient<Net, P> gradient_;
-  BodyState<decltype(Net::Parts::body)> initial_, before_;
+  BodyState<Body> initial_, carried_, before_;
   using Update = FlatRows<AdamWUpdate, scalar, 4, 3>;
   using Average = FlatRows<Averaged, scalar, 2, 1>;
 
@@ -441,8 +700,9 @@ class Trainer {
   std::vector<Average> averages_;
   std::vector<AdaptedMatrix<scalar>> adapted_;
   std::vector<RunTensor<scalar>> weights_, bases_;
+  std::vector<std::span<scalar>> values_;  // whole, of every tensor in tuned_
   std::span<scalar> state_gradient_;
-  Memory<backend> memory_, scratch_;
+  Memory<backend> memory_, moments_, scratch_;
   Index depth_, steps_ = 0;
   double norm_ = 0;
   bool exchanged_ = false;

@@ -1,0 +1,397 @@
+#pragma once
+/// Training by several ranks that divide the batch and the optimiser's moments among them. A communicator of several
+/// ranks includes this header; trainer.hpp alone does not.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rwkv/backend/memory.hpp"
+#include "rwkv/backend/operand.hpp"
+#include "rwkv/backend/transfer.hpp"
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/view.hpp"
+#include "rwkv/op/activation.hpp"
+#include "rwkv/system/crc32.hpp"
+#include "rwkv/train/communicator.hpp"
+#include "rwkv/train/sum_tree.hpp"
+#include "rwkv/train/token_data.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+
+/// A text of rank `root`, on every rank.
+template <Communicator C>
+std::string broadcast_text(C& comm, std::string text, int root) {
+  std::uint64_t bytes = text.size();
+  comm.broadcast(std::as_writable_bytes(std::span(&bytes, 1)), root);
+  constexpr std::uint64_t most = std::uint64_t{1} << 28;
+  expects(bytes <= most, "rwkv: rank ", root, " sends a text of ", bytes, " bytes, more than ", most);
+  text.resize(static_cast<std::size_t>(bytes));
+  comm.broadcast(std::as_writable_bytes(std::span(text)), root);
+  return text;
+}
+
+/// Every rank's number, on every rank. `mine` may be any type that is copied as bytes.
+template <class T, Communicator C>
+std::vector<T> gather_each(C& comm, const T& mine) {
+  std::vector<T> all(static_cast<std::size_t>(comm.size()));
+  std::vector<Index> begins;
+  for (Index q = 0; q <= comm.size(); ++q) begins.push_back(q * Index{sizeof(T)});
+  all[static_cast<std::size_t>(comm.rank())] = mine;
+  comm.all_gather(std::as_writable_bytes(std::span(all)), begins);
+  return all;
+}
+
+/// Runs work() on every rank, which must succeed on all and return the same std::uint64_t on all.
+/// Errors    where work() throws an Error on a rank, all ranks throw that of the first such rank; where results differ,
+///           all throw a sentence that says that ranks have other `what`
+template <Communicator C, class Work>
+void together(C& comm, std::string_view what, const Work& work) {
+  struct Report {
+    std::uint64_t failed, result;
+  };
+  Report mine{0, 0};
+  std::string sentence;
+  try {
+    mine.result = work();
+  } catch (const Error& error) {
+    mine.failed = 1;
+    sentence = error.what();
+  }
+  const std::vector<Report> all = gather_each(comm, mine);
+  const auto failed = std::find_if(all.begin(), all.end(), [](const Report& one) { return one.failed != 0; });
+  if (failed != all.end()) {
+    const int first = static_cast<int>(failed - all.begin());
+    sentence = broadcast_text(comm, std::move(sentence), first);
+    const bool everywhere = std::all_of(all.begin(), all.end(), [](const Report& one) { return one.failed != 0; });
+    if (everywhere) fail(sentence);
+    fail("rank ", first, " of ", comm.size(), ": ", sentence);
+  }
+  for (std::size_t q = 1; q < all.size(); ++q) {
+    expects(all[q].result == all[0].result, "rwkv: rank ", q, " of ", comm.size(), " has other ", what, " than rank 0");
+  }
+}
+
+/// Compares lines of text with those of rank 0, as settings in words.
+/// Errors    on all ranks, with the first line that differs on the first rank where one does
+template <Communicator C>
+void agree(C& comm, const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += line + '\n';
+  const std::string first = broadcast_text(comm, text, 0);
+  together(comm, "settings", [&] {
+    std::string_view here = text, there = first;
+    while (here != there) {
+      const auto take = [](std::string_view& rest) {
+        const std::string_view line = rest.substr(0, rest.find('\n'));
+        rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+        return line.empty() ? std::string_view("nothing more") : line;
+      };
+      const std::string_view mine = take(here), its = take(there);
+      expects(mine == its, "rwkv: the ranks must train alike: ", its, " on rank 0, ", mine, " here");
+    }
+    return std::uint64_t{0};
+  });
+}
+
+namespace detail {
+
+/// How one rank takes part in a step: which sequences are its own, the sum of the gradients over all ranks, and the
+/// numbers that it updates.
+///
+/// The trained tensors, one after the other, are cut into blocks of whole rows; a rank updates a stretch of blocks. Sums
+/// over all numbers, such as that of squares, are taken block by block and so do not depend on the ranks.
+template <class T, class B, class C>
+class Share {
+ public:
+  static_assert(host_reaches<B>, "rwkv: ranks exchange numbers in host memory; train on a backend that works there");
+
+  /// A trained tensor.
+  struct Tensor {
+    std::span<T> value, gradient;  // whole; the gradient of this rank's sequences alone
+    Index width;                   // of a row
+  };
+  /// The numbers [first, first + count) of a tensor.
+  struct Part {
+    Index first = 0, count = 0;
+  };
+
+  Share(C comm, const Sharing& sharing, const BatchShape& shape) : comm_(std::move(comm)), sharing_(sharing) {
+    rows_ = shape.batch / comm_.size();
+    if (sharing.sum == GradientSum::any_order) sharing_.grain = rows_;
+  }
+
+  /// Compares what decides a run, line by line, on all ranks: lines() in words, how they share a step, and the version.
+  /// Errors    on all ranks, what lines() throws on one, ranks that differ, and ranks that cannot share the batch
+  template <class Lines>
+  static void agree_on(C& comm, const Sharing& sharing, const BatchShape& shape, const Lines& lines) {
+    std::vector<std::string> all{
+        join("the version is ", RWKV_VERSION_MAJOR, ".", RWKV_VERSION_MINOR, ".", RWKV_VERSION_PATCH)};
+    rwkv::together(comm, "settings", [&] {
+      check(comm, sharing, shape);
+      const std::vector<std::string> others = lines();
+      all.insert(all.end(), others.begin(), others.end());
+      return std::uint64_t{0};
+    });
+    agree(comm, all);
+  }
+
+  /// What a run file says about the sum of gradients.
+  static std::string in_words(const Sharing& sharing) {
+    if (sharing.sum == GradientSum::any_order) return ", summed in any order";
+    return join(", summed by a tree over grains of ", sharing.grain);
+  }
+
+  static std::uint32_t checksum(std::span<const T> numbers) { return crc32(std::as_bytes(numbers)); }
+
+  template <class Work>
+  void together(std::string_view what, const Work& work) const {
+    C comm = comm_;
+    rwkv::together(comm, what, work);
+  }
+
+  /// The sentence of the first rank whose number is the least, on every rank.
+  std::string sentence_of_least(double number, const std::string& sentence) const {
+    C comm = comm_;
+    const std::vector<double> all = gather_each(comm, number);
+    const auto least = std::min_element(all.begin(), all.end()) - all.begin();
+    return broadcast_text(comm, sentence, static_cast<int>(least));
+  }
+
+  bool is_first() const { return comm_.rank() == 0; }
+
+  /// Errors    where ranks cannot share batches of this shape
+  static void check(C& comm, const Sharing& sharing, const BatchShape& shape) {
+    const bool tree = sharing.sum == GradientSum::tree;
+    expects(!tree || sharing.grain > 0, "rwkv: gradients of ", sharing.grain, " sequences at a time have no sum");
+    const Index unit = tree ? sharing.grain * comm.size() : comm.size();
+    expects(shape.batch % unit == 0, "rwkv: ", comm.size(), comm.size() == 1 ? " rank" : " ranks", " cannot share ",
+            shape.batch, " sequences evenly",
+            tree && sharing.grain > 1 ? join(", ", sharing.grain, " at a time") : std::string(),
+            "; pass a batch that is a multiple of ", unit);
+  }
+
+  const Sharing& sharing() const { return sharing_; }
+  Index grain() const { return sharing_.grain; }
+  /// Of a batch, this rank's sequences are the `rows()` from `first_row()` on.
+  Index rows() const { return rows_; }
+  Index first_row() const { return comm_.rank() * rows_; }
+
+  /// Divides tensors among the ranks and allocates memory for their gradients.
+  void divide(B& be, std::vector<Tensor> tensors) {
+    tensors_ = std::move(tensors);
+    for (const Tensor& tensor : tensors_) {
+      begins_of_tensors_.push_back(total_);
+      const Index rows = tensor.width == 0 ? 0 : std::ssize(tensor.value) / tensor.width;
+      const Index most = std::max<Index>(1, (block_size + tensor.width - 1) / std::max<Index>(1, tensor.width));
+      for (Index row = 0; row < rows; row += most) {
+        const Index count = std::min(most, rows - row);
+        blocks_.push_back({total_, count, tensor.width});
+        total_ += count * tensor.width;
+      }
+    }
+    std::size_t next = 0;
+    for (Index q = 0; q <= size(); ++q) {
+      while (next < blocks_.size() && blocks_[next].begin * size() < q * total_) ++next;
+      first_blocks_.push_back(static_cast<Index>(q == size() ? blocks_.size() : next));
+      begins_.push_back(q == size() || next == blocks_.size() ? total_ : blocks_[next].begin);
+    }
+    own_ = Memory<B>(be, (begin_of(rank() + 1) - begin_of(rank())) * Index{sizeof(T)});
+    reserve(be, slots_for(1));
+  }
+
+  /// What this rank updates of tensor i; part_of says it of any rank.
+  Part part(std::size_t i) const { return part_of(i, rank()); }
+  Part part_of(std::size_t i, Index q) const {
+    const Index begin = begins_of_tensors_[i], end = begin + std::ssize(tensors_[i].value);
+    const Index from = std::clamp(begin_of(q), begin, end), to = std::clamp(begin_of(q + 1), begin, end);
+    return {from - begin, to - from};
+  }
+  /// The gradient of that part, after add_up().
+  std::span<T> gradient_of(std::size_t i) const {
+    const auto [first, count] = part(i);
+    const Index begin = count == 0 ? 0 : begins_of_tensors_[i] + first - begin_of(rank());
+    return {own_data() + begin, static_cast<std::size_t>(count)};
+  }
+
+  /// Sums gradients and losses over this rank's grains, over `parts` batches, and over all ranks. clear() sets the
+  /// gradients of the tensors to zero, add(k, p) adds those of grain k of batch p and returns its loss, finish()
+  /// completes them after the last add. Of one grain, batches follow each other in order. Returns the loss.
+  template <class Clear, class Add, class Finish>
+  double add_up(B& be, Index parts, const Clear& clear, const Add& add, const Finish& finish) {
+    const auto add_rows = [&](T* to, const T* from, Index n) {
+      be.rows(Copy{}, arg::in(Seq<const T>{from, 1, 1, n}), arg::add(Seq<T>{to, 1, 1, n}));
+      be.sync();
+    };
+    if (sharing_.sum == GradientSum::any_order) {
+      clear();
+      double loss = 0;
+      for (Index p = 0; p < parts; ++p) loss += add(Index{0}, p);
+      finish();
+      take(be, slot(0));
+      be.sync();
+      comm_.reduce_scatter(std::span(slot(0), static_cast<std::size_t>(total_)), std::span<const Index>(begins_));
+      std::copy(slot(0) + begin_of(rank()), slot(0) + begin_of(rank() + 1), own_data());
+      comm_.all_reduce(std::span(&loss, 1));
+      return loss;
+    }
+    const Index mine = rows_ / grain() * parts;
+    const SumTree tree{mine * size()};
+    reserve(be, slots_for(parts));  // more batches make deeper trees
+    std::vector<double> losses(static_cast<std::size_t>(tree.leaves));
+    const auto leaf = [&](Index n) {
+      const Index i = n - rank() * mine;
+      clear();
+      losses[static_cast<std::size_t>(n)] = add(i / parts, i % parts);
+      finish();
+    };
+    std::vector<T*> sums;
+    for (const SumTree::Node& node : tree.nodes(rank() * mine, (rank() + 1) * mine)) {
+      const auto nth = static_cast<Index>(sums.size());
+      sums.push_back(slot(nth));
+      add_up_node(be, node, slot(nth), nth + 1, leaf);
+    }
+    be.sync();
+    const Index own = begin_of(rank() + 1) - begin_of(rank());
+    reduce_scatter(comm_, tree, std::span<T* const>(sums), std::span<const Index>(begins_),
+                   std::span(own_data(), static_cast<std::size_t>(own)), add_rows);
+    std::vector<Index> begins;
+    for (Index q = 0; q <= size(); ++q) begins.push_back(q * mine * Index{sizeof(double)});
+    comm_.all_gather(std::as_writable_bytes(std::span(losses)), begins);
+    return std::accumulate(losses.begin(), losses.end(), 0.0);
+  }
+
+  /// The squared norm of the sum of add_up().
+  double squares(B& be, Arena scratch) {
+    std::vector<double> sums(blocks_.size());
+    for (Index b = first_block(rank()); b < first_block(rank() + 1); ++b) {
+      const Block& block = blocks_[static_cast<std::size_t>(b)];
+      sums[static_cast<std::size_t>(b)] = be.sum_of_squares(
+          scratch, matrix(static_cast<const T*>(own_data()) + block.begin - begin_of(rank()), block.rows, block.width));
+    }
+    if (be.dry) return 0;
+    std::vector<Index> begins;
+    for (const Index block : first_blocks_) begins.push_back(block * Index{sizeof(double)});
+    comm_.all_gather(std::as_writable_bytes(std::span(sums)), begins);
+    return std::accumulate(sums.begin(), sums.end(), 0.0);
+  }
+
+  /// Gives every rank the values that others have updated.
+  void spread(B& be) {
+    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
+      be.rows(Copy{}, arg::in(Seq<const T>{tensor.value.data(), 1, rows, width}),
+              arg::out(Seq<T>{slot(0) + begin, 1, rows, width}));
+    });
+    be.sync();
+    std::vector<Index> begins;
+    for (const Index begin : begins_) begins.push_back(begin * Index{sizeof(T)});
+    comm_.all_gather(std::as_writable_bytes(std::span(slot(0), static_cast<std::size_t>(total_))), begins);
+    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
+      be.rows(Copy{}, arg::in(Seq<const T>{slot(0) + begin, 1, rows, width}),
+              arg::out(Seq<T>{tensor.value.data(), 1, rows, width}));
+    });
+  }
+
+  /// Collects, on rank 0, an array of which rank q holds part_of_rank(q); `whole` matters there alone.
+  template <class PartOf>
+  void collect(std::span<const T> mine, const PartOf& part_of_rank, std::span<T> whole) const {
+    std::vector<std::span<const std::byte>> to(static_cast<std::size_t>(size()));
+    std::vector<std::span<std::byte>> from(static_cast<std::size_t>(size()));
+    to[0] = std::as_bytes(mine);
+    for (Index q = 0; q < size() && is_first(); ++q) {
+      const Part part = part_of_rank(q);
+      from[static_cast<std::size_t>(q)] = std::as_writable_bytes(
+          whole.subspan(static_cast<std::size_t>(part.first), static_cast<std::size_t>(part.count)));
+    }
+    C comm = comm_;
+    comm.all_to_all(to, from);
+  }
+
+ private:
+  static constexpr Index block_size = 16384;  // numbers, about
+
+  struct Block {
+    Index begin, rows, width;
+  };
+
+  Index rank() const { return comm_.rank(); }
+  Index size() const { return comm_.size(); }
+  Index begin_of(Index q) const { return begins_[static_cast<std::size_t>(q)]; }
+  Index first_block(Index q) const { return first_blocks_[static_cast<std::size_t>(q)]; }
+  T* own_data() const { return reinterpret_cast<T*>(own_.data()); }
+  T* slot(Index i) const { return reinterpret_cast<T*>(slots_.data()) + i * total_; }
+
+  template <class Each>
+  void each_tensor(const Each& each) const {
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const Index width = tensors_[i].width;
+      if (width > 0) each(tensors_[i], begins_of_tensors_[i], std::ssize(tensors_[i].value) / width, width);
+    }
+  }
+
+  /// Copies the gradients of all tensors, one after the other.
+  void take(B& be, T* to) {
+    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
+      be.rows(Copy{}, arg::in(Seq<const T>{tensor.gradient.data(), 1, rows, width}),
+              arg::out(Seq<T>{to + begin, 1, rows, width}));
+    });
+  }
+
+  /// The sum at a node of this rank's leaves; slots from `next` on are free.
+  template <class Leaf>
+  void add_up_node(B& be, SumTree::Node node, T* to, Index next, const Leaf& leaf) {
+    if (node.is_leaf()) {
+      leaf(node.begin);
+      take(be, to);
+      return;
+    }
+    add_up_node(be, node.left(), to, next, leaf);
+    const bool is_leaf = node.right().is_leaf();
+    if (is_leaf) leaf(node.right().begin);
+    else add_up_node(be, node.right(), slot(next), next + 1, leaf);
+    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
+      const T* from = is_leaf ? tensor.gradient.data() : slot(next) + begin;
+      be.rows(Copy{}, arg::in(Seq<const T>{from, 1, rows, width}), arg::add(Seq<T>{to + begin, 1, rows, width}));
+    });
+  }
+
+  static Index slots_below(SumTree::Node node) {
+    if (node.is_leaf()) return 0;
+    const Index right = node.right().is_leaf() ? 0 : 1 + slots_below(node.right());
+    return std::max(slots_below(node.left()), right);
+  }
+  /// How many vectors a step of `parts` batches keeps at a time.
+  Index slots_for(Index parts) const {
+    const Index mine = rows_ / grain() * parts;
+    Index before = 0, most = 1;
+    for (const SumTree::Node& node : SumTree{mine * size()}.nodes(rank() * mine, (rank() + 1) * mine)) {
+      most = std::max(most, ++before + slots_below(node));
+    }
+    return most;
+  }
+  void reserve(B& be, Index slots) {
+    const Index bytes = slots * total_ * Index{sizeof(T)};
+    if (slots_.bytes() < bytes) {
+      slots_ = Memory<B>();
+      slots_ = Memory<B>(be, bytes);
+    }
+  }
+
+  C comm_;
+  Sharing sharing_;
+  Index rows_ = 0, total_ = 0;
+  std::vector<Tensor> tensors_;
+  std::vector<Index> begins_of_tensors_;
+  std::vector<Block> blocks_;
+  std::vector<Index> begins_, first_blocks_;  // of every rank's numbers and blocks, and their ends
+  Memory<B> own_, slots_;                     // this rank's part of the summed gradient; gradients of nodes
+};
+
+}  // namespace detail
+}  // namespace RWKV_ABI
+}  // namespace rwkv
