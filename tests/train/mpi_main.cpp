@@ -125,7 +125,7 @@ int main(int argc, char** argv) {
       train(MpiComm(), task, file);
     }
   } catch (const Error& error) {
-    std::cerr << error.what() << std::endl;
+    std::cerr << join(error.what(), '\n') << std::flush;  // in one piece, beside what others write
     status = 1;
     if (task == "patience") MPI_Abort(MPI_COMM_WORLD, 1);
   }

@@ -117,7 +117,7 @@ class MpiComm {
   }
 
   [[noreturn]] void abort(std::string_view sentence) {
-    std::cerr << sentence << std::endl;
+    std::cerr << join(sentence, '\n') << std::flush;  // in one piece, beside what others write
     MPI_Abort(handle(), 1);
     std::abort();
   }
