@@ -90,11 +90,14 @@ using LanguageModel =
 
 // Training: model M, memory policy P, communicator C.
 struct SelfComm;
+class ThreadComm;
+class MpiComm;
 template <class M, class P = Keep>
 class Gradient;
 template <class M, class P = Keep, class C = SelfComm>
 class Trainer;
 struct TrainerOptions;
+struct Sharing;
 struct AdamW;
 struct LearningRate;
 struct Lora;

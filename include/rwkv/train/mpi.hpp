@@ -62,7 +62,11 @@ class MpiComm {
       for (int q = 0; q < size_; ++q) broadcast_now(part_of(all, begins, q), q);
       return;
     }
-    const auto [counts, starts] = counts_of(begins);
+    std::vector<int> counts, starts;
+    for (std::size_t q = 0; q < static_cast<std::size_t>(size_); ++q) {
+      counts.push_back(static_cast<int>(begins[q + 1] - begins[q]));
+      starts.push_back(static_cast<int>(begins[q]));
+    }
     check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_BYTE, all.data(), counts.data(), starts.data(), MPI_BYTE, handle()),
           "MPI_Allgatherv");
   }
@@ -96,24 +100,10 @@ class MpiComm {
     });
   }
 
+  /// By MPI_Allreduce: MPI_Reduce_scatter of Open MPI 4.1 takes longer than that (benchmarks/results).
   template <class T>
-  void reduce_scatter(std::span<T> all, std::span<const Index> begins) {
-    meet();
-    const std::span<T> mine = part_of(all, begins, rank_);
-    if (begins[std::size_t(size_)] > INT_MAX) {
-      for (int q = 0; q < size_; ++q) {
-        for_each_piece(part_of(all, begins, q), [&](T* piece, int count) {
-          check(MPI_Reduce(q == rank_ ? MPI_IN_PLACE : piece, piece, count, type<T>(), MPI_SUM, q, handle()),
-                "MPI_Reduce");
-        });
-      }
-      return;
-    }
-    std::vector<T> sums(mine.size());
-    const std::vector<int> counts = counts_of(begins).counts;
-    check(MPI_Reduce_scatter(all.data(), sums.data(), counts.data(), type<T>(), MPI_SUM, handle()),
-          "MPI_Reduce_scatter");
-    std::copy(sums.begin(), sums.end(), mine.begin());
+  void reduce_scatter(std::span<T> all, std::span<const Index>) {
+    all_reduce(all);
   }
 
   [[noreturn]] void abort(std::string_view sentence) {
@@ -189,18 +179,6 @@ class MpiComm {
   static std::span<T> part_of(std::span<T> all, std::span<const Index> begins, int q) {
     const auto begin = static_cast<std::size_t>(begins[std::size_t(q)]);
     return all.subspan(begin, static_cast<std::size_t>(begins[std::size_t(q) + 1]) - begin);
-  }
-
-  struct Counts {
-    std::vector<int> counts, starts;
-  };
-  Counts counts_of(std::span<const Index> begins) const {
-    Counts all;
-    for (std::size_t q = 0; q < static_cast<std::size_t>(size_); ++q) {
-      all.counts.push_back(static_cast<int>(begins[q + 1] - begins[q]));
-      all.starts.push_back(static_cast<int>(begins[q]));
-    }
-    return all;
   }
 
   std::shared_ptr<Owned> comm_;
