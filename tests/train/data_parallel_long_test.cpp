@@ -202,8 +202,10 @@ TEST_CASE("ranks that disagree, and bad input, are one sentence on every rank th
         "rwkv: 2 ranks cannot share 9 sequences evenly; pass a batch that is a multiple of 2");
   CHECK(made([](int, TrainerOptions&, Net&, Sharing& sharing) { sharing.grain = 5; }) ==
         "rwkv: 2 ranks cannot share 12 sequences evenly, 5 at a time; pass a batch that is a multiple of 10");
+  CHECK(made([](int, TrainerOptions& own, Net&, Sharing&) { own.shape.batch = -2; }) ==
+        "rwkv: a batch of -2 sequences has nothing to learn from");
   CHECK(made([](int, TrainerOptions&, Net&, Sharing& sharing) { sharing.grain = 0; }) ==
-        "rwkv: gradients of 0 sequences at a time have no sum");
+        "rwkv: a batch of 12 sequences has no grains of 0");
   CHECK(made([](int rank, TrainerOptions&, Net&, Sharing& sharing) { sharing.grain = rank + 1; })
             .starts_with("rank 1 of 2: rwkv: the ranks must train alike: gradient is 'clip 1, l2 wrap, head chunk 256, "
                          "summed by a tree over grains of 1' on rank 0, gradient is '"));

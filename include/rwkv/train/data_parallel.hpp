@@ -168,7 +168,9 @@ class Share {
   /// Errors    where ranks cannot share batches of this shape
   static void check(C& comm, const Sharing& sharing, const BatchShape& shape) {
     const bool tree = sharing.sum == GradientSum::tree;
-    expects(!tree || sharing.grain > 0, "rwkv: gradients of ", sharing.grain, " sequences at a time have no sum");
+    expects(shape.batch > 0, "rwkv: a batch of ", shape.batch, " sequences has nothing to learn from");
+    expects(!tree || (sharing.grain > 0 && sharing.grain <= shape.batch), "rwkv: a batch of ", shape.batch,
+            " sequences has no grains of ", sharing.grain);
     const Index unit = tree ? sharing.grain * comm.size() : comm.size();
     expects(shape.batch % unit == 0, "rwkv: ", comm.size(), comm.size() == 1 ? " rank" : " ranks", " cannot share ",
             shape.batch, " sequences evenly",
