@@ -22,6 +22,7 @@ inline namespace RWKV_ABI {
 template <Communicator C>
 class Checksummed {
  public:
+  /// Checks the messages of `comm`.
   explicit Checksummed(C comm) : comm_(std::move(comm)) {}
 
   int rank() const { return comm_.rank(); }

@@ -74,7 +74,7 @@ enum class GradientSum : unsigned char {
 /// How ranks share a training step. Each takes an equal number of the batch's sequences, in order. Moments and moving
 /// averages are divided among the ranks as well: each updates its part of the parameters.
 struct Sharing {
-  GradientSum sum = GradientSum::tree;
+  GradientSum sum = GradientSum::tree;  ///< how the gradients of sequences and ranks are added
   Index grain = 1;  ///< sequences whose gradients are computed in one pass, for `tree`; the bits depend on it
 };
 

@@ -223,20 +223,24 @@ class Share {
 
   /// Sums gradients and losses over this rank's grains, over `parts` batches, and over all ranks. clear() sets the
   /// gradients of the tensors to zero, add(k, p) adds those of grain k of batch p and returns its loss, finish()
-  /// completes them after the last add. Of one grain, batches follow each other in order. Returns the loss.
-  template <class Clear, class Add, class Finish>
-  double add_up(B& be, Index parts, const Clear& clear, const Add& add, const Finish& finish) {
+  /// completes them after the last add. Of one grain, batches follow each other in order. done() is called when this
+  /// rank has computed its own. What one rank throws until then, all throw. Returns the loss.
+  template <class Clear, class Add, class Finish, class Done>
+  double add_up(B& be, Index parts, const Clear& clear, const Add& add, const Finish& finish, const Done& done) {
     const auto add_rows = [&](T* to, const T* from, Index n) {
       be.rows(Copy{}, arg::in(Seq<const T>{from, 1, 1, n}), arg::add(Seq<T>{to, 1, 1, n}));
       be.sync();
     };
     if (sharing_.sum == GradientSum::any_order) {
-      clear();
       double loss = 0;
-      for (Index p = 0; p < parts; ++p) loss += add(Index{0}, p);
-      finish();
-      take(be, slot(0));
-      be.sync();
+      together("gradients", [&] {
+        clear();
+        for (Index p = 0; p < parts; ++p) loss += add(Index{0}, p);
+        finish();
+        take(be, slot(0));
+        be.sync();
+        return done(), std::uint64_t{0};
+      });
       comm_.reduce_scatter(std::span(slot(0), static_cast<std::size_t>(total_)), std::span<const Index>(begins_));
       std::copy(slot(0) + begin_of(rank()), slot(0) + begin_of(rank() + 1), own_data());
       comm_.all_reduce(std::span(&loss, 1));
@@ -253,12 +257,15 @@ class Share {
       finish();
     };
     std::vector<T*> sums;
-    for (const SumTree::Node& node : tree.nodes(rank() * mine, (rank() + 1) * mine)) {
-      const auto nth = static_cast<Index>(sums.size());
-      sums.push_back(slot(nth));
-      add_up_node(be, node, slot(nth), nth + 1, leaf);
-    }
-    be.sync();
+    together("gradients", [&] {
+      for (const SumTree::Node& node : tree.nodes(rank() * mine, (rank() + 1) * mine)) {
+        const auto nth = static_cast<Index>(sums.size());
+        sums.push_back(slot(nth));
+        add_up_node(be, node, slot(nth), nth + 1, leaf);
+      }
+      be.sync();
+      return done(), std::uint64_t{0};
+    });
     const Index own = begin_of(rank() + 1) - begin_of(rank());
     reduce_scatter(comm_, tree, std::span<T* const>(sums), std::span<const Index>(begins_),
                    std::span(own_data(), static_cast<std::size_t>(own)), add_rows);

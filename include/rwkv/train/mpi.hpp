@@ -27,6 +27,7 @@ inline namespace RWKV_ABI {
 /// MPI_THREAD_FUNNELED, and finalises it; the library does neither. All verbs are called from one thread.
 class MpiComm {
  public:
+  /// A time to wait.
   using Seconds = std::chrono::duration<double>;
 
   /// Works on a duplicate of `comm`, so that messages of the program and of the library are never taken for each other.

@@ -20,10 +20,14 @@ inline namespace RWKV_ABI {
 struct SumTree {
   /// The leaves [begin, end).
   struct Node {
-    Index begin, end;
+    Index begin, end;  ///< the first leaf below it, and one past the last
+    /// Whether it has no children.
     bool is_leaf() const { return end - begin == 1; }
+    /// Its left child, if it is no leaf.
     Node left() const { return {begin, middle()}; }
+    /// Its right child, if it is no leaf.
     Node right() const { return {middle(), end}; }
+    /// Whether the leaves are the same.
     bool operator==(const Node&) const = default;
 
    private:
@@ -32,8 +36,9 @@ struct SumTree {
     }
   };
 
-  Index leaves = 1;
+  Index leaves = 1;  ///< how many there are
 
+  /// The node of all leaves.
   Node root() const { return {0, leaves}; }
 
   /// The largest nodes whose leaves are all in [begin, end), from left to right.

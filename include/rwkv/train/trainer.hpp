@@ -122,9 +122,9 @@ class Trainer {
     const Index passes = std::ssize(parts) * share_.rows() / share_.grain();
     detail::Reporting reporting(Phase::train, tokens, passes * depth_ * 3);  // forwards once, backwards twice the work
     Undo undo{*this};
-    const double loss = add_gradients(parts);
+    const double loss = add_gradients(parts, reporting);
     const double norm = std::sqrt(squares(scratch_.arena()));
-    reporting.finish();
+    if constexpr (alone) reporting.finish();
     if (!is_finite(loss) || !is_finite(norm)) {
       fail("rwkv: training step ", steps_, ": the loss is ", loss, ", the gradient's norm ", norm, "; ",
            first_not_finite());
@@ -309,7 +309,7 @@ class Trainer {
   }
 
   /// Computes the gradient of a step and returns its loss.
-  double add_gradients(std::span<const Batch> parts) {
+  double add_gradients(std::span<const Batch> parts, [[maybe_unused]] detail::Reporting& reporting) {
     const double share = 1 / static_cast<double>(parts.size());
     if constexpr (alone) {
       clear_gradients();
@@ -341,7 +341,8 @@ class Trainer {
         return loss;
       };
       return share_.add_up(
-          backend_, std::ssize(parts), [&] { clear_gradients(); }, add, [&] { pull_back(); });
+          backend_, std::ssize(parts), [&] { clear_gradients(); }, add, [&] { pull_back(); },
+          [&] { reporting.finish(); });
     }
   }
 
