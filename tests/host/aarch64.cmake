@@ -18,7 +18,7 @@ set(flags -std=c++20 -O0 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror 
   -DRWKV_TEST_ALONE "-DRWKV_GOLDEN_DIR=\"${GOLDEN}\"" "-I${tests}/../include" -isystem "${WORK}/include")
 set(objects "")
 foreach(source IN ITEMS main.cpp golden.cpp ../include/rwkv/compiled.cpp core/quantise_test.cpp backend/pack_test.cpp
-    backend/quantised_test.cpp system/utf8_test.cpp text/tokenizer_test.cpp io/safetensors_test.cpp
+    backend/quantised_test.cpp text/tokenizer_test.cpp
     host/aarch64/model_test.cpp)
   string(MAKE_C_IDENTIFIER "${source}" object)
   execute_process(COMMAND "${CROSS}" ${flags} -c "${tests}/${source}" -o "${WORK}/${object}.o" RESULT_VARIABLE status
@@ -33,9 +33,9 @@ execute_process(COMMAND "${CROSS}" ${objects} -o aarch64_tests -static -pthread 
 if(NOT status EQUAL 0)
   message(FATAL_ERROR "the tests for aarch64 do not link:\n${report}")
 endif()
-# What sweeps a vocabulary, the bytes of files or all formats of quantised weights takes qemu minutes.
+# What sweeps a vocabulary or all formats of quantised weights takes qemu minutes.
 set(left_out "*::Q4_0>,*::Q4_1>,*::Q5_0>,*::Q5_1>,*::Q4_K>,*::Q5_K>,*::Q6_K>,every World token*,any bytes are*")
-string(APPEND left_out ",a file cut anywhere is refused or*,safetensors: malformed*,safetensors: any single*")
+string(APPEND left_out ",a file cut anywhere is refused or*")
 execute_process(COMMAND "${QEMU}" ./aarch64_tests "--test-case-exclude=${left_out}"
   WORKING_DIRECTORY "${WORK}" OUTPUT_VARIABLE text ERROR_VARIABLE text RESULT_VARIABLE status)
 if(NOT status EQUAL 0 OR NOT text MATCHES "test cases: +[1-9]")
