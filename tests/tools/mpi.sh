@@ -36,22 +36,24 @@ done
 [ "$(wc -l < 1.losses)" -eq 6 ] || fail "there are not six losses"
 run 3 any-order any.run > any.losses || fail "status $? in any order"
 
-says() { # says RANKS TIMES SENTENCE TASK
+says() { # says RANKS LEAST MOST SENTENCE TASK
   count=$1
-  times=$2
-  sentence=$3
-  shift 3
+  least=$2
+  most=$3
+  sentence=$4
+  shift 4
   if run "$count" "$@" > output 2> error; then fail "$* ends with status 0"; fi
   found=$(grep -c "$sentence" error)
-  [ "$found" -eq "$times" ] || { cat error; fail "$* says its sentence $found times, not $times"; }
+  [ "$found" -ge "$least" ] && [ "$found" -le "$most" ] || { cat error; fail "$* says its sentence $found times"; }
 }
-says 2 2 'rwkv: MPI is not initialised; call MPI_Init_thread before making an MpiComm' not-initialised
-says 2 2 'rwkv: MPI is finalised already; make and use an MpiComm before MPI_Finalize' finalised
-says 3 3 "^rank 1 of 3: rwkv: the ranks must train alike: optimizer is 'betas 0.9 .* on rank 0, optimizer is 'betas 0.8" \
+# Without MPI, the launcher may end a rank before it speaks.
+says 2 1 2 'rwkv: MPI is not initialised; call MPI_Init_thread before making an MpiComm' not-initialised
+says 2 1 2 'rwkv: MPI is finalised already; make and use an MpiComm before MPI_Finalize' finalised
+says 3 3 3 "^rank 1 of 3: rwkv: the ranks must train alike: optimizer is 'betas 0.9 .* on rank 0, optimizer is 'betas 0.8" \
   disagree x.run
-says 5 5 'rwkv: 5 ranks cannot share 12 sequences evenly; pass a batch that is a multiple of 5' whole x.run
-says 2 1 'rwkv: rank 0 of 2 has waited 1 s for the others; one of them may have ended' patience
-says 2 1 'rank 1 has had enough' abort
+says 5 5 5 'rwkv: 5 ranks cannot share 12 sequences evenly; pass a batch that is a multiple of 5' whole x.run
+says 2 1 1 'rwkv: rank 0 of 2 has waited 1 s for the others; one of them may have ended' patience
+says 2 1 1 'rank 1 has had enough' abort
 
 begun=$(date +%s)
 if run 3 killed killed.run > output 2>&1; then fail "a killed rank is not noticed"; fi

@@ -276,7 +276,7 @@ class Trainer {
   }
 
   /// FNV-1a of a step's number and its batches.
-  std::uint64_t hash_of(std::span<const Batch> parts) const requires(!alone) {
+  std::uint64_t hash_of(std::span<const Batch> parts) const {
     std::uint64_t hash = stream_of("batches");
     const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 0x100000001b3u; };
     add(static_cast<std::uint64_t>(steps_));
@@ -348,7 +348,7 @@ class Trainer {
 
   /// Calls copy(states of grain k among those of this rank, states of a pass) for every tensor of the state.
   template <class Copying>
-  requires(!alone) void exchange_states(Index k, const Copying& copying) {
+  void exchange_states(Index k, const Copying& copying) {
     for (std::size_t i = 0; i < carried_.tensors.size(); ++i) {
       const Mat<scalar> all = carried_.tensors[i];
       copying(Mat<scalar>{all.row(k * share_.grain()), share_.grain(), all.cols, all.stride},
@@ -446,15 +446,17 @@ class Trainer {
   }
 
   /// Reduces the tuned tensors to what this rank changes of them.
-  void divide() requires(!alone) {
-    std::vector<typename Share::Tensor> tensors;
-    for (const Tuned& tuned : tuned_) tensors.push_back({tuned.value, tuned.gradient, tuned.width()});
-    share_.divide(backend_, std::move(tensors));
-    for (std::size_t i = 0; i < tuned_.size(); ++i) {
-      const auto [first, count] = share_.part(i);
-      tuned_[i].begin = first;
-      tuned_[i].value = tuned_[i].value.subspan(std::size_t(first), std::size_t(count));
-      tuned_[i].gradient = share_.gradient_of(i);
+  void divide() {
+    if constexpr (!alone) {
+      std::vector<typename Share::Tensor> tensors;
+      for (const Tuned& tuned : tuned_) tensors.push_back({tuned.value, tuned.gradient, tuned.width()});
+      share_.divide(backend_, std::move(tensors));
+      for (std::size_t i = 0; i < tuned_.size(); ++i) {
+        const auto [first, count] = share_.part(i);
+        tuned_[i].begin = first;
+        tuned_[i].value = tuned_[i].value.subspan(std::size_t(first), std::size_t(count));
+        tuned_[i].gradient = share_.gradient_of(i);
+      }
     }
   }
 
@@ -621,45 +623,49 @@ class Trainer {
 
   /// The parts of the carried state that this rank holds. In the file, all sequences of a tensor of the state follow each
   /// other.
-  std::vector<RunTensor<scalar>> own_state() const requires(!alone) {
+  std::vector<RunTensor<scalar>> own_state() const {
     std::vector<RunTensor<scalar>> parts;
-    Index begin = 0;
-    for (const Mat<scalar>& tensor : carried_.tensors) {
-      const Index cols = tensor.cols;
-      parts.push_back(
-          {"carried_state", {}, {tensor.data, std::size_t(tensor.rows * cols)}, begin + share_.first_row() * cols});
-      begin += options_.shape.batch * cols;
+    if constexpr (!alone) {
+      Index begin = 0;
+      for (const Mat<scalar>& tensor : carried_.tensors) {
+        const Index cols = tensor.cols;
+        parts.push_back(
+            {"carried_state", {}, {tensor.data, std::size_t(tensor.rows * cols)}, begin + share_.first_row() * cols});
+        begin += options_.shape.batch * cols;
+      }
     }
     return parts;
   }
 
   /// contents() of all ranks, on the first; `whole` holds what the first rank does not.
-  std::vector<RunTensor<scalar>> collected(std::deque<std::vector<scalar>>& whole) const requires(!alone) {
+  std::vector<RunTensor<scalar>> collected(std::deque<std::vector<scalar>>& whole) const {
     auto tensors = contents();
-    const auto make = [&](Index count) -> std::span<scalar> {
-      return whole.emplace_back(share_.is_first() ? std::size_t(count) : 0);
-    };
-    std::size_t next = weights_.size() + bases_.size();
-    for (std::size_t i = 0; i < tuned_.size(); ++i) {
-      if (!adapted_.empty() || options_.tune_state) ++next;  // the value, which every rank has
-      for (int moments = options_.average > 0 ? 3 : 2; moments > 0; --moments, ++next) {
-        const auto all = make(std::ssize(values_[i]));
-        share_.collect(
-            tensors[next].numbers, [&](Index q) { return share_.part_of(i, q); }, all);
-        tensors[next].numbers = all;
+    if constexpr (!alone) {
+      const auto make = [&](Index count) -> std::span<scalar> {
+        return whole.emplace_back(share_.is_first() ? std::size_t(count) : 0);
+      };
+      std::size_t next = weights_.size() + bases_.size();
+      for (std::size_t i = 0; i < tuned_.size(); ++i) {
+        if (!adapted_.empty() || options_.tune_state) ++next;  // the value, which every rank has
+        for (int moments = options_.average > 0 ? 3 : 2; moments > 0; --moments, ++next) {
+          const auto all = make(std::ssize(values_[i]));
+          share_.collect(
+              tensors[next].numbers, [&](Index q) { return share_.part_of(i, q); }, all);
+          tensors[next].numbers = all;
+        }
       }
+      const auto state = make(tensors.back().shape[0]);
+      for (const RunTensor<scalar>& part : own_state()) {
+        const Index own = std::ssize(part.numbers), begin = part.first - share_.first_row() * (own / share_.rows());
+        share_.collect(
+            part.numbers,
+            [&](Index q) {
+              return typename Share::Part{begin + q * own, own};
+            },
+            state);
+      }
+      tensors.back().numbers = state;
     }
-    const auto state = make(tensors.back().shape[0]);
-    for (const RunTensor<scalar>& part : own_state()) {
-      const Index own = std::ssize(part.numbers), begin = part.first - share_.first_row() * (own / share_.rows());
-      share_.collect(
-          part.numbers,
-          [&](Index q) {
-            return typename Share::Part{begin + q * own, own};
-          },
-          state);
-    }
-    tensors.back().numbers = state;
     return tensors;
   }
 
