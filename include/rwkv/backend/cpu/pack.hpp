@@ -9,7 +9,7 @@
 #if defined(__AVX__)
 #include <immintrin.h>
 #elif defined(__SSE2__)
-#include <nmmintrin.h>  // up to SSE4.2: a tenth as long
+#include <smmintrin.h>  // up to SSE4: a tenth as long
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
