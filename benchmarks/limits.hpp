@@ -7,14 +7,14 @@ namespace bench {
 using rwkv::fma_peak;
 using rwkv::Index;
 using rwkv::read_bandwidth;
-using rwkv::limits::Clock;
-using rwkv::limits::HugePages;
-using rwkv::limits::median;
-using rwkv::limits::seconds_since;
+using rwkv::detail::limits::Clock;
+using rwkv::detail::limits::HugePages;
+using rwkv::detail::limits::median;
+using rwkv::detail::limits::seconds_since;
 
 namespace detail {
-using rwkv::limits::fma_rate;
-using rwkv::limits::forget;
+using rwkv::detail::limits::fma_rate;
+using rwkv::detail::limits::forget;
 }  // namespace detail
 
 }  // namespace bench

@@ -1,6 +1,7 @@
 /// Threads that cannot be started are one error that leaves nothing behind: where the system refuses them, and where any
 /// allocation fails.
 #include <rwkv/backend/cpu/threads.hpp>
+#include <rwkv/check/limits.hpp>
 
 #include <sys/resource.h>
 
@@ -56,15 +57,25 @@ std::string error_of(int count) {
   }
 }
 
-/// Starts more threads than fit into `room` bytes of addresses beside those in use.
-std::string error_within(rlim_t room) {
+/// The error of measuring with that many threads, or "".
+std::string error_of_measuring(int count) {
+  try {
+    rwkv::fma_peak(count);
+    return "";
+  } catch (const std::system_error& error) {
+    return error.what();
+  }
+}
+
+/// The error of 1024 threads, which do not fit into `room` bytes of addresses beside those in use.
+std::string error_within(rlim_t room, std::string (&error_of_threads)(int)) {
   rlim_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
   rlimit before = {};
   if (getrlimit(RLIMIT_AS, &before) != 0) return "";
   const rlimit limit{pages * 4096 + room, before.rlim_max};
   if (setrlimit(RLIMIT_AS, &limit) != 0) return "";
-  const std::string error = error_of(1024);
+  const std::string error = error_of_threads(1024);
   setrlimit(RLIMIT_AS, &before);
   return error;
 }
@@ -87,7 +98,7 @@ int main() {
   }
   const std::string start = "rwkv: 1024 threads could not be started: ";
   for (const unsigned mebibytes : {0u, 4u, 20u, 100u, 600u}) {
-    const std::string error = error_within(rlim_t{mebibytes} << 20);
+    const std::string error = error_within(rlim_t{mebibytes} << 20, error_of);
     if (error.empty() && bad == 0) {
       std::puts("skipped: the system limits no threads");
       return 0;
@@ -95,6 +106,10 @@ int main() {
     std::printf("%u MiB: %s\n", mebibytes, error.c_str());
     check(error.starts_with(start), "another sentence");
     check(is_alone(), "threads are left");
+  }
+  for (const unsigned mebibytes : {100u, 600u}) {
+    check(!error_within(rlim_t{mebibytes} << 20, error_of_measuring).empty(), "a measurement without its threads");
+    check(is_alone(), "threads of a measurement are left");
   }
 
   int failures = 0;

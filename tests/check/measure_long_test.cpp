@@ -7,6 +7,8 @@
 #include <rwkv/cell/wkv7.hpp>
 #include <rwkv/check/cell_run.hpp>
 
+#include <atomic>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -42,6 +44,12 @@ TEST_CASE("a bare recurrence runs on any backend from the same numbers, and goes
   CHECK_THROWS_WITH_AS(Rows({.width = 65}), "rwkv: a width of 65 has no whole heads of 64 channels, of at most 256",
                        Error);
   CHECK_THROWS_AS(Channels({.width = 0}), Error);
+  CHECK_THROWS_WITH_AS(
+      Channels({.width = 1 << 20, .time = Index{1} << 42}),
+      "rwkv: the memory of a recurrence of 1 sequences, 4398046511104 tokens and 1048576 channels cannot "
+      "be counted",
+      Error);
+  CHECK_THROWS_AS(Channels({.width = Index{1} << 62, .batch = 4}), Error);
   CHECK(run.work(34).bytes == 5 * 5 * 4);
 }
 
@@ -65,4 +73,19 @@ TEST_CASE("a time is judged by the limit that binds") {
   CHECK(timed.spread >= 0);
   CHECK_THROWS_AS(read_bandwidth(1, 0), Error);
   CHECK_THROWS_AS(fma_peak(2000), Error);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK_THROWS_WITH_AS(read_bandwidth(nan, 1), "rwkv: a working set has 0 bytes or more, not nan", Error);
+  CHECK_THROWS_AS(read_bandwidth(-1, 1), Error);
+  CHECK_THROWS_WITH_AS(judged({.bytes = 1}, 0), "rwkv: the time of a call is above 0 seconds, not 0", Error);
+  CHECK_THROWS_AS(judged({.bytes = 1}, nan), Error);
+}
+
+TEST_CASE("threads begin together, or none where one cannot start") {
+  std::atomic<int> begun = 0;
+  const auto work = [&](int thread) { begun += thread; };
+  {
+    detail::limits::Others others;
+    others.start(3, work);
+  }
+  CHECK(begun == 1 + 2 + 3);
 }

@@ -39,6 +39,8 @@ if(PROGRAM STREQUAL "no_exceptions")
     expect(${name} token 3 "token 16 at position 0 is outside the vocabulary of 16")
     expect(${name} sampler 3 "logit 1 is not a number")
     expect(${name} vocabulary 3 "small, line 1: the literal has no closing quote")
+    expect(${name} limits 3 "the time of a call is above 0 seconds, not 0")
+    expect(${name} sizes 3 "a recurrence needs a width, a time and a batch above zero, not 0, 1 and 1")
     expect(${name} context 3 "a context needs a batch above zero")
   endforeach()
 elseif(ID STREQUAL "GNU")  # it announces such flags, and they are refused, but not such a pragma

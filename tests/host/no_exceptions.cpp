@@ -1,5 +1,6 @@
 // A host without exceptions and run-time type information, built with RWKV_THROW as its handler (handler.hpp). The
 // argument chooses the error.
+#include <rwkv/check/cell_run.hpp>
 #include <rwkv/rwkv.hpp>
 
 #include <array>
@@ -35,6 +36,8 @@ int run(std::string_view what) {
   if (what == "token") context.step(rwkv::Token{16});
   if (what == "sampler") rwkv::argmax(std::array<float, 2>{0, std::numeric_limits<float>::quiet_NaN()});
   if (what == "vocabulary") rwkv::Tokenizer::world("1 'a", "small");
+  if (what == "limits") rwkv::judged({.bytes = 1}, 0);
+  if (what == "sizes") rwkv::CellRun<rwkv::WKV4, rwkv::Reference>({.width = 0});
   if (what == "context") net.context({.batch = 0});
   return 1;  // the error did not come
 }

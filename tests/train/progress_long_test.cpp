@@ -2,13 +2,17 @@
 /// the weights from before.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
 #include <map>
+#include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "setup.hpp"
@@ -75,6 +79,15 @@ int stopped_everywhere(Phase phase, const std::function<void()>& operation, cons
     unchanged();
   }
 }
+
+/// Draws nothing, and keeps the logits that it is shown.
+struct Logits {
+  std::vector<float> numbers{};
+  void operator()(Net::backend&, Mat<const float> logits, Token* tokens) {
+    numbers.assign(logits.data, logits.data + logits.rows * logits.cols);
+    std::fill_n(tokens, static_cast<std::size_t>(logits.rows), Token{0});
+  }
+};
 
 struct Folder {
   fs::path path = fs::temp_directory_path() / "rwkv-progress-test";
@@ -207,6 +220,32 @@ TEST_CASE("progress: a prompt that is stopped has not been read, of one sequence
   CHECK(context.position(1) == 9);
 }
 
+TEST_CASE("progress: a prompt that is stopped leaves the logits to draw from") {
+  const auto net = config::initialized<Net>(config::small_sizes, 2);
+  auto context = net.context({.batch = 2, .chunk = 8});
+  const auto tokens = prompt(9), both = prompt(18);
+  Logits before, now;
+  CHECK_THROWS_AS(context.draw(before), Error);  // before the first prompt there are none
+  CHECK(stopped_everywhere(
+            Phase::prefill, [&] { context.prefill(both); }, [&] { CHECK_THROWS_AS(context.draw(before), Error); }) > 1);
+  context.draw(before);
+  const auto unchanged = [&] {
+    context.draw(now);
+    CHECK(now.numbers == before.numbers);
+  };
+  unchanged();
+  CHECK(stopped_everywhere(
+            Phase::prefill, [&] { context.prefill(1, tokens); }, unchanged) > 1);
+  context.draw(before);
+  CHECK(now.numbers != before.numbers);
+  CHECK(stopped_everywhere(
+            Phase::prefill, [&] { context.prefill(both); }, unchanged) > 1);
+  const Watch broken([](const Progress& at) { return at.done < at.total ? true : throw 7; });
+  context.draw(before);
+  CHECK_THROWS_AS(context.prefill(both), int);
+  unchanged();
+}
+
 TEST_CASE("progress: generate returns where it was stopped") {
   const auto net = config::initialized<config::SmallNet<>>({.vocab = 256, .width = 20, .depth = 2});
   const auto words = Tokenizer::bytes();
@@ -234,6 +273,52 @@ TEST_CASE("progress: generate returns where it was stopped") {
     CHECK(std::ssize(some) == stop + 1);
     CHECK(stats.new_tokens == (some.back().phase == Phase::generate ? some.back().done : 0));
   }
+}
+
+TEST_CASE("progress: generate returns where it was stopped behind a stop string") {
+  const auto net = config::initialized<Net>({.vocab = 300, .width = 20, .depth = 2});
+  std::string lines;
+  for (int byte = 0; byte < 256; ++byte) {
+    constexpr char digits[] = "0123456789abcdef";
+    lines += std::to_string(byte + 1) + " b'\\x" + digits[byte / 16] + digits[byte % 16] + "' 1\n";
+  }
+  const auto words = Tokenizer::world(lines + "257 'zyxw!' 5\n", "small");
+  const auto pick = [](std::span<const float>) { return Token{257}; };
+  const auto run = [&](int stop, GenerateStats& stats, Reports& reports, std::vector<float>& state) {
+    auto context = net.context();
+    std::string all;
+    Recorder recorder(stop);
+    stats = generate(context, words, "some prompt", 3, pick, [&](std::string_view piece) { return all += piece, true; },
+                     {"!z", "w!"});
+    reports = recorder.reports;
+    state = context.state();
+    CHECK(context.position(0) == stats.prompt_tokens + stats.new_tokens);
+    return all;
+  };
+  GenerateStats stats;
+  Reports reports;
+  std::vector<float> state;
+  CHECK(run(-1, stats, reports, state) == "zyx");
+  CHECK(stats.finish == Finish::stop);
+  CHECK(stats.stop == "w!");
+  CHECK(stats.new_tokens == 3);
+  auto plain = net.context();
+  plain.prefill(words.encode("some prompt"));
+  const auto prompted = plain.state();
+  int stops = 0;
+  for (int stop = 0; stop < std::ssize(reports); ++stop) {
+    CAPTURE(stop);
+    Reports some;
+    run(stop, stats, some, state);
+    CHECK(stats.finish == Finish::cancelled);
+    CHECK(stats.stop.empty());
+    CHECK(stats.new_tokens == 0);
+    if (stats.prompt_tokens > 0) {
+      ++stops;
+      CHECK(state == prompted);
+    }
+  }
+  CHECK(stops >= 2);
 }
 
 TEST_CASE("progress: a training step that is stopped has not been taken") {
@@ -284,4 +369,33 @@ TEST_CASE("progress: the last watch counts, and an error of its own leaves the o
   const Watch broken([](const Progress&) -> bool { throw 7; }, std::chrono::steady_clock::duration::zero());
   CHECK_THROWS_AS(context.prefill(tokens), int);
   CHECK(context.state() == state);
+}
+
+TEST_CASE("progress: watches end in any order, and what a watch runs itself is not watched") {
+  const auto net = config::initialized<Net>(config::small_sizes);
+  auto context = net.context(), other = net.context();
+  const auto tokens = prompt(5);
+  auto first = std::make_unique<Recorder>(), second = std::make_unique<Recorder>(),
+       third = std::make_unique<Recorder>();
+  first.reset();
+  third.reset();
+  context.prefill(tokens);
+  CHECK(!second->reports.empty());
+  const Reports want = std::move(second->reports);
+  second.reset();
+  context.prefill(tokens);
+
+  Reports reports;
+  const Watch busy(
+      [&](const Progress& at) {
+        reports.push_back(at);
+        other.step(3);
+        other.prefill(tokens);
+        return true;
+      },
+      std::chrono::steady_clock::duration::zero());
+  context.prefill(tokens);
+  REQUIRE(reports.size() == want.size());
+  for (std::size_t i = 0; i < want.size(); ++i) CHECK(reports[i].done == want[i].done);
+  CHECK(other.position(0) == 6 * std::ssize(want));
 }

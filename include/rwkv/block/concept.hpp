@@ -78,7 +78,9 @@ tape_t<K, P> make_tape(const K& block) {
   else return {};
 }
 
-/// The state of one sequence of a batch, as views of its numbers.
+/// The state of one sequence of a batch, as views of its numbers. A cascade calls it on the threads of a pool, where memory
+/// that ends ends the program: the names of a block's states should be short enough that strings allocate nothing, or the
+/// block has a state_of(state, sequence) of its own.
 template <class K>
 typename K::State state_of(const K& block, typename K::State state, Index sequence) {
   if constexpr (requires { block.state_of(state, sequence); }) {

@@ -12,6 +12,7 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/cell/concept.hpp"
 #include "rwkv/check/limits.hpp"
+#include "rwkv/core/checked.hpp"
 #include "rwkv/core/random.hpp"
 
 namespace rwkv {
@@ -100,6 +101,14 @@ class CellRun {
       expects(sizes.head_size > 0 && sizes.head_size <= max_head_size && sizes.width % sizes.head_size == 0,
               "rwkv: a width of ", sizes.width, " has no whole heads of ", sizes.head_size, " channels, of at most ",
               max_head_size);
+    }
+    const Checked numbers = Checked(sizes.width) * Checked(sizes.batch);
+    const Checked of_state(RowCell<Cell> ? sizes.head_size : static_cast<Index>(states));
+    for (const Checked& each : {Checked(sizes.time) * Checked(operands + 1), of_state}) {
+      static_cast<void>((numbers * each * Checked(sizeof(T)))
+                            .template to<Index>("rwkv: the memory of a recurrence of ", sizes.batch, " sequences, ",
+                                                sizes.time, " tokens and ", sizes.width,
+                                                " channels cannot be counted"));
     }
     return sizes;
   }

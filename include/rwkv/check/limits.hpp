@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cmath>
@@ -55,9 +56,8 @@ struct Timing {
   }
 };
 
+namespace detail::limits {
 inline namespace RWKV_CPU_ABI {
-
-namespace limits {
 
 using Clock = std::chrono::steady_clock;
 
@@ -78,7 +78,7 @@ class HugePages {
     constexpr std::size_t huge = std::size_t{2} << 20;
     const std::size_t rounded = (bytes + huge - 1) / huge * huge;
     block_.reset(std::aligned_alloc(huge, rounded));
-    if (block_ == nullptr) throw std::bad_alloc();
+    if (block_ == nullptr) RWKV_THROW(std::bad_alloc());
 #ifdef MADV_HUGEPAGE
     static_cast<void>(::madvise(block_.get(), rounded, MADV_HUGEPAGE));
 #endif
@@ -125,12 +125,43 @@ inline void keep(float value) {
 /// A compiler barrier: without it, repeated passes over a block would be merged into one.
 inline void forget() { asm volatile("" ::: "memory"); }
 
+/// Threads that begin their work together, or not at all if one of them cannot start; joined at the end.
+class Others {
+ public:
+  /// Starts `count` threads, which call work(1), work(2), ...; `work` must live until they are joined.
+  /// Errors    std::system_error where a thread cannot start
+  template <class Work>
+  void start(int count, const Work& work) {
+    for (int t = 1; t <= count; ++t) {
+      threads_.emplace_back([this, &work, t] {
+        word_.wait(Word::wait);
+        if (word_.load() == Word::begin) work(t);
+      });
+    }
+    say(Word::begin);
+  }
+  ~Others() {
+    if (word_.load() == Word::wait) say(Word::end);
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+ private:
+  enum class Word { wait, begin, end };
+  void say(Word word) {
+    word_.store(word);
+    word_.notify_all();
+  }
+  std::atomic<Word> word_ = Word::wait;
+  std::vector<std::thread> threads_;
+};
+
 /// Seconds from the moment when all threads are ready until the last has finished body(thread): the median over the
 /// repetitions. The threads are started once, because the system may place a new thread on a busy core at first.
 template <class Body>
 double time_together(int threads, const Body& body) {
   std::barrier<> line(threads);
   std::vector<double> seconds;
+  seconds.reserve(repetitions);
   const auto repeat = [&](int thread) {
     for (int r = 0; r < warm_ups + repetitions; ++r) {
       line.arrive_and_wait();
@@ -141,10 +172,9 @@ double time_together(int threads, const Body& body) {
     }
   };
   {
-    std::vector<std::thread> others;
-    for (int t = 1; t < threads; ++t) others.emplace_back(repeat, t);
+    Others others;
+    others.start(threads - 1, repeat);
     repeat(0);
-    for (std::thread& other : others) other.join();
   }
   return median(seconds);
 }
@@ -219,34 +249,40 @@ inline void check_threads(int threads) {
   expects(threads >= 1 && threads <= 1024, "rwkv: the number of threads must be in [1, 1024], not ", threads);
 }
 
-}  // namespace limits
+}  // namespace RWKV_CPU_ABI
+}  // namespace detail::limits
+
+inline namespace RWKV_CPU_ABI {
 
 /// The total read bandwidth of `threads` threads over a working set of `bytes`, in bytes per second. Each thread reads
 /// its own contiguous part, as one stream or as four, whichever is faster. Takes half a second where it is not yet known.
-/// Errors    a number of threads outside [1, 1024]
+/// Errors    bytes below 0 or NaN, a number of threads outside [1, 1024], std::system_error where one cannot start
 inline double read_bandwidth(double bytes, int threads) {
-  limits::check_threads(threads);
+  expects(bytes >= 0, "rwkv: a working set has 0 bytes or more, not ", bytes);
+  detail::limits::check_threads(threads);
   constexpr double grain = 16384;
-  const double set = std::clamp(bytes, grain * threads, std::max(grain * threads, limits::largest_working_set));
+  const double set = std::clamp(bytes, grain * threads, std::max(grain * threads, detail::limits::largest_working_set));
   const std::pair key{static_cast<Index>(set / grain), threads};
-  return limits::once(key, [&] {
+  return detail::limits::once(key, [&] {
     const Index count = key.first * static_cast<Index>(grain / sizeof(float));
-    const limits::HugePages block(static_cast<std::size_t>(count) * sizeof(float));
-    return std::max(limits::read_rate<1>(block.as<float>(), count, threads),
-                    limits::read_rate<4>(block.as<float>(), count, threads));
+    const detail::limits::HugePages block(static_cast<std::size_t>(count) * sizeof(float));
+    return std::max(detail::limits::read_rate<1>(block.as<float>(), count, threads),
+                    detail::limits::read_rate<4>(block.as<float>(), count, threads));
   });
 }
 
 /// The total FP32 operations per second of `threads` threads, on registers only; a fused multiply-add counts as two.
-/// Errors    a number of threads outside [1, 1024]
+/// Errors    a number of threads outside [1, 1024], std::system_error where one cannot start
 inline double fma_peak(int threads) {
-  limits::check_threads(threads);
-  return limits::once(threads, [&] { return limits::fma_rate(threads); });
+  detail::limits::check_threads(threads);
+  return detail::limits::once(threads, [&] { return detail::limits::fma_rate(threads); });
 }
 
 /// The shortest possible time of the work over `seconds`: at the bandwidth of reading its working set, or at the FMA peak,
 /// whichever takes longer.
+/// Errors    a time of 0, below or NaN; those of read_bandwidth and fma_peak
 inline Timing judged(const Work& work, double seconds, double spread = 0) {
+  expects(seconds > 0, "rwkv: the time of a call is above 0 seconds, not ", seconds);
   const double at_bandwidth =
       work.bytes / read_bandwidth(work.working_set > 0 ? work.working_set : work.bytes, work.threads);
   const double at_peak = work.flops / fma_peak(work.threads);
@@ -260,12 +296,12 @@ template <class Call>
 Timing measure(const Work& work, const Call& call, int repetitions = 15) {
   expects(repetitions >= 1, "rwkv: a time needs at least one repetition, not ", repetitions);
   const auto seconds_of = [&](Index calls) {
-    const auto start = limits::Clock::now();
+    const auto start = detail::limits::Clock::now();
     for (Index n = 0; n < calls; ++n) {
       call();
-      limits::forget();
+      detail::limits::forget();
     }
-    return limits::seconds_since(start) / static_cast<double>(calls);
+    return detail::limits::seconds_since(start) / static_cast<double>(calls);
   };
   call();  // warms up
   const double once = seconds_of(1);

@@ -109,8 +109,8 @@ inline void advance(Unit unit, Index count) {
 ///     auto net = rwkv::load_checkpoint<Net>(path);
 ///
 /// Between two calls at most a layer of a few tokens runs, of a training step a layer of its tokens. Of several, the watch
-/// made last counts.
-class Watch {
+/// made last counts. It is destroyed on the thread that made it. What `call` itself runs is not watched.
+class [[nodiscard]] Watch {
  public:
   /// Errors    those of `call` leave the operation, which then is as if stopped
   explicit Watch(std::function<bool(const Progress&)> call,
@@ -118,7 +118,11 @@ class Watch {
       : call_(std::move(call)), every_(every), outer_(std::exchange(detail::watch_of_thread, this)) {}
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
-  ~Watch() { detail::watch_of_thread = outer_; }
+  ~Watch() {
+    Watch** link = &detail::watch_of_thread;
+    while (*link != nullptr && *link != this) link = &(*link)->outer_;
+    if (*link == this) *link = outer_;
+  }
 
  private:
   friend class detail::Reporting;
@@ -139,6 +143,20 @@ inline Reporting::Reporting(Phase phase, Index total, Index units, bool active)
 
 inline Reporting::~Reporting() { reporting_of_thread = outer_; }
 
+/// While it lives, nothing of this thread is watched.
+struct Unwatched {
+  Watch* watch = std::exchange(watch_of_thread, nullptr);
+  Reporting* reporting = std::exchange(reporting_of_thread, nullptr);
+
+  Unwatched() = default;
+  Unwatched(const Unwatched&) = delete;
+  Unwatched& operator=(const Unwatched&) = delete;
+  ~Unwatched() {
+    watch_of_thread = watch;
+    reporting_of_thread = reporting;
+  }
+};
+
 inline bool Reporting::advance(Index count) {
   if (watch_ == nullptr) return true;
   const bool ends = counted_ < units_ && counted_ + count >= units_;
@@ -147,6 +165,7 @@ inline bool Reporting::advance(Index count) {
   if (!ends && now - last_ < watch_->every_) return true;
   last_ = now;
   const double seconds = std::chrono::duration<double>(now - begin_).count();
+  const Unwatched during_the_call;
   return watch_->call_({phase_, done(), total_, seconds > 0 ? static_cast<double>(done()) / seconds : 0});
 }
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -45,13 +46,19 @@ class NumbersWord {
   std::string text_;
 };
 
-inline constexpr std::array numbers_of_trial = {-1.5, -0.4, 0.7, 1.25};
+/// Numbers of many digits, so that what is computed from them, such as a product of three, is not half way between two
+/// roundings, where the last digit decides.
+inline One<double> number_of_trial(Index nth) {
+  constexpr std::array numbers = {-1.4731872093561247, 0.6937641852907315,  -0.3948510627319458, 1.2583917406285193,
+                                  0.2716059384172063,  -0.8362910475286194, 0.9418357260914728,  -1.1174926350817436,
+                                  0.5329170486239157,  -0.1648203975160382, 1.0760592841637259,  -0.7215048369271842,
+                                  0.3174629105836291};
+  return One<double>(numbers[static_cast<std::size_t>(nth) % numbers.size()]);
+}
 
 /// The vectors of a head in a trial.
 struct TrialHead {
-  One<double> operator()(int vector, Index n) const {
-    return One<double>(0.3 + 0.11 * vector - 0.07 * static_cast<double>(n));
-  }
+  One<double> operator()(int vector, Index n) const { return number_of_trial(2 * vector + n); }
 };
 
 template <class C>
@@ -60,9 +67,9 @@ std::string word_of_cell() {
   constexpr int inputs = static_cast<int>(input_count<C>);
   NumbersWord numbers;
   const auto run = [&](auto&& step) {
-    for (const double at : numbers_of_trial) {
+    for (int token = 0; token < 4; ++token) {
       R x[inputs];
-      for (int i = 0; i < inputs; ++i) x[i] = R(at * (1 - 0.2 * i));
+      for (int i = 0; i < inputs; ++i) x[i] = number_of_trial(token * inputs + i);
       numbers.add(step(static_cast<const R(&)[inputs]>(x)));
     }
   };
@@ -83,7 +90,9 @@ std::string word_of() {
   using R = One<double>;
   NumbersWord numbers;
   [[maybe_unused]] const auto each = [&](auto&& f) {
-    for (const double a : numbers_of_trial) numbers.add(f(R(a), R(0.6 * a - 0.2), R(0.3)));
+    for (int nth = 0; nth < 4; ++nth) {
+      numbers.add(f(number_of_trial(nth), number_of_trial(nth + 4), number_of_trial(nth + 8)));
+    }
   };
   if constexpr (Named<P>) {
     return std::string(P::name);
@@ -184,9 +193,9 @@ struct Composition<Layer<TimeMixing, ChannelMixing>> {
 template <class First, class... Rest>
 struct Composition<Chain<First, Rest...>> {
   static std::string name() {
-    std::string text = Composition<First>::name();
-    ((text += "; " + Composition<Rest>::name()), ...);
-    return text;
+    const std::string first = Composition<First>::name();
+    if (((Composition<Rest>::name() == first) && ...)) return first;
+    return (first + ... + ("; " + Composition<Rest>::name()));
   }
 };
 template <class L, Index N>
@@ -198,8 +207,11 @@ struct Composition<Stack<L, N>> {
 
 /// What the layers of a model compute, in words: "RWKV-4" for an official one; "RWKV-4, activation 5d1e0c73" for a variant
 /// with an activation of its own, which is told by what it computes from a few numbers, or by a member `name`; "RWKV-4;
-/// cell gate" for a chain of a layer of RWKV-4 and one whose cell has the name "gate". Scalars, backends, sizes and
-/// schedules are left out: they do not change what is computed. The same by every compiler.
+/// cell gate" for a chain of a layer of RWKV-4 and one whose cell has the name "gate". A chain of equal layers is called as
+/// one of them. Scalars, backends, sizes, schedules, embedding and head are left out. The same by every compiler.
+///
+/// The numbers lie between -1.5 and 1.3: functions that are equal there, such as ReLU and ReLU6, have one word unless they
+/// have names.
 template <class Net>
 std::string composition() {
   return detail::Composition<decltype(Net::Parts::body)>::name();

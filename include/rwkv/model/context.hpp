@@ -202,7 +202,8 @@ class Context {
   /// after the last token, [batch, vocab], valid until the next call.
   /// Shapes    tokens: [batch, time]
   /// Errors: no token, a number of tokens that is no multiple of the batch, a token outside the vocabulary; Cancelled by a
-  /// Watch, under which a prompt runs in shorter chunks. The state is left as it was.
+  /// Watch. The state is left as it was, and so are the logits. Under a Watch a prompt runs in shorter chunks, and a model
+  /// whose schedule is Scan or Chunked may then have other last bits.
   std::span<const compute> prefill(std::span<const Token> tokens) & { return prefill(tokens, NoTap{}); }
   /// The same, and calls tap(layer, x, state) after every layer of every chunk: x [batch, tokens of the chunk, width] is
   /// what the layer leaves in the residual stream, state its state after the chunk, whose tensors layer.visit_state(state,
@@ -400,10 +401,11 @@ class Context {
       context.positions_[static_cast<std::size_t>(sequence)] += taken;
     }
   };
-  /// A prompt that a Watch may stop: in pieces that take a layer a moment; if it is stopped, the states go back.
+  /// A prompt that a Watch may stop: in pieces that take a layer a moment; if it is stopped, the states go back. The last
+  /// report comes before logits are written over.
   struct Watched {
     Context& context;
-    bool active;
+    bool active, had_logits = context.has_logits_;
     Index chunk;
     detail::Reporting reporting;
     std::vector<compute> before{};
@@ -417,11 +419,14 @@ class Context {
     Watched& operator=(const Watched&) = delete;
     ~Watched() {
       if (before.empty()) return;
+      context.has_logits_ = had_logits;
       context.backend_.copy(matrix(std::as_const(before).data(), 1, std::ssize(before)), context.state_.numbers());
       context.backend_.sync();
     }
     void finish() {
-      if (active) reporting.finish();
+      if (!active) return;
+      context.backend_.sync();
+      reporting.finish();
       before.clear();
     }
   };
@@ -579,9 +584,9 @@ class Context {
   template <class Each, class Tap>
   void run(std::span<const Token> tokens, const Each& each, Tap& tap) {
     check_tokens(tokens);
-    has_logits_ = false;
     const Index time = std::ssize(tokens) / batch();
     Watched watched(*this, time);
+    has_logits_ = false;
     for (Index begin = 0; begin < time; begin += watched.chunk) {
       const Index length = std::min(watched.chunk, time - begin);
       const Index step = std::is_same_v<std::remove_const_t<Tap>, NoTap> ? tile_tokens(length) : length;
@@ -594,6 +599,7 @@ class Context {
       }
       Arena ws = scratch_memory_.arena();
       const auto x = advance(ws, length, tap);
+      if (begin + length == time) watched.finish();
       for (Index at = 0; at < length; at += step) {
         each(ws, cascade_tile(x, at, step), begin + at, time);
       }
@@ -601,7 +607,6 @@ class Context {
       if (watched.active || (!host_reaches<backend> && begin + length < time)) backend_.sync();
     }
     backend_.sync();
-    watched.finish();
     count(time);
   }
 

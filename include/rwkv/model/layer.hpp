@@ -158,7 +158,7 @@ class Layer {
     call(*this, state, tape);
   }
 
-  /// The state of one sequence of a batch. Allocates nothing.
+  /// The state of one sequence of a batch.
   State state_of(State state, Index sequence) const {
     state.att = rwkv::state_of(att, state.att, sequence);
     state.ffn = rwkv::state_of(ffn, state.ffn, sequence);

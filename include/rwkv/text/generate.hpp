@@ -150,7 +150,8 @@ class WayBack {
 /// `context` has one sequence, prefill(span of tokens) and step(token), which both return the logits for the next token,
 /// and `pick(logits)` chooses it; or `pick` is what Context::draw takes, and chooses on the device. Rows of the model that
 /// stand for no token are never chosen: `pick` sees the others, or is told once by `bar(first, last)`.
-/// Errors    an empty prompt or stop string; stop strings for a context that StateRing does not take; those of the parts
+/// Errors    an empty prompt or stop string; stop strings for a context that StateRing does not take; those of the parts, after
+///           which the text that was emitted may be a token ahead of the context
 template <class Context, class Pick, class Emit>
 requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context& context, const Tokenizer& tokenizer,
                                                                         std::string_view prompt, Index max_tokens,
@@ -169,16 +170,22 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
   const std::vector<Token> tokens = tokenizer.encode(prompt);
   const auto prefill_begin = Clock::now();
   decltype(context.prefill(std::span<const Token>(tokens))) logits{};
+  const auto prefill = [&](const std::vector<Token>& some) {  // whether no Watch has stopped it
 #if defined(__cpp_exceptions)
-  try {
-    logits = context.prefill(std::span<const Token>(tokens));
-  } catch (const Cancelled&) {
+    try {
+      logits = context.prefill(std::span<const Token>(some));
+    } catch (const Cancelled&) {
+      return false;
+    }
+#else
+    logits = context.prefill(std::span<const Token>(some));
+#endif
+    return true;
+  };
+  if (!prefill(tokens)) {
     stats.finish = Finish::cancelled;
     return stats;
   }
-#else
-  logits = context.prefill(std::span<const Token>(tokens));
-#endif
   stats.prompt_tokens = static_cast<Index>(tokens.size());
   stats.prefill_seconds = seconds_since(prefill_begin);
 
@@ -205,13 +212,17 @@ requires std::predicate<Emit&, std::string_view> GenerateStats generate(Context&
     const std::string piece = stream.push(spelled);
     if (!piece.empty() && !emit(std::string_view(piece))) stats.finish = Finish::cancelled;
     if (stream.stopped()) {
-      stats.finish = Finish::stop;
-      stats.stop = stream.stop();
       Index undone = 0;
       const auto [cut, begin] = way_back.to(stream.stop_begin(), {token, bytes}, undone);
       const std::vector<Token> kept = tokenizer.encode(tokenizer.decode(cut).substr(0, stream.stop_begin() - begin));
-      if (!kept.empty()) context.prefill(std::span<const Token>(kept));
-      stats.new_tokens += static_cast<Index>(kept.size()) - undone;
+      stats.new_tokens -= undone;
+      if (!kept.empty() && !prefill(kept)) {
+        stats.finish = Finish::cancelled;
+      } else {
+        stats.new_tokens += static_cast<Index>(kept.size());
+        stats.finish = Finish::stop;
+        stats.stop = stream.stop();
+      }
       break;
     }
     way_back.before({token, bytes}, stream.held() > 0);
