@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
 
     // What is exchanged, without the rest: gradients out, parameters back.
     const auto count = static_cast<std::size_t>(bench::training_model<rwkv::V4>(shape, rwkv::Cpu(1)).parameter_count());
-    std::vector<float> numbers(count, 1.0f), own(count);
+    std::vector<float> numbers(count, 1.0f), own(count), received;
     std::vector<Index> begins, bytes;
     std::vector<int> counts;
     for (Index q = 0; q <= ranks; ++q) {
@@ -72,10 +72,13 @@ int main(int argc, char** argv) {
     const auto back = [&] { comm.all_gather(std::as_writable_bytes(std::span(numbers)), bytes); };
     ways.push_back({"exchange: tree of ranks, all_gather", [&] {
                       float* const sums[] = {numbers.data()};
-                      rwkv::reduce_scatter(comm, rwkv::SumTree{ranks}, std::span<float* const>(sums),
-                                           std::span<const Index>(begins), part, [](float* a, const float* b, Index n) {
-                                             for (Index i = 0; i < n; ++i) a[i] += b[i];
-                                           });
+                      rwkv::reduce_scatter(
+                          comm, rwkv::SumTree{ranks}, std::span<float* const>(sums), std::span<const Index>(begins),
+                          part,
+                          [](float* a, const float* b, Index n) {
+                            for (Index i = 0; i < n; ++i) a[i] += b[i];
+                          },
+                          received);
                       back();
                     }});
     ways.push_back({"exchange: MPI_Reduce_scatter, all_gather", [&] {

@@ -2,9 +2,11 @@
 #include <doctest/doctest.h>
 #include <rwkv/train/thread_comm.hpp>
 
+#include <chrono>
 #include <functional>
 #include <limits>
 #include <mutex>
+#include <optional>
 
 #include "setup.hpp"
 
@@ -80,6 +82,20 @@ std::string sentence_of(int ranks, const std::function<void(ThreadComm)>& work) 
   });
   for (const std::string& sentence : sentences) CHECK(sentence == sentences[0]);
   return sentences[0];
+}
+
+/// What work throws: a word for the type, and the sentence.
+std::string thrown_by(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Cancelled& error) {
+    return join("Cancelled: ", error.what());
+  } catch (const Error& error) {
+    return join("Error: ", error.what());
+  } catch (int) {
+    return "int";
+  }
+  return "nothing";
 }
 
 }  // namespace
@@ -212,7 +228,7 @@ TEST_CASE("ranks that disagree, and bad input, are one sentence on every rank th
 
   // A run that is refused a step, a save or a file goes on as if nothing had happened.
   const TemporaryPath path("rwkv_ranks_refused.safetensors");
-  std::vector<float> undisturbed;
+  std::string undisturbed;
   for (const bool disturbed : {false, true}) {
     run_ranks(2, [&](ThreadComm comm) {
       auto net = initialized<Net>(small_sizes);
@@ -227,9 +243,12 @@ TEST_CASE("ranks that disagree, and bad input, are one sentence on every rank th
         }
         CHECK(what == sentence);
       };
+      const ContiguousStreams streams(text, options.shape);
       Batch batch;
-      RandomWindows(text, options.shape, Seed{5}).fill(0, batch);
+      streams.fill(0, batch);
       trainer.step(batch);
+      streams.fill(1, batch);  // goes on from the state after the first
+      REQUIRE(!batch.fresh);
       refused("rwkv: rank 1 of 2 has other batches in training step 1 than rank 0", [&] {
         Batch other = batch;
         if (comm.rank() == 1) other.tokens[3] = (other.tokens[3] + 1) % 29;
@@ -266,11 +285,72 @@ TEST_CASE("ranks that disagree, and bad input, are one sentence on every rank th
             }
           });
       trainer.step(batch);
+      trainer.save(path);
       if (comm.rank() != 0) return;
-      if (!disturbed) undisturbed = config::all_weights(net);
-      else CHECK(config::all_weights(net) == undisturbed);
+      if (!disturbed) undisturbed = content_of(path);
+      else CHECK(content_of(path) == undisturbed);
     });
   }
+}
+
+TEST_CASE("the watch of one rank stops all, and what else it throws is an Error on the others; the run goes on") {
+  const auto options = options_of_twelve();
+  const auto text = config::made_up_text(900, small_sizes.vocab);
+  const TemporaryPath path("rwkv_ranks_watched.safetensors");
+  for (const int ranks : {1, 2}) {
+    CAPTURE(ranks);
+    std::string undisturbed;
+    for (const bool disturbed : {false, true}) {
+      run_ranks(ranks, [&](ThreadComm comm) {
+        auto net = initialized<Net>(small_sizes);
+        RankTrainer trainer(net, options, comm);
+        const ContiguousStreams streams(text, options.shape);
+        Batch batch;
+        streams.fill(0, batch);
+        trainer.step(batch);
+        streams.fill(1, batch);
+        // What this rank throws if `answer` watches the work of rank `by`.
+        const auto watched = [&](int by, const std::function<bool(const Progress&)>& answer,
+                                 const std::function<void()>& work) {
+          std::optional<Watch> watch;
+          if (comm.rank() == by) watch.emplace(answer, std::chrono::steady_clock::duration::zero());
+          return thrown_by(work);
+        };
+        const auto stop = [](const Progress&) { return false; };
+        const auto broken = [](const Progress&) -> bool { throw 7; };
+        const auto step = [&] { trainer.step(batch); };
+        const auto save = [&] { trainer.save(path); };
+        const int last = ranks - 1;
+        const auto name = [&](int rank) {
+          return ranks == 1 ? std::string() : join("rank ", rank, " of ", ranks, ": ");
+        };
+        if (disturbed) {
+          const std::string before = content_of(path);
+          CHECK(watched(last, stop, step).starts_with("Cancelled: " + name(last) + "rwkv: train was stopped at "));
+          CHECK(watched(0, stop, save).starts_with("Cancelled: " + name(0) + "rwkv: save was stopped at "));
+          const std::string foreign = "Error: rank 1 of 2: it threw something that is no std::exception";
+          CHECK(watched(last, broken, step) == (comm.rank() == last ? "int" : foreign));
+          CHECK(watched(0, broken, save) ==
+                (comm.rank() == 0 ? "int" : "Error: rank 0 of 2: it threw something that is no std::exception"));
+          CHECK(content_of(path) == before);
+        }
+        step();
+        save();
+        if (comm.rank() != 0) return;
+        if (!disturbed) undisturbed = content_of(path);
+        else CHECK(content_of(path) == undisturbed);
+      });
+    }
+  }
+  // What ends a constructor on one rank alone.
+  run_ranks(2, [](ThreadComm comm) {
+    const std::string thrown = thrown_by([&] {
+      detail::JointWork making(comm, "nothing is there");
+      if (comm.rank() == 1) throw 7;
+      making.done();
+    });
+    CHECK(thrown == (comm.rank() == 1 ? "int" : "Error: rank 1 of 2: nothing is there"));
+  });
 }
 
 TEST_CASE("threads as ranks: a rank that ends early or aborts ends the others in a sentence") {
@@ -289,6 +369,8 @@ TEST_CASE("threads as ranks: a rank that ends early or aborts ends the others in
         const std::lock_guard lock(mutex);
         sentences.push_back(error.what());
       }
+      double sum = 1;  // later verbs do not take those who wait no more for ranks
+      CHECK_THROWS_AS(comm.all_reduce(std::span(&sum, 1)), Error);
     });
     CHECK(sentences == std::vector<std::string>(2, aborts ? "the disk is full" : "rwkv: rank 1 has ended"));
   }

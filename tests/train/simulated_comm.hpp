@@ -1,5 +1,6 @@
 #pragma once
-/// A network between ranks that a seed decides: which rank runs, how long every message takes, what is lost or damaged.
+/// A network between ranks that a seed decides: which rank runs, how long every message takes, which message is damaged,
+/// which rank ends without a word. Every message of a rank that lives arrives.
 /// Ranks are threads of which one runs at a time, so equal seeds give equal runs.
 #include <rwkv/rwkv.hpp>
 #include <rwkv/train/communicator.hpp>

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <new>
 #include <numeric>
 #include <span>
 #include <string>
@@ -14,6 +16,7 @@
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/core/view.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/system/crc32.hpp"
@@ -23,6 +26,47 @@
 
 namespace rwkv {
 inline namespace RWKV_ABI {
+
+namespace detail {
+
+/// How some work ended.
+struct Outcome {
+  /// Of exceptions: an Error, a Cancelled, or one of another type.
+  enum Kind : unsigned char { done, failed, cancelled, other };
+
+  Kind kind = done;
+  std::string sentence{};       // what the exception says
+  std::exception_ptr thrown{};  // the exception
+};
+
+/// Runs work() and keeps what it throws.
+template <class Work>
+Outcome outcome_of(const Work& work) {
+#if defined(__cpp_exceptions)
+  const auto thrown = [](Outcome::Kind kind, const char* text) {
+    Outcome outcome{kind, "out of memory", std::current_exception()};
+    try {
+      outcome.sentence = text;
+    } catch (const std::bad_alloc&) {  // the short sentence stays
+    }
+    return outcome;
+  };
+  try {
+    work();
+  } catch (const Cancelled& error) {
+    return thrown(Outcome::cancelled, error.what());
+  } catch (const Error& error) {
+    return thrown(Outcome::failed, error.what());
+  } catch (const std::exception& error) {
+    return thrown(Outcome::other, error.what());
+  } catch (...) {
+    return thrown(Outcome::other, "it threw something that is no std::exception");
+  }
+#else
+  work();
+#endif
+  return {};
+}
 
 /// A text of rank `root`, on every rank.
 template <Communicator C>
@@ -36,7 +80,10 @@ std::string broadcast_text(C& comm, std::string text, int root) {
   return text;
 }
 
-/// Every rank's number, on every rank. `mine` may be any type that is copied as bytes.
+}  // namespace detail
+
+/// Every rank's number, on every rank, in the order of the ranks. Called by all ranks. T may be any type that is copied as
+/// bytes.
 template <class T, Communicator C>
 std::vector<T> gather_each(C& comm, const T& mine) {
   std::vector<T> all(static_cast<std::size_t>(comm.size()));
@@ -47,35 +94,39 @@ std::vector<T> gather_each(C& comm, const T& mine) {
   return all;
 }
 
-/// Runs work() on every rank, which must succeed on all and return the same std::uint64_t on all.
-/// Errors    where work() throws an Error on a rank, all ranks throw that of the first such rank; where results differ,
-///           all throw a sentence that says that ranks have other `what`
+/// Runs work() on every rank, which must succeed on all and return the same std::uint64_t on all. Called by all ranks; a
+/// program uses it around what one rank may fail at while the others go on, such as reading a file. work() itself calls no
+/// verb of `comm`.
+/// Errors    where work() throws on a rank, all throw the sentence of the first such rank, as a Cancelled if that rank threw
+///           one, else as an Error. A rank on which it threw something else than an Error throws that. Where results
+///           differ, all throw a sentence that says that ranks have other `what`
 template <Communicator C, class Work>
 void together(C& comm, std::string_view what, const Work& work) {
+  using detail::Outcome;
   struct Report {
-    std::uint64_t failed, result;
+    std::uint64_t kind, result;
   };
   Report mine{0, 0};
-  std::string sentence;
-  try {
-    mine.result = work();
-  } catch (const Error& error) {
-    mine.failed = 1;
-    sentence = error.what();
-  }
+  Outcome outcome = detail::outcome_of([&] { mine.result = work(); });
+  mine.kind = outcome.kind;
   const std::vector<Report> all = gather_each(comm, mine);
-  const auto failed = std::find_if(all.begin(), all.end(), [](const Report& one) { return one.failed != 0; });
+  const auto has_failed = [](const Report& one) { return one.kind != Outcome::done; };
+  const auto failed = std::find_if(all.begin(), all.end(), has_failed);
   if (failed != all.end()) {
     const int first = static_cast<int>(failed - all.begin());
-    sentence = broadcast_text(comm, std::move(sentence), first);
-    const bool everywhere = std::all_of(all.begin(), all.end(), [](const Report& one) { return one.failed != 0; });
-    if (everywhere) fail(sentence);
-    fail("rank ", first, " of ", comm.size(), ": ", sentence);
+    std::string sentence = detail::broadcast_text(comm, std::move(outcome.sentence), first);
+    if (outcome.kind == Outcome::other) std::rethrow_exception(outcome.thrown);
+    const bool everywhere = std::all_of(all.begin(), all.end(), has_failed);
+    if (!everywhere) sentence = join("rank ", first, " of ", comm.size(), ": ", sentence);
+    if (failed->kind == Outcome::cancelled) RWKV_THROW(Cancelled(sentence));
+    fail(sentence);
   }
   for (std::size_t q = 1; q < all.size(); ++q) {
     expects(all[q].result == all[0].result, "rwkv: rank ", q, " of ", comm.size(), " has other ", what, " than rank 0");
   }
 }
+
+namespace detail {
 
 /// Compares lines of text with those of rank 0, as settings in words.
 /// Errors    on all ranks, with the first line that differs on the first rank where one does
@@ -99,7 +150,31 @@ void agree(C& comm, const std::vector<std::string>& lines) {
   });
 }
 
-namespace detail {
+/// A part of the work of all ranks that an exception may end on one of them, such as a constructor. done() is its end. A
+/// rank that leaves it otherwise lets done() throw on the others.
+template <Communicator C>
+class JointWork {
+ public:
+  /// `sentence` is what they throw.
+  JointWork(C& comm, std::string_view sentence) : comm_(&comm), sentence_(sentence) {}
+  JointWork(const JointWork&) = delete;
+  JointWork& operator=(const JointWork&) = delete;
+  ~JointWork() {
+    if (done_) return;
+    static_cast<void>(outcome_of([&] {  // the exception that is on its way says more
+      together(*comm_, "ends", [&]() -> std::uint64_t { fail(sentence_); });
+    }));
+  }
+  void done() {
+    done_ = true;
+    together(*comm_, "ends", [] { return std::uint64_t{0}; });
+  }
+
+ private:
+  C* comm_;
+  std::string_view sentence_;
+  bool done_ = false;
+};
 
 /// How one rank takes part in a step: which sequences are its own, the sum of the gradients over all ranks, and the
 /// numbers that it updates.
@@ -248,8 +323,7 @@ class Share {
     }
     const Index mine = rows_ / grain() * parts;
     const SumTree tree{mine * size()};
-    reserve(be, slots_for(parts));  // more batches make deeper trees
-    std::vector<double> losses(static_cast<std::size_t>(tree.leaves));
+    std::vector<double> losses;
     const auto leaf = [&](Index n) {
       const Index i = n - rank() * mine;
       clear();
@@ -258,6 +332,9 @@ class Share {
     };
     std::vector<T*> sums;
     together("gradients", [&] {
+      reserve(be, slots_for(parts));  // more batches make deeper trees
+      losses.resize(static_cast<std::size_t>(tree.leaves));
+      received_.resize(count_received(size(), tree, begins_));
       for (const SumTree::Node& node : tree.nodes(rank() * mine, (rank() + 1) * mine)) {
         const auto nth = static_cast<Index>(sums.size());
         sums.push_back(slot(nth));
@@ -268,7 +345,7 @@ class Share {
     });
     const Index own = begin_of(rank() + 1) - begin_of(rank());
     reduce_scatter(comm_, tree, std::span<T* const>(sums), std::span<const Index>(begins_),
-                   std::span(own_data(), static_cast<std::size_t>(own)), add_rows);
+                   std::span(own_data(), static_cast<std::size_t>(own)), add_rows, received_);
     std::vector<Index> begins;
     for (Index q = 0; q <= size(); ++q) begins.push_back(q * mine * Index{sizeof(double)});
     comm_.all_gather(std::as_writable_bytes(std::span(losses)), begins);
@@ -385,10 +462,7 @@ class Share {
   }
   void reserve(B& be, Index slots) {
     const Index bytes = slots * total_ * Index{sizeof(T)};
-    if (slots_.bytes() < bytes) {
-      slots_ = Memory<B>();
-      slots_ = Memory<B>(be, bytes);
-    }
+    if (slots_.bytes() < bytes) slots_ = Memory<B>(be, bytes);  // without memory for them, the old ones stay
   }
 
   C comm_;
@@ -399,6 +473,7 @@ class Share {
   std::vector<Block> blocks_;
   std::vector<Index> begins_, first_blocks_;  // of every rank's numbers and blocks, and their ends
   Memory<B> own_, slots_;                     // this rank's part of the summed gradient; gradients of nodes
+  std::vector<T> received_;                   // from other ranks
 };
 
 }  // namespace detail

@@ -24,7 +24,8 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 
 /// A rank that is a process of MPI. The program initialises MPI, by MPI_Init_thread with at least
-/// MPI_THREAD_FUNNELED, and finalises it; the library does neither. All verbs are called from one thread.
+/// MPI_THREAD_FUNNELED, and finalises it; the library does neither. All verbs are called from one thread. When a verb has
+/// thrown, messages may still arrive in the memory it was given, so the program calls abort() before it frees that.
 class MpiComm {
  public:
   /// A time to wait.
@@ -41,12 +42,11 @@ class MpiComm {
     expects(initialised != 0, "rwkv: MPI is not initialised; call MPI_Init_thread before making an MpiComm");
     MPI_Finalized(&finalised);
     expects(finalised == 0, "rwkv: MPI is finalised already; make and use an MpiComm before MPI_Finalize");
-    MPI_Comm own = MPI_COMM_NULL;
-    check(MPI_Comm_dup(comm, &own), "MPI_Comm_dup");
-    comm_ = std::shared_ptr<Owned>(new Owned{own});
-    check(MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-    check(MPI_Comm_rank(own, &rank_), "MPI_Comm_rank");
-    check(MPI_Comm_size(own, &size_), "MPI_Comm_size");
+    comm_ = std::make_shared<Owned>();
+    check(MPI_Comm_dup(comm, &comm_->comm), "MPI_Comm_dup");
+    check(MPI_Comm_set_errhandler(handle(), MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    check(MPI_Comm_rank(handle(), &rank_), "MPI_Comm_rank");
+    check(MPI_Comm_size(handle(), &size_), "MPI_Comm_size");
   }
 
   int rank() const { return rank_; }
@@ -116,11 +116,15 @@ class MpiComm {
  private:
   /// Freed with its last user, unless MPI has been finalised before.
   struct Owned {
-    MPI_Comm comm;
+    MPI_Comm comm = MPI_COMM_NULL;
+
+    Owned() = default;
+    Owned(const Owned&) = delete;
+    Owned& operator=(const Owned&) = delete;
     ~Owned() {
       int finalised = 0;
       MPI_Finalized(&finalised);
-      if (finalised == 0) MPI_Comm_free(&comm);
+      if (finalised == 0 && comm != MPI_COMM_NULL) MPI_Comm_free(&comm);
     }
   };
 
@@ -137,7 +141,8 @@ class MpiComm {
     char text[MPI_MAX_ERROR_STRING + 1] = {};
     int length = 0;
     MPI_Error_string(code, text, &length);
-    fail("rwkv: rank ", rank_, " of ", size_, ": ", call, ": ", static_cast<const char*>(text));
+    const std::string who = size_ == 0 ? std::string() : join("rank ", rank_, " of ", size_, ": ");
+    fail("rwkv: ", who, call, ": ", static_cast<const char*>(text));
   }
 
   /// Waits until all ranks are here. The collectives of MPI would wait as well, and keep a core busy.
@@ -184,7 +189,7 @@ class MpiComm {
 
   std::shared_ptr<Owned> comm_;
   Seconds patience_;
-  int rank_ = 0, size_ = 1;
+  int rank_ = 0, size_ = 0;  // 0 ranks until MPI has said how many
 };
 static_assert(Communicator<MpiComm>);
 

@@ -36,6 +36,9 @@ namespace detail {
 void save_run(const std::filesystem::path& path, std::span<const TensorView> tensors,
               std::map<std::string, std::string> texts, FileSystem& files);
 
+/// Removes what a save that was killed left beside a file.
+void remove_abandoned_beside(const std::filesystem::path& path, FileSystem& files);
+
 /// What of a RunFile does not depend on the type of its numbers.
 class OpenRun {
  public:

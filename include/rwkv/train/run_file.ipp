@@ -39,6 +39,11 @@ RWKV_BODY void save_run(const std::filesystem::path& path, std::span<const Tenso
   save_safetensors(path, tensors, texts, files);
 }
 
+RWKV_BODY void remove_abandoned_beside(const std::filesystem::path& path, FileSystem& files) {
+  std::filesystem::path real;
+  if (!files.resolve(path, real)) files.remove_abandoned(folder_of(real));
+}
+
 RWKV_BODY OpenRun::OpenRun(const std::filesystem::path& path, std::span<const TensorView> expected,
                            const std::map<std::string, std::string>& settings, FileSystem& files)
     : file_(open_tensors(path, {Access::loaded}, files)), name_(path_text(path)) {
@@ -56,8 +61,6 @@ RWKV_BODY OpenRun::OpenRun(const std::filesystem::path& path, std::span<const Te
   std::string checksums;  // one of every tensor, in the order of the run
   for (const TensorView& tensor : expected) checksums += join(crc32(file_.find(tensor.name)->bytes), " ");
   expects(*text("crc32") == checksums, name_, ": the file is damaged: its checksums do not agree with its tensors");
-  std::filesystem::path real;
-  if (!files.resolve(path, real)) files.remove_abandoned(folder_of(real));
 }
 
 RWKV_BODY Index OpenRun::number(const std::string& key) const {

@@ -72,6 +72,20 @@ struct SumTree {
   }
 };
 
+/// How many numbers reduce_scatter() below receives at a time among `size` ranks: `chunk` of every node of the others.
+inline std::size_t count_received(Index size, const SumTree& tree, std::span<const Index> begins,
+                                  Index chunk = Index{1} << 18) {
+  const Index share = tree.leaves / size;
+  std::size_t rounds = 0;
+  Index longest = 0;
+  for (Index q = 0; q < size; ++q) {
+    const auto i = static_cast<std::size_t>(q);
+    rounds = std::max(rounds, tree.nodes(q * share, (q + 1) * share).size());
+    longest = std::max(longest, begins[i + 1] - begins[i]);
+  }
+  return static_cast<std::size_t>((size - 1) * std::min(chunk, longest)) * rounds;
+}
+
 /// Adds vectors of all ranks by a tree and leaves its part of the sum to each rank.
 ///
 /// tree     its leaves are divided evenly among the ranks, in order
@@ -79,10 +93,12 @@ struct SumTree {
 /// begins   rank r gets the numbers [begins[r], begins[r + 1]) of the sum
 /// own      this rank's part of the sum
 /// add      add(a, b, n) adds n numbers at b to those at a
-/// Cost     every rank receives its part of the vectors of all nodes of other ranks, `chunk` numbers at a time
+/// received where numbers of other ranks arrive; grows to count_received()
+/// Cost     every rank receives its part of the vectors of all nodes of other ranks, `chunk` numbers at a time. `received`
+///          is of (ranks - 1) x (most nodes of a rank) x `chunk` numbers, a MiB of float for each such node
 template <class T, Communicator C, class Add>
 void reduce_scatter(C& comm, const SumTree& tree, std::span<T* const> sums, std::span<const Index> begins,
-                    std::span<T> own, const Add& add, Index chunk = Index{1} << 18) {
+                    std::span<T> own, const Add& add, std::vector<T>& received, Index chunk = Index{1} << 18) {
   const auto size = static_cast<std::size_t>(comm.size()), rank = static_cast<std::size_t>(comm.rank());
   const Index share = tree.leaves / comm.size();
   asserts(share * comm.size() == tree.leaves && begins.size() == size + 1, "rwkv: ", tree.leaves, " leaves for ", size,
@@ -96,11 +112,12 @@ void reduce_scatter(C& comm, const SumTree& tree, std::span<T* const> sums, std:
     longest = std::max(longest, begins[q + 1] - begins[q]);
   }
   chunk = std::min(chunk, longest);
-  std::vector<T> received(size == 1 ? 0 : size * rounds * static_cast<std::size_t>(chunk));
+  received.resize(std::max(received.size(), count_received(comm.size(), tree, begins, chunk)));
   // What rank q has of its node i, of this rank's part of the sum.
   const auto place = [&](std::size_t q, std::size_t i, Index offset) {
     if (q == rank) return sums[i] + begins[rank] + offset;
-    return received.data() + (q * rounds + i) * static_cast<std::size_t>(chunk);
+    const std::size_t other = q < rank ? q : q - 1;
+    return received.data() + (other * rounds + i) * static_cast<std::size_t>(chunk);
   };
   const auto count = [&](std::size_t q, Index offset) {
     return static_cast<std::size_t>(std::clamp<Index>(begins[q + 1] - begins[q] - offset, 0, chunk));
@@ -114,8 +131,9 @@ void reduce_scatter(C& comm, const SumTree& tree, std::span<T* const> sums, std:
         to[q] = {};
         from[q] = {};
         if (q == rank) continue;
-        if (i < nodes[rank].size()) {
-          to[q] = std::as_bytes(std::span<const T>(sums[i] + begins[q] + offset, count(q, offset)));
+        const std::size_t its = count(q, offset);  // its part may be shorter than `offset`
+        if (i < nodes[rank].size() && its > 0) {
+          to[q] = std::as_bytes(std::span<const T>(sums[i] + begins[q] + offset, its));
         }
         if (i < nodes[q].size()) from[q] = std::as_writable_bytes(std::span<T>(place(q, i, offset), mine));
       }

@@ -106,6 +106,7 @@ class ThreadComm {
   /// Waits for all ranks.
   void meet() {
     std::unique_lock lock(world_->mutex);
+    expects(world_->ended.empty(), world_->ended);  // a rank that has thrown below still counts as waiting
     const Index meeting = world_->meetings;
     if (++world_->waiting == world_->offers.size()) {
       world_->waiting = 0;
@@ -140,31 +141,38 @@ static_assert(Communicator<ThreadComm>);
 
 /// Runs work(ThreadComm) on `count` threads, each a rank, and waits for them. If ranks throw, so does this, with what
 /// the first of them threw.
+/// Errors    more threads than the system grants; then no rank waits for one that was not started
 template <class Work>
 void run_ranks(int count, const Work& work) {
   expects(count > 0, "rwkv: there must be at least one rank, not ", count);
   const auto world = std::make_shared<ThreadComm::World>();
   world->offers.resize(static_cast<std::size_t>(count));
   std::exception_ptr first;
+  std::string not_started = "rwkv: not all ranks could be started";
   std::vector<std::thread> threads;
-  for (int rank = 0; rank < count; ++rank) {
-    threads.emplace_back([&, rank] {
-      std::exception_ptr thrown;
-      std::string why = join("rwkv: rank ", rank, " has ended");
-      try {
-        work(ThreadComm(world, rank));
-      } catch (const std::exception& error) {
-        thrown = std::current_exception();
-        why += join(": ", error.what());
-      } catch (...) {
-        thrown = std::current_exception();
-      }
-      const std::lock_guard lock(world->mutex);
-      if (thrown && !first) first = thrown;
-      world->end(std::move(why));
+  const auto rank_of_thread = [&](int rank) {
+    std::string why = "a rank ended";
+    const detail::Outcome outcome = detail::outcome_of([&] {
+      why = join("rwkv: rank ", rank, " has ended");
+      work(ThreadComm(world, rank));
     });
+    // Without memory for it, the shorter sentence stays.
+    static_cast<void>(detail::outcome_of([&] {
+      if (outcome.thrown) why = join(why, ": ", outcome.sentence);
+    }));
+    const std::lock_guard lock(world->mutex);
+    if (outcome.thrown && !first) first = outcome.thrown;
+    world->end(std::move(why));
+  };
+  const detail::Outcome started = detail::outcome_of([&] {
+    for (int rank = 0; rank < count; ++rank) threads.emplace_back(rank_of_thread, rank);
+  });
+  if (started.thrown) {
+    const std::lock_guard lock(world->mutex);
+    world->end(std::move(not_started));
   }
   for (std::thread& thread : threads) thread.join();
+  if (started.thrown) std::rethrow_exception(started.thrown);
   if (first) std::rethrow_exception(first);
 }
 

@@ -56,6 +56,8 @@ namespace detail {
 /// What one of several ranks does in a step; see data_parallel.hpp.
 template <class T, class B, class C>
 class Share;
+template <Communicator C>
+class JointWork;
 
 /// The place of a Share where one process trains alone: all sequences of a batch are its own, in one pass.
 class Alone {
@@ -68,6 +70,12 @@ class Alone {
   Index sequences_;
 };
 
+/// The place of a JointWork there.
+struct LoneWork {
+  LoneWork(SelfComm, std::string_view) {}
+  void done() {}
+};
+
 }  // namespace detail
 
 /// Trains a model in place, one step at a time. A step is a pure function of the run so far, the options and the batch,
@@ -75,7 +83,9 @@ class Alone {
 ///
 /// P says what a pass keeps: Keep or Recompute. With a communicator of several ranks, each has a trainer for its own copy
 /// of the model, and all call every function, but for plain questions, with the same arguments; each takes its share of
-/// the batch. By default the ranks' number does not change a bit; see Sharing. An error on one rank is one on all.
+/// the batch. By default the ranks' number does not change a bit; see Sharing. An error on one rank is one on all: an Error,
+/// or Cancelled where a Watch of that rank says so. What else one throws, such as std::bad_alloc, the others throw as an
+/// Error.
 template <class Net, class P, class Comm>
 class Trainer {
   using backend = typename Net::backend;
@@ -83,6 +93,7 @@ class Trainer {
   static_assert(Communicator<Comm>);
   static constexpr bool alone = std::is_same_v<Comm, SelfComm>;
   using Share = std::conditional_t<alone, detail::Alone, detail::Share<typename Net::compute, backend, Comm>>;
+  using Making = std::conditional_t<alone, detail::LoneWork, detail::JointWork<Comm>>;
 
  public:
   /// In which gradients and moments are.
@@ -92,18 +103,8 @@ class Trainer {
   /// Errors    settings that make no sense; patterns that select nothing, or all; ranks with other options, weights or
   ///           versions of the library, or too many for the batch
   Trainer(Net& net, const TrainerOptions& options, Comm comm = {}, const Sharing& sharing = {})
-      : options_(agreed(net, options, comm, sharing)), share_(comm, sharing, options.shape), backend_(net.device()),
-        body_(net.parts.body),
-        gradient_(net, {share_.grain(), options.shape.length, options.head_chunk, options.l2_wrap, options.order},
-                  [&](const TensorSpec& spec) { return !options.tune_state && wanted(options, spec); }),
-        initial_(backend_, body_, 1), carried_(backend_, body_, alone ? 0 : share_.rows()),
-        before_(backend_, body_, share_.rows()), depth_(net.sizes().depth) {
-    collect(net);
-    body_.reset(backend_, initial_.views);
-    if (options_.tune_state) begin_tuning_of(body_, backend_, initial_.views);
-    scratch_ = scratch_for(backend_, [&](Arena ws) { squares(ws); });
-    start_sequences(carried());
-  }
+      : Trainer{net, agreed(net, options, comm, sharing), comm, sharing,
+                Making(comm, "rwkv: there was no memory for its trainer, or nothing to train")} {}
 
   /// One step: gradient, clipping, update. A batch that is not fresh continues from the state after the previous batch.
   /// Returns the loss before the update, in nats per token.
@@ -173,6 +174,9 @@ class Trainer {
   /// factors, carried state, the number of the step, a checksum of every tensor and one of all texts. `notes` are
   /// stored as texts, with `note.` in front of their keys. Of several ranks, the first writes the file; it has the same
   /// bytes for any number of ranks, and any number resumes from it.
+  ///
+  /// Files beside it that are named .rwkv-N.tmp, as a save that was killed leaves them, are removed where no process holds
+  /// their lock. So processes on several machines may save to one folder only if its file system keeps locks between them.
   void save(const std::filesystem::path& path, const std::map<std::string, std::string>& notes = {},
             FileSystem& files = system_files()) const {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before saving");
@@ -193,7 +197,7 @@ class Trainer {
   }
 
   /// Resumes from a file of save(): the next steps give the same bits as in the run that wrote it. Returns its notes. What a
-  /// save that was killed left beside the file is removed.
+  /// save that was killed left beside the file is removed, of several ranks by the first.
   /// Errors    a file that is damaged, of another model, or of a run with other settings: nothing changes
   std::map<std::string, std::string> resume(const std::filesystem::path& path, FileSystem& files = system_files()) {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before resuming");
@@ -201,9 +205,11 @@ class Trainer {
     std::optional<RunFile<scalar>> file;
     if constexpr (alone) {
       file.emplace(path, tensors, settings(), files);
+      detail::remove_abandoned_beside(path, files);
     } else {
       share_.together("contents of " + path.filename().string(), [&] {
         file.emplace(path, tensors, settings(), files);
+        if (share_.is_first()) detail::remove_abandoned_beside(path, files);
         return file->fingerprint();
       });
     }
@@ -215,6 +221,21 @@ class Trainer {
   }
 
  private:
+  /// After agreed().
+  Trainer(Net& net, const TrainerOptions& options, const Comm& comm, const Sharing& sharing, Making&& making)
+      : options_(options), share_(comm, sharing, options.shape), backend_(net.device()), body_(net.parts.body),
+        gradient_(net, {share_.grain(), options.shape.length, options.head_chunk, options.l2_wrap, options.order},
+                  [&](const TensorSpec& spec) { return !options.tune_state && wanted(options, spec); }),
+        initial_(backend_, body_, 1), carried_(backend_, body_, alone ? 0 : share_.rows()),
+        before_(backend_, body_, share_.rows()), depth_(net.sizes().depth) {
+    collect(net);
+    body_.reset(backend_, initial_.views);
+    if (options_.tune_state) begin_tuning_of(body_, backend_, initial_.views);
+    scratch_ = scratch_for(backend_, [&](Arena ws) { squares(ws); });
+    start_sequences(carried());
+    making.done();
+  }
+
   /// Puts the state that is carried back, unless a step succeeds.
   struct Undo {
     Trainer& run;
@@ -641,20 +662,27 @@ class Trainer {
   std::vector<RunTensor<scalar>> collected(std::deque<std::vector<scalar>>& whole) const {
     auto tensors = contents();
     if constexpr (!alone) {
-      const auto make = [&](Index count) -> std::span<scalar> {
-        return whole.emplace_back(share_.is_first() ? std::size_t(count) : 0);
-      };
-      std::size_t next = weights_.size() + bases_.size();
-      for (std::size_t i = 0; i < tuned_.size(); ++i) {
-        if (!adapted_.empty() || options_.tune_state) ++next;  // the value, which every rank has
-        for (int moments = options_.average > 0 ? 3 : 2; moments > 0; --moments, ++next) {
-          const auto all = make(std::ssize(values_[i]));
-          share_.collect(
-              tensors[next].numbers, [&](Index q) { return share_.part_of(i, q); }, all);
-          tensors[next].numbers = all;
+      const auto each_divided = [&](const auto& call) {
+        std::size_t next = weights_.size() + bases_.size();
+        for (std::size_t i = 0; i < tuned_.size(); ++i) {
+          if (!adapted_.empty() || options_.tune_state) ++next;  // the value, which every rank has
+          for (int moments = options_.average > 0 ? 3 : 2; moments > 0; --moments, ++next) call(tensors[next], i);
         }
-      }
-      const auto state = make(tensors.back().shape[0]);
+      };
+      share_.together("memory", [&] {
+        const auto make = [&](Index count) { whole.emplace_back(share_.is_first() ? std::size_t(count) : 0); };
+        each_divided([&](const RunTensor<scalar>&, std::size_t i) { make(std::ssize(values_[i])); });
+        make(tensors.back().shape[0]);
+        return std::uint64_t{0};
+      });
+      auto next = whole.begin();
+      each_divided([&](RunTensor<scalar>& tensor, std::size_t i) {
+        const std::span<scalar> all = *next++;
+        share_.collect(
+            tensor.numbers, [&](Index q) { return share_.part_of(i, q); }, all);
+        tensor.numbers = all;
+      });
+      const std::span<scalar> state = *next;
       for (const RunTensor<scalar>& part : own_state()) {
         const Index own = std::ssize(part.numbers), begin = part.first - share_.first_row() * (own / share_.rows());
         share_.collect(
