@@ -443,7 +443,8 @@ int evaluate(const Settings& settings) {
 template <class Backend, class Comm>
 void describe(Options& options, Settings& settings) {
   // The limits of sizes are far above what trains today; the products that count memory stay within their type.
-  auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk] = settings.trainer;
+  auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk, order] =
+      settings.trainer;
   options.add("--text", settings.text, "text to train on");
   options.show_default("tinyshakespeare.txt");
   options.add("--out", settings.out, "model to write, .safetensors in bf16");
