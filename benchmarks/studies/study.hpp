@@ -108,7 +108,7 @@ class Course {
 
  private:
   double left_, done_ = 0, began_ = now();
-  Progress progress_;
+  example::Progress progress_;
 };
 
 /// A study while it runs.
