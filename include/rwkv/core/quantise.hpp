@@ -85,7 +85,7 @@ requires(Block::has_offset&& Block::length == 32) void quantise(std::span<const 
     // In double, a product of floats is exact: so it is rounded once, whether the compiler fuses operations or not.
     const auto level =
         static_cast<float>(static_cast<double>(numbers[std::size_t(i)] - *least) * static_cast<double>(inverse));
-    levels[i] = std::min(static_cast<int>(level + 0.5f), highest);
+    levels[i] = std::min(static_cast<int>(std::floor(level + 0.5f)), highest);
   }
   detail::set_levels(block, levels);
   block.unit = f16(unit);

@@ -193,7 +193,7 @@ struct Composition<Layer<TimeMixing, ChannelMixing>> {
 template <class First, class... Rest>
 struct Composition<Chain<First, Rest...>> {
   static std::string name() {
-    const std::string first = Composition<First>::name();
+    std::string first = Composition<First>::name();
     if (((Composition<Rest>::name() == first) && ...)) return first;
     return (first + ... + ("; " + Composition<Rest>::name()));
   }

@@ -417,6 +417,7 @@ class Context {
     }
     Watched(const Watched&) = delete;
     Watched& operator=(const Watched&) = delete;
+    // NOLINTNEXTLINE(bugprone-exception-escape): the copy fails only where the device is lost, and with it the program
     ~Watched() {
       if (before.empty()) return;
       context.has_logits_ = had_logits;
