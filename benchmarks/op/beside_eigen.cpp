@@ -4,12 +4,8 @@
 ///     bench_beside_eigen [ROUNDS] [MOST ROWS]
 ///
 /// Matrices of a megabyte and more are cold, as in a model: they rotate over a pool far larger than the caches of a core.
-// False warning of g++ 12: the AVX-512 header, which Eigen's kernels use, leaves registers uninitialised on purpose.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <Eigen/Core>
+#include "eigen.hpp"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>

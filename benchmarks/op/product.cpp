@@ -1,11 +1,6 @@
 /// The products of official models, y = x w^T with w [outputs, inputs], at T rows of x. Weights are cold, as in a
 /// model: they rotate over a pool far larger than any cache.
-// False warning of g++ 12: the AVX-512 header, which Eigen's kernels use, leaves registers uninitialised on purpose.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <Eigen/Core>
+#include "eigen.hpp"
 
 #include "../report.hpp"
 #include "../synthetic.hpp"

@@ -35,14 +35,18 @@ struct Called : Cubic {
   static constexpr std::string_view name = "cubic";
 };
 
-template <int Weight>
-struct Leak {
+/// A gate, a value and a state of one number.
+struct Gated {
   static constexpr auto inputs = Inputs{"gate", "value"};
   static constexpr int state_size = 1;
   template <class R>
   RWKV_HD static void init(R (&h)[1]) {
     h[0] = R(0);
   }
+};
+
+template <int Weight>
+struct Leak : Gated {
   template <class R>
   RWKV_HD static R step(R (&h)[1], const R (&x)[2]) {
     h[0] = sigmoid(x[0]) * h[0] + Weight * x[1];
@@ -56,13 +60,7 @@ struct NamedLeak : Leak<1> {
 /// y = g^2 x + x / 2, a polynomial: decimals of few digits would make decimals of few digits of it. `Last` changes the last
 /// digit, as another order of the operations does.
 template <int Last>
-struct Squared {
-  static constexpr auto inputs = Inputs{"gate", "value"};
-  static constexpr int state_size = 1;
-  template <class R>
-  RWKV_HD static void init(R (&h)[1]) {
-    h[0] = R(0);
-  }
+struct Squared : Gated {
   template <class R>
   RWKV_HD static R step(R (&h)[1], const R (&x)[2]) {
     h[0] = 0.5 * (h[0] + x[1]);

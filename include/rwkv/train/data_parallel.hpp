@@ -17,6 +17,7 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/progress.hpp"
+#include "rwkv/core/random.hpp"
 #include "rwkv/core/view.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/system/crc32.hpp"
@@ -236,6 +237,20 @@ class Share {
     const std::vector<double> all = gather_each(comm, number);
     const auto least = std::min_element(all.begin(), all.end()) - all.begin();
     return broadcast_text(comm, sentence, static_cast<int>(least));
+  }
+
+  /// FNV-1a of a step's number and its batches.
+  static std::uint64_t hash_of(Index step, std::span<const Batch> parts) {
+    std::uint64_t hash = stream_of("batches");
+    const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 0x100000001b3u; };
+    add(static_cast<std::uint64_t>(step));
+    for (const Batch& part : parts) {
+      add(part.fresh ? 1 : 0);
+      for (const auto* tokens : {&part.tokens, &part.targets}) {
+        for (const Token token : *tokens) add(static_cast<std::uint32_t>(token));
+      }
+    }
+    return hash;
   }
 
   bool is_first() const { return comm_.rank() == 0; }

@@ -29,27 +29,11 @@
 #include "rwkv/train/gradient.hpp"
 #include "rwkv/train/lora.hpp"
 #include "rwkv/train/run_file.hpp"
-#include "rwkv/train/schedule.hpp"
 #include "rwkv/train/token_data.hpp"
+#include "rwkv/train/trainer_options.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
-
-/// How a model is trained. Clipping, the parameter groups and the L2 wrap are those of the official recipe.
-struct TrainerOptions {
-  BatchShape shape{};       ///< of every batch
-  LearningRate rate{};      ///< by step
-  AdamW optimizer{};        ///< its constants
-  double clip = 1.0;        ///< the largest norm of the whole gradient; 0: no limit
-  bool l2_wrap = true;      ///< see GradientOptions
-  double average = 0;       ///< decay of an exponential moving average of the trained parameters; 0: no average
-  std::string frozen{};     ///< pattern of parameters that stay as they are, such as {emb,head}.*
-  Lora lora{};              ///< matrices trained through low-rank factors
-  bool tune_state = false;  ///< train the initial state and nothing else
-  Seed seed{};              ///< of the initial low-rank factors
-  Index head_chunk = 256;   ///< see GradientOptions
-  LayerOrder order = LayerOrder::automatic;  ///< see GradientOptions; the bits are the same
-};
 
 namespace detail {
 
@@ -117,7 +101,9 @@ class Trainer {
   /// memory.
   double step(std::span<const Batch> parts) {
     if constexpr (alone) check(parts);
-    else share_.together(join("batches in training step ", steps_), [&] { return check(parts), hash_of(parts); });
+    else
+      share_.together(join("batches in training step ", steps_),
+                      [&] { return check(parts), Share::hash_of(steps_, parts); });
     backend_.copy(Mat<const scalar>(carried().numbers()), before_.numbers());
     const Index tokens = std::ssize(parts) * options_.shape.batch * options_.shape.length;
     const Index passes = std::ssize(parts) * share_.rows() / share_.grain();
@@ -225,7 +211,7 @@ class Trainer {
   Trainer(Net& net, const TrainerOptions& options, const Comm& comm, const Sharing& sharing, Making&& making)
       : options_(options), share_(comm, sharing, options.shape), backend_(net.device()), body_(net.parts.body),
         gradient_(net, {share_.grain(), options.shape.length, options.head_chunk, options.l2_wrap, options.order},
-                  [&](const TensorSpec& spec) { return !options.tune_state && wanted(options, spec); }),
+                  [&](const TensorSpec& spec) { return !options.tune_state && detail::is_trained(options, spec); }),
         initial_(backend_, body_, 1), carried_(backend_, body_, alone ? 0 : share_.rows()),
         before_(backend_, body_, share_.rows()), depth_(net.sizes().depth) {
     collect(net);
@@ -263,11 +249,11 @@ class Trainer {
   static const TrainerOptions& agreed(Net& net, const TrainerOptions& options, Comm& comm, const Sharing& sharing) {
     if constexpr (alone) {
       static_cast<void>(net), static_cast<void>(comm), static_cast<void>(sharing);
-      return checked(options);
+      return detail::checked(options);
     } else {
       Share::agree_on(comm, sharing, options.shape, [&] {
         std::vector<std::string> lines;
-        for (const auto& [key, text] : settings(checked(options), Share::in_words(sharing))) {
+        for (const auto& [key, text] : detail::in_words(detail::checked(options), Share::in_words(sharing))) {
           lines.push_back(key + " is '" + text + "'");
         }
         lines.push_back(join("the seed is ", options.seed.value));
@@ -294,20 +280,6 @@ class Trainer {
       static_cast<void>(gradient_.check(part.tokens, part.targets, part.shape.batch));
     }
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before a step");
-  }
-
-  /// FNV-1a of a step's number and its batches.
-  std::uint64_t hash_of(std::span<const Batch> parts) const {
-    std::uint64_t hash = stream_of("batches");
-    const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 0x100000001b3u; };
-    add(static_cast<std::uint64_t>(steps_));
-    for (const Batch& part : parts) {
-      add(part.fresh ? 1 : 0);
-      for (const auto* tokens : {&part.tokens, &part.targets}) {
-        for (const Token token : *tokens) add(static_cast<std::uint32_t>(token));
-      }
-    }
-    return hash;
   }
 
   /// The states that the next batch may continue from, of this rank's sequences. A pass of a rank has fewer sequences.
@@ -375,28 +347,6 @@ class Trainer {
       copying(Mat<scalar>{all.row(k * share_.grain()), share_.grain(), all.cols, all.stride},
               gradient_.state().tensors[i]);
     }
-  }
-
-  static const TrainerOptions& checked(const TrainerOptions& options) {
-    options.rate.check();
-    options.optimizer.check();
-    expects(!is_nan(options.clip) && options.clip >= 0,
-            "rwkv: the limit of the gradient's norm must not be negative, as ", options.clip, " is");
-    expects(is_between(options.average, 0, 1) && options.average < 1,
-            "rwkv: the decay of the moving average must be in [0, 1), not ", options.average);
-    expects(options.lora.matrices.empty() ||
-                (options.lora.rank > 0 && is_finite(options.lora.alpha) && options.lora.alpha > 0),
-            "rwkv: low-rank factors need a rank and an alpha above zero, not ", options.lora.rank, " and ",
-            options.lora.alpha);
-    expects(!options.tune_state || options.lora.matrices.empty(),
-            "rwkv: a run trains either the initial state or low-rank factors");
-    return options;
-  }
-
-  /// Whether the run needs the gradient of a parameter.
-  static bool wanted(const TrainerOptions& options, const TensorSpec& spec) {
-    if (!options.frozen.empty() && glob_matches(options.frozen, spec.name)) return false;
-    return options.lora.matrices.empty() || glob_matches(options.lora.matrices, spec.name);
   }
 
   /// Lists the tensors that are trained and allocates their moments, averages and factors.
@@ -632,16 +582,6 @@ class Trainer {
     return all;
   }
 
-  static std::string_view name_of(LearningRate::Decay decay) {
-    switch (decay) {
-      case LearningRate::constant: return "constant";
-      case LearningRate::linear: return "linear";
-      case LearningRate::cosine: return "cosine";
-      case LearningRate::exponential: return "exponential";
-    }
-    return "of no kind";
-  }
-
   /// The parts of the carried state that this rank holds. In the file, all sequences of a tensor of the state follow each
   /// other.
   std::vector<RunTensor<scalar>> own_state() const {
@@ -699,27 +639,9 @@ class Trainer {
 
   /// Everything that decides what a step does, in words.
   std::map<std::string, std::string> settings() const {
-    if constexpr (alone) return settings(options_, "");
-    else return settings(options_, Share::in_words(share_.sharing()));
+    if constexpr (alone) return detail::in_words(options_, "");
+    else return detail::in_words(options_, Share::in_words(share_.sharing()));
   }
-  /// `sum` says how the gradients of sequences are added.
-  static std::map<std::string, std::string> settings(const TrainerOptions& o, const std::string& sum) {
-    std::string trained = o.tune_state ? "the initial state" : "the parameters";
-    if (!o.lora.matrices.empty()) {
-      trained = join("factors of rank ", o.lora.rank, " and alpha ", o.lora.alpha, " of '", o.lora.matrices, "'");
-    }
-    if (!o.frozen.empty()) trained += join(", without '", o.frozen, "'");
-    if (o.average > 0) trained += join(", average ", o.average);
-    return {{"batch", join(o.shape.batch, " x ", o.shape.length)},
-            {"rate", join(o.rate.peak, " to ", o.rate.final, " in ", o.rate.steps, " steps, warm-up ", o.rate.warmup,
-                          " from ", o.rate.start, ", decay ", name_of(o.rate.decay))},
-            {"optimizer", join("betas ", o.optimizer.beta1, " ", o.optimizer.beta2, ", epsilon ", o.optimizer.epsilon,
-                               ", weight decay ", o.optimizer.weight_decay, o.optimizer.decay_vectors ? " of all" : "",
-                               o.optimizer.table_rates ? ", rates of the tables" : "")},
-            {"gradient", join("clip ", o.clip, o.l2_wrap ? ", l2 wrap" : "", ", head chunk ", o.head_chunk, sum)},
-            {"trained", trained}};
-  }
-
   TrainerOptions options_;
   Share share_;
   backend backend_;

@@ -1,0 +1,92 @@
+#pragma once
+/// What decides how a training run goes.
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/fields.hpp"
+#include "rwkv/core/finite.hpp"
+#include "rwkv/core/random.hpp"
+#include "rwkv/model/cascade.hpp"
+#include "rwkv/system/glob.hpp"
+#include "rwkv/train/adamw.hpp"
+#include "rwkv/train/lora.hpp"
+#include "rwkv/train/schedule.hpp"
+#include "rwkv/train/token_data.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+
+/// How a model is trained. Clipping, the parameter groups and the L2 wrap are those of the official recipe.
+struct TrainerOptions {
+  BatchShape shape{};       ///< of every batch
+  LearningRate rate{};      ///< by step
+  AdamW optimizer{};        ///< its constants
+  double clip = 1.0;        ///< the largest norm of the whole gradient; 0: no limit
+  bool l2_wrap = true;      ///< see GradientOptions
+  double average = 0;       ///< decay of an exponential moving average of the trained parameters; 0: no average
+  std::string frozen{};     ///< pattern of parameters that stay as they are, such as {emb,head}.*
+  Lora lora{};              ///< matrices trained through low-rank factors
+  bool tune_state = false;  ///< train the initial state and nothing else
+  Seed seed{};              ///< of the initial low-rank factors
+  Index head_chunk = 256;   ///< see GradientOptions
+  LayerOrder order = LayerOrder::automatic;  ///< see GradientOptions; the bits are the same
+};
+
+namespace detail {
+
+/// Throws an Error where they make no sense, and returns them.
+inline const TrainerOptions& checked(const TrainerOptions& options) {
+  options.rate.check();
+  options.optimizer.check();
+  expects(!is_nan(options.clip) && options.clip >= 0,
+          "rwkv: the limit of the gradient's norm must not be negative, as ", options.clip, " is");
+  expects(is_between(options.average, 0, 1) && options.average < 1,
+          "rwkv: the decay of the moving average must be in [0, 1), not ", options.average);
+  expects(options.lora.matrices.empty() ||
+              (options.lora.rank > 0 && is_finite(options.lora.alpha) && options.lora.alpha > 0),
+          "rwkv: low-rank factors need a rank and an alpha above zero, not ", options.lora.rank, " and ",
+          options.lora.alpha);
+  expects(!options.tune_state || options.lora.matrices.empty(),
+          "rwkv: a run trains either the initial state or low-rank factors");
+  return options;
+}
+
+/// Whether a run without a tuned state trains a parameter, itself or through factors.
+inline bool is_trained(const TrainerOptions& options, const TensorSpec& spec) {
+  if (!options.frozen.empty() && glob_matches(options.frozen, spec.name)) return false;
+  return options.lora.matrices.empty() || glob_matches(options.lora.matrices, spec.name);
+}
+
+inline std::string_view name_of(LearningRate::Decay decay) {
+  switch (decay) {
+    case LearningRate::constant: return "constant";
+    case LearningRate::linear: return "linear";
+    case LearningRate::cosine: return "cosine";
+    case LearningRate::exponential: return "exponential";
+  }
+  return "of no kind";
+}
+
+/// Everything that decides what a step does. `sum` says how the gradients of sequences are added.
+inline std::map<std::string, std::string> in_words(const TrainerOptions& o, const std::string& sum) {
+  std::string trained = o.tune_state ? "the initial state" : "the parameters";
+  if (!o.lora.matrices.empty()) {
+    trained = join("factors of rank ", o.lora.rank, " and alpha ", o.lora.alpha, " of '", o.lora.matrices, "'");
+  }
+  if (!o.frozen.empty()) trained += join(", without '", o.frozen, "'");
+  if (o.average > 0) trained += join(", average ", o.average);
+  return {{"batch", join(o.shape.batch, " x ", o.shape.length)},
+          {"rate", join(o.rate.peak, " to ", o.rate.final, " in ", o.rate.steps, " steps, warm-up ", o.rate.warmup,
+                        " from ", o.rate.start, ", decay ", name_of(o.rate.decay))},
+          {"optimizer", join("betas ", o.optimizer.beta1, " ", o.optimizer.beta2, ", epsilon ", o.optimizer.epsilon,
+                             ", weight decay ", o.optimizer.weight_decay, o.optimizer.decay_vectors ? " of all" : "",
+                             o.optimizer.table_rates ? ", rates of the tables" : "")},
+          {"gradient", join("clip ", o.clip, o.l2_wrap ? ", l2 wrap" : "", ", head chunk ", o.head_chunk, sum)},
+          {"trained", trained}};
+}
+
+}  // namespace detail
+}  // namespace RWKV_ABI
+}  // namespace rwkv
