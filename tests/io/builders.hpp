@@ -92,7 +92,7 @@ struct Zip {
     std::vector<std::string> records;
     for (const Entry& e : entries) {
       const bool streamed = (e.flags & 8u) != 0;
-      const std::uint32_t crc = e.crc.value_or(crc32(e.data));
+      const std::uint32_t crc = e.crc ? *e.crc : crc32(e.data);
       const auto size = static_cast<std::uint32_t>(e.data.size());
       const std::string& local_name = e.local_name ? *e.local_name : e.name;
       records.push_back(u32(e.mark) + u16(0) + u16(0) + u16(e.flags) + u16(e.method) + u32(0) + u32(crc) +

@@ -160,3 +160,19 @@ TEST_CASE("a file of another composition is refused in a sentence, or loaded whe
   CHECK_THROWS_AS(load_model(cubic, Cpu()), Error);
   std::filesystem::remove_all(folder);
 }
+
+TEST_CASE("a training run goes on with the layers that it began with") {
+  const auto file = std::filesystem::temp_directory_path() / "rwkv-composition-run.safetensors";
+  const ModelSizes sizes{.vocab = 7, .width = 8, .depth = 1};
+  Plain<Halved> halved(sizes);
+  Plain<V4> plain(sizes);
+  const TrainerOptions options{.shape = {.batch = 1, .length = 2}, .rate = {.steps = 1}};
+  Trainer(halved, options).save(file);
+  CHECK_NOTHROW(Trainer(halved, options).resume(file));
+  const std::string sentence = file.string() +
+                               ": the run in the file has other settings: layers is 'RWKV-4, mix 66d8a0af' there "
+                               "and 'RWKV-4' here; a run goes on with the settings it began with. To train further, or "
+                               "otherwise, begin a new run from its model";
+  CHECK_THROWS_WITH_AS(Trainer(plain, options).resume(file), sentence.c_str(), Error);
+  std::filesystem::remove(file);
+}

@@ -21,6 +21,7 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/finite.hpp"
 #include "rwkv/core/progress.hpp"
+#include "rwkv/model/composition.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/system/glob.hpp"
 #include "rwkv/train/adamw.hpp"
@@ -639,9 +640,13 @@ class Trainer {
 
   /// Everything that decides what a step does, in words.
   std::map<std::string, std::string> settings() const {
-    if constexpr (alone) return detail::in_words(options_, "");
-    else return detail::in_words(options_, Share::in_words(share_.sharing()));
+    std::string sum;
+    if constexpr (!alone) sum = Share::in_words(share_.sharing());
+    auto all = detail::in_words(options_, sum);
+    all.emplace("layers", composition<Net>());
+    return all;
   }
+
   TrainerOptions options_;
   Share share_;
   backend backend_;
