@@ -22,7 +22,7 @@ struct Settings {
   std::string vocabulary;
   std::string prompt = "\nKING RICHARD:\n";
   std::string ignore;
-  std::string chat, system;
+  std::string chat, system, adapter, state;
   rwkv::Index tokens = 300;
   int threads = 2;
   rwkv::Sampler sampler{.top_p = 0.7, .seed = 42};
@@ -82,10 +82,12 @@ inline void continue_prompt(rwkv::AnyContext& context, const rwkv::Tokenizer& to
 template <class Backend>
 void run(const Settings& settings) {
   const auto note = [](std::string_view said) { std::cerr << said << '\n'; };  // on names that are not official
-  const rwkv::AnyModel net = rwkv::load_model(settings.model, backend_for<Backend>(settings.threads),
-                                              {.ignore = {settings.ignore}, .note = note});
+  rwkv::LoadOptions loading{.ignore = {settings.ignore}, .note = note};
+  if (!settings.adapter.empty()) loading.adapters.push_back(rwkv::load_adapter(settings.adapter));
+  const rwkv::AnyModel net = rwkv::load_model(settings.model, backend_for<Backend>(settings.threads), loading);
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
+  if (!settings.state.empty()) rwkv::load_initial_state(context, 0, settings.state);
   if (settings.chat.empty()) continue_prompt(context, tokenizer, settings);
   else converse(context, tokenizer, settings);
 }
@@ -113,6 +115,8 @@ int generate(int argc, char** argv) {
               {"world", "g1", "g1-think", "g1-fake-think"});
   options.add_text("--system", settings.system, "what --chat tells the model first");
   if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads", 1, 1024);
+  options.add("--adapter", settings.adapter, "changes of the model's matrices, from a file or folder (LoRA, MiSS)");
+  options.add("--state", settings.state, "initial state, from a file");
   options.add("--ignore", settings.ignore, "pattern for names of tensors in the file that the model has no place for");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
 

@@ -1,6 +1,6 @@
 #pragma once
-// Trains an RWKV-4 on a text file, or says how well a model predicts one; on any backend that can train, by one process or
-// several.
+// Trains an RWKV on a text file, whole, by an adapter or by its initial state, or says how well a model predicts one; on any
+// backend that can train, by one process or several.
 #include <rwkv/rwkv.hpp>
 #include <rwkv/train/data_parallel.hpp>
 
@@ -30,6 +30,8 @@ using namespace rwkv;
 /// The recipe of the model that lies beside this file.
 struct Settings {
   std::string text = RWKV_EXAMPLE_TEXT, out = "shakespeare-bf16.safetensors", vocabulary, from, evaluate, curve;
+  std::string adapter, state;  ///< of the model that is evaluated
+  std::optional<double> adapter_alpha;
   std::string version = "4";
   ModelSizes sizes{.vocab = 256, .width = 160, .depth = 4};
   std::string decay = "cosine";
@@ -37,7 +39,7 @@ struct Settings {
                          .rate = {.peak = 4e-3, .final = 1e-4, .steps = 1800, .warmup = 50},
                          .optimizer = {.weight_decay = 0.2},
                          .average = 0.99};
-  Index accumulate = 1, evaluate_every = 100, save_every = 100, patience = 5;
+  Index accumulate = 1, evaluate_every = 100, save_every = 100, patience = 5, window = 0;
   double held_out = 0.1;
   int threads = 2;
   bool resume = false, streams = false, recompute = false;
@@ -46,6 +48,9 @@ struct Settings {
 
   /// The file from which an interrupted run goes on.
   std::filesystem::path run_file() const { return beside_model(".run.safetensors"); }
+  /// The factors by themselves, of a run that trains factors.
+  std::filesystem::path adapter_file() const { return beside_model(".adapter.safetensors"); }
+  bool trains_factors() const { return !trainer.lora.matrices.empty() || !trainer.miss.matrices.empty(); }
   std::filesystem::path curve_file() const { return curve.empty() ? beside_model(".csv") : curve; }
 
   /// The model's path with another ending. Only .safetensors is one: behind the last dot of `a-0.1` stands a part of its
@@ -143,7 +148,8 @@ class Run {
             {"text", join(training.size(), " tokens of hash ", hash_of(training), ", held out ", settings.held_out)},
             {"batches", join(settings.streams ? "in streams" : "at random", ", seed ", settings.trainer.seed.value,
                              ", accumulate ", settings.accumulate)},
-            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience)},
+            {"evaluation", join("every ", settings.evaluate_every, " steps, patience ", settings.patience,
+                                settings.window > 0 ? join(", windows of ", settings.window) : std::string())},
             {"model", std::filesystem::path(settings.out).filename().string()}} {}
 
   /// Trains to the end or until the program is asked to stop. Returns the exit status.
@@ -172,7 +178,8 @@ class Run {
       progress_.print(text("best validation loss %.4f, after step %td", history_.best, history_.best_step));
     }
     if (is_first()) progress_.print(plot_curve(settings_.curve_file()));
-    progress_.print("the model is in " + settings_.out);
+    progress_.print((settings_.trainer.tune_state ? "the initial state is in " : "the model is in ") + settings_.out);
+    if (settings_.trains_factors()) progress_.print("its factors alone are in " + settings_.adapter_file().string());
     return 0;
   }
 
@@ -293,11 +300,14 @@ class Run {
     } judged;
     first_does([&] {
       if (held_out_) {
-        judged.loss = rwkv::evaluate(net_, *held_out_, [&](Index done) {
+        EvaluationStart<typename Net::compute> start{.window = settings_.window};
+        if (settings_.trainer.tune_state) start.state = trainer_.initial_state();
+        const auto show = [&](Index done) {
           progress_.update(
               [&] { return text("%s  validation %td of %td", status().c_str(), done, held_out_->size()); });
           return stopped == 0;
-        });
+        };
+        judged.loss = rwkv::evaluate(net_, *held_out_, show, start);
       }
       judged.asked = stopped;
     });
@@ -307,7 +317,7 @@ class Run {
       expects(is_finite(loss), "rwkv: after training step ", trainer_.steps() - 1, " the validation loss is ", loss);
       const bool best = !held_out_ || loss < history_.best;
       if (best) {
-        first_does([&] { save_checkpoint<bf16>(net_, settings_.out); });
+        first_does([&] { save_result(); });
         history_.best = loss;
         history_.best_step = trainer_.steps();
       }
@@ -317,6 +327,18 @@ class Run {
       add_to_curve(held_out_ ? join(loss) : "");
     }
     if (average) trainer_.exchange_average();
+  }
+
+  /// Writes what the run is for.
+  void save_result() const {
+    if (settings_.trainer.tune_state) {
+      auto context = net_.context();
+      context.restore(0, trainer_.initial_state());
+      save_state(context, 0, settings_.out);
+      return;
+    }
+    save_checkpoint<bf16>(net_, settings_.out);
+    if (settings_.trains_factors()) save_adapter(trainer_.adapter(), settings_.adapter_file());
   }
 
   void add_to_curve(const std::string& validation) {
@@ -365,7 +387,7 @@ inline void check_paths(const Settings& settings) {
   check_is_no_run(settings.out);
   std::vector<std::filesystem::path> others{settings.text, settings.from, settings.vocabulary};
   for (const std::filesystem::path& written :
-       {std::filesystem::path(settings.out), settings.run_file(), settings.curve_file(),
+       {std::filesystem::path(settings.out), settings.run_file(), settings.adapter_file(), settings.curve_file(),
         std::filesystem::path(settings.curve_file()).replace_extension(".svg")}) {
     for (const auto& other : others) {
       expects(other.empty() || !is_same_file(other, written), written.string(),
@@ -421,19 +443,29 @@ int train(const Settings& settings, Comm comm) {
 
 template <class Backend>
 int evaluate(const Settings& settings) {
-  const AnyModel net = load_model(settings.evaluate, backend_for<Backend>(settings.threads));
+  LoadOptions options;
+  if (!settings.adapter.empty())
+    options.adapters.push_back(load_adapter(settings.adapter, {.alpha = settings.adapter_alpha}));
+  const AnyModel net = load_model(settings.evaluate, backend_for<Backend>(settings.threads), options);
+  EvaluationStart<float> start{.window = settings.window};
+  if (!settings.state.empty()) {
+    auto context = net.context();
+    load_initial_state(context, 0, settings.state);
+    start.state = context.state(0);
+  }
   const auto [tokens, vocab] = read_text(settings);
   check_vocabulary(settings, settings.evaluate, vocab, net.sizes().vocab);
   Progress progress;
   const double begun = now();
-  const double loss = evaluate(net, tokens, [&, size = tokens.size()](Index done) {
+  const auto show = [&, size = tokens.size()](Index done) {
     progress.update([&] {
       const double elapsed = now() - begun, part = static_cast<double>(done) / static_cast<double>(size);
       return text("token %td of %td  %.0f tokens/s  %s left", done, size, static_cast<double>(done) / elapsed,
                   clock_time(elapsed / part - elapsed).c_str());
     });
     return stopped == 0;
-  });
+  };
+  const double loss = evaluate(net, tokens, show, start);
   if (stopped != 0) return 128 + stopped;
   progress.print(text("%td tokens predicted in %s", tokens.size() - 1, clock_time(now() - begun).c_str()));
   std::cout << "loss " << join(loss) << '\n';
@@ -443,7 +475,7 @@ int evaluate(const Settings& settings) {
 template <class Backend, class Comm>
 void describe(Options& options, Settings& settings) {
   // The limits of sizes are far above what trains today; the products that count memory stay within their type.
-  auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, tune_state, seed, head_chunk, order] =
+  auto& [shape, rate, optimizer, clip, l2_wrap, average, frozen, lora, miss, tune_state, seed, head_chunk, order] =
       settings.trainer;
   options.add("--text", settings.text, "text to train on");
   options.show_default("tinyshakespeare.txt");
@@ -472,8 +504,12 @@ void describe(Options& options, Settings& settings) {
   options.add("--recompute", settings.recompute, "less memory, one more forward pass");
   options.add("--freeze", frozen, "parameters to leave alone, as {emb,head}.*");
   options.add("--lora", lora.matrices, "matrices to train by low-rank factors, as **.key.weight");
+  options.add("--miss", miss.matrices, "matrices to train by MiSS, one factor for each");
   options.add("--rank", lora.rank, "of the factors", 1, 65536);
   options.add("--alpha", lora.alpha, "scale of the factors, divided by the rank");
+  options.add("--tune-state", tune_state, "train the initial state alone; --out is its file");
+  options.add("--window", settings.window,
+              "judge in windows of so many tokens; 0: in one pass, or --length with a state", 0, 1 << 30);
   options.add("--held-out", settings.held_out, "part of the text kept for validation, at its end", 0, 1);
   options.add("--evaluate-every", settings.evaluate_every, "steps", 1);
   options.add("--patience", settings.patience, "stop after so many worse evaluations; 0: never", 0);
@@ -492,6 +528,8 @@ void describe(Options& options, Settings& settings) {
     options.add("--any-order", settings.any_order, "add the gradients of ranks in MPI's order, with bits of its own");
   }
   options.add("--evaluate", settings.evaluate, "train nothing: print the loss of this model on the text");
+  options.add("--adapter", settings.adapter, "factors to evaluate it with; --alpha where their file tells none");
+  options.add("--state", settings.state, "initial state to evaluate it with, at the start of each window");
 }
 
 /// The program.
@@ -506,8 +544,22 @@ int train(int argc, char** argv, Comm comm = {}) {
       expects(!options.given("--from") || !options.given(size), size, ": the checkpoint of --from has its own");
     }
     if (options.given("--evaluate")) {
-      const std::string unused = options.given_beside({"--evaluate", "--text", "--vocab", "--threads"});
+      const std::string unused = options.given_beside(
+          {"--evaluate", "--text", "--vocab", "--threads", "--adapter", "--alpha", "--state", "--window"});
       expects(unused.empty(), unused, ": --evaluate trains nothing, so it does not use this option");
+      expects(!options.given("--alpha") || options.given("--adapter"),
+              "--alpha: there is no --adapter that it belongs to");
+      if (options.given("--alpha")) settings.adapter_alpha = settings.trainer.lora.alpha;
+    } else {
+      for (const char* evaluated : {"--adapter", "--state"}) {
+        expects(!options.given(evaluated), evaluated, ": this is for --evaluate");
+      }
+    }
+    settings.trainer.miss.rank = settings.trainer.lora.rank;
+    settings.trainer.miss.alpha = settings.trainer.lora.alpha;
+    if (settings.trainer.tune_state) {
+      expects(options.given("--from"), "--tune-state: pass the model whose state is tuned by --from");
+      if (!options.given("--window")) settings.window = settings.trainer.shape.length;
     }
     const std::map<std::string, LearningRate::Decay> decays{{"cosine", LearningRate::cosine},
                                                             {"linear", LearningRate::linear},

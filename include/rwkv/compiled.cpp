@@ -3,6 +3,7 @@
 #ifndef RWKV_COMPILED
 #define RWKV_COMPILED
 #endif
+#include "rwkv/io/adapter.ipp"
 #include "rwkv/io/checkpoint.ipp"
 #include "rwkv/io/conversation.ipp"
 #include "rwkv/io/dialects.ipp"

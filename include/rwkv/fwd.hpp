@@ -101,6 +101,7 @@ struct Sharing;
 struct AdamW;
 struct LearningRate;
 struct Lora;
+struct Miss;
 class TokenData;
 struct Batch;
 class RandomWindows;
@@ -109,6 +110,7 @@ class ContiguousStreams;
 // Input, output and text.
 class Error;
 class TensorFile;
+struct Adapter;
 class Tokenizer;
 class TextStream;
 struct Sampler;

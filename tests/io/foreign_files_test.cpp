@@ -305,12 +305,12 @@ TEST_CASE("names that are not read are told, with what to do") {
          {"base_model.model.blocks.0.att.key.lora_A.weight", "blocks.0.att.key.lora_A", "blocks.0.ffn.value.lora_B",
           "base_model.model.rwkv.blocks.0.attention.key.lora_B.weight", "blocks.0.att.receptance.bone",
           "blocks.0.att.output.miss", "blocks.0.ffn.key.disha"}) {
-      check_says(said_of(pth_with({name})), {start + "this holds an adapter; merge it", name});
+      check_says(said_of(pth_with({name})), {start + "this holds an adapter; load_adapter() reads it", name});
     }
   }
   SUBCASE("an initial state") {
     check_says(said_of(pth_with({"blocks.0.att.time_state", "blocks.1.att.time_state"})),
-               {start + "this holds an initial state, not a model; merge it into the model"});
+               {start + "this holds an initial state, not a model; load_initial_state() reads it"});
   }
   SUBCASE("shards") {
     const std::string some = pth_with({"blocks.0.ln1.weight"});

@@ -79,11 +79,11 @@ refuses '--out is missing' "$logits" none --ids 1
 refuses 'give one of --ids and --prompt' "$logits" none --out none
 refuses 'give one of --ids and --prompt' "$logits" none --out none --ids 1 --prompt a
 # An empty value is none: without it the program would do something else.
-for name in text out vocab from freeze lora curve evaluate; do
+for name in text out vocab from freeze lora miss curve evaluate adapter state; do
   refuses "--$name: the value is empty" "$train" --$name=
   refuses "--$name: the value is empty" "$train" --$name ''
 done
-for name in vocab ignore; do refuses "--$name: the value is empty" "$generate" --$name=; done
+for name in vocab ignore adapter state; do refuses "--$name: the value is empty" "$generate" --$name=; done
 for name in vocab out; do refuses "--$name: the value is empty" "$logits" --$name=; done
 for program in "$generate" "$logits"; do refuses 'MODEL: the value is empty' "$program" ''; done
 takes "$logits" --prompt=
@@ -93,6 +93,9 @@ for unused in '--held-out 0.5' '--steps 3' '--from a' '--out a' '--curve a' --re
   # shellcheck disable=SC2086
   refuses "${unused%% *}: --evaluate trains nothing, so it does not use this option" "$train" $unused --evaluate none
 done
+for alone in --adapter --state; do refuses "$alone: this is for --evaluate" "$train" $alone none; done
+refuses '--alpha: there is no --adapter that it belongs to' "$train" --evaluate none --alpha 3
+refuses '--tune-state: pass the model whose state is tuned by --from' "$train" --tune-state
 refuses 'none: cannot open the file: No such file or directory' "$train" --evaluate none --threads 1 --text none
 
 # What logits writes is nothing that it reads, under whatever name, and goes where a file can be.

@@ -39,4 +39,20 @@ small='--depth 2 --width 16'
   run parts $small --accumulate 2 --batch 1
   run further --from plain.safetensors
   run factors --from plain.safetensors --lora 'blocks.*.att.key.weight' --rank 2 --alpha 4
+  run miss --from plain.safetensors --miss 'blocks.*.att.key.weight' --rank 2 --average 0
+  run state --from plain.safetensors --tune-state --rate 0.1
 }
+
+# Factors apart from the model do what they do in it, and a state makes a difference.
+loss() { "$train" --text text "$@" | sed -n 's/^loss //p'; }
+near() { awk "BEGIN { d = $1 - $2; exit !(d * d < 1e-4) }"; }
+plain=$(loss --evaluate plain.safetensors)
+for name in factors miss; do
+  merged=$(loss --evaluate $name.safetensors)
+  apart=$(loss --evaluate plain.safetensors --adapter $name.adapter.safetensors)
+  near "$merged" "$apart" || echo "BAD: $name: loss $merged in the model, $apart apart from it"
+  [ "$apart" != "$plain" ] || echo "BAD: $name changes nothing"
+done
+empty=$(loss --evaluate plain.safetensors --window 16)
+tuned=$(loss --evaluate plain.safetensors --window 16 --state state.safetensors)
+[ -n "$tuned" ] && [ "$empty" != "$tuned" ] || echo "BAD: the state changes nothing: $empty"

@@ -116,6 +116,10 @@ TEST_CASE("any number of ranks gives the losses, weights and file of one, also w
     options.lora = {.matrices = "blocks.*.{att,ffn}.{key,value}.weight", .rank = 3};
     streams = true;
   }
+  SUBCASE("MiSS, with an average") {
+    options.miss = {.matrices = "blocks.*.{att,ffn}.{key,value}.weight", .rank = 5};
+    options.average = 0.9;
+  }
   SUBCASE("the initial state, and no average") { options.tune_state = true; }
   SUBCASE("frozen parameters") {
     options.frozen = "{emb,head}.weight";

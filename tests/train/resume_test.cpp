@@ -56,6 +56,11 @@ TEST_CASE("a resumed run has the bits of an uninterrupted one") {
     options.lora = {.matrices = "blocks.*.{att,ffn}.{key,value}.weight", .rank = 3};
     check_resume(options, true);
   }
+  SUBCASE("MiSS") {
+    auto options = small_options();
+    options.miss = {.matrices = "blocks.*.{att,ffn}.{key,value}.weight", .rank = 6};
+    check_resume(options, false);
+  }
   SUBCASE("frozen parameters") {
     auto options = small_options();
     options.frozen = "{emb,head}.weight";

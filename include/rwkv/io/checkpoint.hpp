@@ -19,10 +19,12 @@
 #include "rwkv/core/dtype.hpp"
 #include "rwkv/core/fields.hpp"
 #include "rwkv/core/transpose.hpp"
+#include "rwkv/io/adapter.hpp"
 #include "rwkv/io/names.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
 #include "rwkv/model/composition.hpp"
+#include "rwkv/model/fingerprint.hpp"
 
 namespace rwkv {
 inline namespace RWKV_ABI {
@@ -40,6 +42,8 @@ struct LoadOptions {
   std::function<void(std::string_view)> note = {};
   /// Loads a file that a model of another composition wrote (see composition()), where their tensors agree.
   bool other_composition = false;
+  /// Changes that are added to the matrices, see load_adapter() and adapted().
+  std::vector<Adapter> adapters = {};
 };
 
 namespace detail {
@@ -73,17 +77,22 @@ void expect_finite(std::span<const std::string> list);
 struct WeightMemory {
   bool host_reaches = true;  ///< whether weights may stay in the file's memory, and the host writes to this one
   std::function<std::shared_ptr<std::byte>(Index bytes)> allocate;
-  std::function<void(std::span<const std::byte> from, std::byte* to)> upload;  ///< unless the host reaches it
+  std::function<void(std::span<const std::byte> from, std::byte* to)> upload;    ///< unless the host reaches it
+  std::function<void(const std::byte* from, std::span<std::byte> to)> download;  ///< unless the host reaches it
 };
 
 template <class B>
 WeightMemory weight_memory(B& backend) {
-  WeightMemory memory{host_reaches<B>, {}, {}};
+  WeightMemory memory{host_reaches<B>, {}, {}, {}};
   memory.allocate = [&backend](Index bytes) {
     auto block = std::make_shared<Memory<B>>(backend, bytes);
     return std::shared_ptr<std::byte>(block, block->data());
   };
   memory.upload = [&backend](std::span<const std::byte> from, std::byte* to) { rwkv::upload(backend, from, to); };
+  memory.download = [&backend](const std::byte* from, std::span<std::byte> to) {
+    const OnHost<B, std::byte> read(backend, std::span(from, to.size()));
+    std::copy(read.begin(), read.end(), to.begin());
+  };
   return memory;
 }
 
@@ -95,6 +104,12 @@ void check_composition(const TensorFile& file, const std::string& composition, c
 
 /// Binds every parameter to its tensor, where it lies or converted, and returns what keeps them alive.
 std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> parameters, const OfficialNames& names,
+                                         const WeightMemory& memory);
+
+/// Binds the matrices that adapters change, which are bound, to new memory with the changed numbers. `fingerprint` is that of
+/// the model, `weights` what keeps its weights alive. Returns what keeps all of them alive.
+std::shared_ptr<const void> bind_adapted(std::span<StoredParameter> parameters, std::span<const Adapter> adapters,
+                                         std::uint64_t fingerprint, std::shared_ptr<const void> weights,
                                          const WeightMemory& memory);
 
 /// The number type that the file has each parameter in.
@@ -132,7 +147,7 @@ Net unbound_for(const OfficialNames& names, const typename Net::backend& backend
 /// the others are converted; an AsStored model takes every matrix as it is stored, quantised ones where its backend does (Reference, Cpu). Memory that the caller keeps is
 /// always copied, and so is everything for a backend with memory of its own. Models loaded from one open file share the
 /// weights they did not convert; nothing is ever written back to the file. How the file is opened is settled, so only
-/// `check_values`, `ignore` and `note` of the options count. All or nothing: one Error lists every missing, unexpected,
+/// `check_values`, `ignore`, `note`, `other_composition` and `adapters` of the options count. All or nothing: one Error lists every missing, unexpected,
 /// unreadable and mis-shaped tensor. A tensor that layer 0 has no use for may be missing there; it is zero then.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
@@ -144,7 +159,12 @@ Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typ
   detail::check_composition(file, composition<Net>(), options);
   constexpr bool keeps_types = std::is_same_v<typename Net::storage, AnyStorage>;
   auto types = keeps_types ? detail::file_types(parameters, names) : std::vector<DType>();
-  net.adopt(detail::bind_to_file(parameters, names, detail::weight_memory(backend)), std::move(types));
+  auto owner = detail::bind_to_file(parameters, names, detail::weight_memory(backend));
+  if (!options.adapters.empty()) {
+    const auto whole = detail::fingerprint_of(std::span<const StoredParameter>(parameters), net.sizes(), backend);
+    owner = detail::bind_adapted(parameters, options.adapters, whole, std::move(owner), detail::weight_memory(backend));
+  }
+  net.adopt(std::move(owner), std::move(types));
   if (options.note) {
     for (const std::string& note : detail::notes_on(names, net.sizes())) options.note(note);
   }
@@ -157,6 +177,34 @@ Net load_checkpoint(const std::filesystem::path& path, const LoadOptions& option
                     typename Net::backend backend = {}, FileSystem& files = system_files()) {
   return load_checkpoint<Net>(open_tensors(path, {options.access, options.verify_checksums}, files), options,
                               std::move(backend));
+}
+
+/// A model with adapters: it shares with `net` all weights but the changed matrices, which are in its storage type, or in the
+/// computing type in an AsStored model. So one model serves contexts with different adapters, each a context of its own adapted
+/// model, and every one of them runs as fast as without. save_checkpoint() saves it as any other.
+/// Cost      the memory of the changed matrices
+/// Errors    adapters for other matrices or shapes, or for a model with other weights
+template <class Net>
+Net adapted(const Net& net, std::span<const Adapter> adapters) {
+  auto backend = net.device();
+  backend.sync();
+  Net made = Net::unbound(net.sizes(), backend);
+  auto parameters = made.stored_parameters();
+  const auto whole = net.stored_parameters();
+  std::vector<DType> types;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    types.push_back(net.file_type(i, whole[i].dtype));
+    parameters[i].bind(const_cast<void*>(whole[i].data), whole[i].dtype);
+  }
+  const auto fingerprint = detail::fingerprint_of(std::span<const StoredParameter>(whole), net.sizes(), backend);
+  made.adopt(detail::bind_adapted(parameters, adapters, fingerprint, net.owner(), detail::weight_memory(backend)),
+             std::move(types));
+  return made;
+}
+/// A model with one adapter.
+template <class Net>
+Net adapted(const Net& net, const Adapter& adapter) {
+  return adapted(net, std::span<const Adapter>(&adapter, 1));
 }
 
 namespace detail {

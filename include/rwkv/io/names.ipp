@@ -52,19 +52,19 @@ RWKV_BODY std::string kind_by_names(const OfficialNames& names) {
     std::string_view kind;
   };
   static constexpr std::string_view adapter =
-      "this holds an adapter; merge it into the model that it was made for, and save that whole";
+      "this holds an adapter; load_adapter() reads it for the model that it was made for";
   static constexpr std::string_view fla =
       "the names are those of flash-linear-attention; use the original .pth, or convert it back to official names";
   static constexpr std::string_view hugging_face =
       "the names are those of a Hugging Face model; if it is an RWKV, use the original .pth, or convert it back to "
       "official names";
   static constexpr std::string_view state =
-      "this holds an initial state, not a model; merge it into the model that it was made for, and save that whole";
+      "this holds an initial state, not a model; load_initial_state() reads it for the model that it was made for";
   static constexpr std::string_view run = "this is the run file of a training; use the model beside it";
   // A name may have parts of several, so the first rule that any name fits decides. Those behind the adapters are only
   // for files without an embedding, and those behind the states for names of no dialect that is read.
-  static constexpr std::size_t adapters = 8, states = 9;
-  static constexpr std::array<Rule, 20> rules{{{".adamw_m", run},
+  static constexpr std::size_t adapters = 10, states = 11;
+  static constexpr std::array<Rule, 22> rules{{{".adamw_m", run},
                                                {".adamw_v", run},
                                                {"base_model.model.", adapter},
                                                {"lora_A", adapter},
@@ -72,6 +72,8 @@ RWKV_BODY std::string kind_by_names(const OfficialNames& names) {
                                                {".bone", adapter},
                                                {".miss", adapter},
                                                {".disha", adapter},
+                                               {".miss_block", adapter},
+                                               {".weight.D", adapter},
                                                {".time_state", state},
                                                {".attn.r_proj.", fla},
                                                {".attn.x_", fla},

@@ -44,6 +44,8 @@ struct SavedState {
 };
 SavedState read_state(const TensorFile& file, const StateLayout& layout);
 SavedState read_state(const std::filesystem::path& path, const StateLayout& layout, FileSystem& files);
+/// A state of save_state, or one with the matrices of blocks.N.att.time_state and zeros elsewhere.
+SavedState read_initial_state(const std::filesystem::path& path, const StateLayout& layout, FileSystem& files);
 
 /// Sets a sequence to a state whose numbers are of the type that `context` hands out.
 template <class C>
@@ -81,6 +83,21 @@ void load_state(C& context, Index sequence, const std::filesystem::path& path, F
   const StateLayout layout = context.state_layout();
   detail::check_whole(layout, dtype_of<T>());
   detail::restore(context, sequence, detail::read_state(path, layout, files));
+}
+
+/// Sets a sequence to a tuned initial state, of which no token has gone in: from a file of save_state, or from the tensors
+/// blocks.N.att.time_state [head, value, key] of RWKV-PEFT and rwkv_lightning_cuda, alone or among those of a model. These hold
+/// the matrices of heads; what token shifts saw last is then zero.
+/// Errors: those of load_state; RWKV-4, whose state has no matrices; a matrix that is missing, of another shape or not finite.
+/// The state is left as it was.
+template <class C>
+void load_initial_state(C& context, Index sequence, const std::filesystem::path& path,
+                        FileSystem& files = system_files()) {
+  using T = typename decltype(context.state(sequence))::value_type;
+  static_cast<void>(context.position(sequence));
+  const StateLayout layout = context.state_layout();
+  detail::check_whole(layout, dtype_of<T>());
+  detail::restore(context, sequence, detail::read_initial_state(path, layout, files));
 }
 
 }  // namespace RWKV_ABI

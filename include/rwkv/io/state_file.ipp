@@ -123,6 +123,55 @@ RWKV_BODY SavedState read_state(const TensorFile& file, const StateLayout& layou
   return saved;
 }
 
+RWKV_BODY SavedState read_initial_state(const std::filesystem::path& path, const StateLayout& layout,
+                                        FileSystem& files) {
+  const TensorFile file = open_tensors(path, {}, files);
+  if (file.metadata().contains(std::string(state_key))) return read_state(file, layout);
+  const std::string name = path_text(file.path());
+  const auto tensor_of = [&](const std::string& ending) -> const TensorView* {
+    for (const TensorView& tensor : file.tensors()) {
+      if (tensor.name == ending || tensor.name.ends_with("." + ending)) return &tensor;
+    }
+    return nullptr;
+  };
+  expects(std::ranges::any_of(file.tensors(), [](const auto& t) { return t.name.ends_with(".att.time_state"); }), name,
+          ": this is no file of a state: it has neither the metadata of one nor a blocks.0.att.time_state");
+  expects(layout.version == nullptr || layout.version->state != OfficialState::components, name,
+          ": the file holds the matrices of heads, which the state of RWKV-4 does not have");
+  SavedState saved;
+  for (const StateTensor& tensor : layout.tensors) {
+    const auto count = static_cast<std::size_t>(tensor.numbers);
+    std::vector<double> numbers(count);
+    if (tensor.name.ends_with(".wkv")) {
+      const std::string wanted = tensor.name.substr(0, tensor.name.size() - 3) + "time_state";
+      const TensorView* const found = tensor_of(wanted);
+      expects(found != nullptr, name, ": ", wanted, " is missing from the file");
+      const Index size = tensor.numbers / layout.sizes.width;
+      const Index shape[] = {layout.sizes.width / size, size, size};
+      expects(std::ranges::equal(found->shape, shape), name, ": ", wanted, ": file has ", std::span(found->shape),
+              ", the model expects ", std::span<const Index>(shape));
+      expects(is_floating(found->dtype), name, ": ", wanted, ": file has ", name_of(found->dtype), " numbers");
+      const std::size_t wrong = first_not_finite(found->dtype, found->bytes);
+      expects(wrong == count, name, ": ", wanted, ": element ", wrong, " is not a finite number");
+      std::vector<double> turned(count);
+      convert(found->dtype, found->bytes.data(), DType::f64, reinterpret_cast<std::byte*>(turned.data()), count);
+      for (Index head = 0; head < shape[0]; ++head) {
+        for (Index i = 0; i < size; ++i) {
+          for (Index j = 0; j < size; ++j) {
+            numbers[static_cast<std::size_t>((head * size + i) * size + j)] =
+                turned[static_cast<std::size_t>((head * size + j) * size + i)];
+          }
+        }
+      }
+    }
+    const std::size_t before = saved.numbers.size();
+    saved.numbers.resize(before + count * size_of(layout.type));
+    convert(DType::f64, reinterpret_cast<const std::byte*>(numbers.data()), layout.type, saved.numbers.data() + before,
+            count);
+  }
+  return saved;
+}
+
 }  // namespace detail
 }  // namespace RWKV_ABI
 }  // namespace rwkv

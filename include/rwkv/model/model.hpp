@@ -77,6 +77,9 @@ class Model {
     file_types_ = std::move(file_types);
   }
 
+  /// What keeps the weights alive; null while the model is unbound. A model that shares them adopts it.
+  const std::shared_ptr<const void>& owner() const { return owner_; }
+
   /// Takes the weights over.
   Model(Model&&) = default;
   /// Takes the weights over.

@@ -22,12 +22,21 @@ double surprisal(std::span<const T> logits, Token token) {
   return std::log(total) + largest - static_cast<double>(logits[static_cast<std::size_t>(token)]);
 }
 
+/// Where the passes of an evaluation begin.
+template <class T>
+struct EvaluationStart {
+  Index window = 0;        ///< predicted tokens after which it begins anew; 0: one pass over all
+  std::vector<T> state{};  ///< numbers of Context::state(0) that each pass begins from; none: the empty state
+};
+
 /// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass that starts
-/// from the initial state. `progress(tokens done)` is called now and then; if it returns false, the pass ends, and the
+/// from the initial state, or passes over windows. `progress(tokens done)` is called now and then; if it returns false, the pass ends, and the
 /// mean is over the tokens read so far.
 /// Errors    fewer than two tokens, tokens outside the vocabulary
 template <class Net, class Progress>
-double evaluate(const Net& net, const TokenData& data, const Progress& progress) {
+double evaluate(const Net& net, const TokenData& data, const Progress& progress,
+                const EvaluationStart<typename Net::compute>& start = {}) {
+  expects(start.window >= 0, "rwkv: a window of ", start.window, " tokens predicts nothing");
   expects(data.size() >= 2, data.name(), ": ", data.size(), data.size() == 1 ? " token is" : " tokens are",
           " too few to predict any");
   data.check_vocabulary(net.sizes().vocab);
@@ -39,7 +48,11 @@ double evaluate(const Net& net, const TokenData& data, const Progress& progress)
   double sum = 0;
   Index done = 0;
   while (done < data.size() - 1) {
-    const auto count = static_cast<std::size_t>(std::min(chunk, data.size() - 1 - done));
+    const Index in_window = start.window == 0 ? done : done % start.window;
+    if (in_window == 0 && start.state.empty()) context.reset();
+    if (in_window == 0 && !start.state.empty()) context.restore(0, start.state);
+    const Index left = start.window == 0 ? chunk : start.window - in_window;
+    const auto count = static_cast<std::size_t>(std::min({chunk, left, data.size() - 1 - done}));
     data.copy(done, std::span(tokens).first(count + 1));
     context.sequence(std::span<const Token>(tokens).first(count), std::span(logits).first(count * vocab));
     for (std::size_t i = 0; i < count; ++i) {

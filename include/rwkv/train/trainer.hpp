@@ -21,7 +21,9 @@
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/core/finite.hpp"
 #include "rwkv/core/progress.hpp"
+#include "rwkv/io/adapter.hpp"
 #include "rwkv/model/composition.hpp"
+#include "rwkv/model/fingerprint.hpp"
 #include "rwkv/op/activation.hpp"
 #include "rwkv/system/glob.hpp"
 #include "rwkv/train/adamw.hpp"
@@ -141,6 +143,25 @@ class Trainer {
     backend be = backend_;
     const OnHost read(be, std::span<const scalar>(numbers.data, static_cast<std::size_t>(Index(numbers.cols))));
     return {read.begin(), read.end()};
+  }
+
+  /// The trained factors, for save_adapter(), in float. While the average is exchanged, the average of the factors.
+  /// Errors    a run without factors
+  Adapter adapter() const {
+    expects(!adapted_.empty(), "rwkv: this run trains no factors of matrices, so it has no adapter");
+    Adapter adapter{"the adapter of a run", {}, base_};
+    backend be = backend_;
+    const auto floats = [&](Mat<scalar> m) {
+      const OnHost numbers(be, std::span<const scalar>(m.data, static_cast<std::size_t>(m.rows * m.cols)));
+      return std::vector<float>(numbers.begin(), numbers.end());
+    };
+    for (std::size_t i = 0; i < adapted_.size(); ++i) {
+      const AdaptedMatrix<scalar>& m = adapted_[i];
+      const bool is_miss = m.da.data == nullptr;
+      adapter.matrices.push_back({adapted_names_[i], m.w.rows, is_miss ? 0 : Index(m.w.cols), m.b.cols, m.scale,
+                                  is_miss ? std::vector<float>() : floats(m.a), floats(m.b)});
+    }
+    return adapter;
   }
 
   /// Swaps the trained parameters and their moving average, to evaluate or save the average. A second call swaps back;
@@ -358,18 +379,22 @@ class Trainer {
       expects(found, "rwkv: no parameter is named like '", options_.frozen, "'");
     }
     const auto parameters = gradient_.parameters();
-    expects(
-        !parameters.empty() || options_.tune_state, "rwkv: nothing is left to train",
-        options_.lora.matrices.empty() ? "" : join(": no free matrix is named like '", options_.lora.matrices, "'"));
-    const bool lora = !options_.lora.matrices.empty();
+    const detail::Factoring factors = detail::factoring(options_);
+    expects(!parameters.empty() || options_.tune_state, "rwkv: nothing is left to train",
+            factors.any() ? join(": no free matrix is named like '", factors.matrices, "'") : "");
     Index count = options_.tune_state ? Index(initial_.numbers().cols) : 0;
+    Index most_inputs = 0;
     for (const auto& parameter : parameters) {
-      if (!lora) break;
+      if (!factors.any()) break;
       expects(parameter.shape.rank == 2 && parameter.role != Role::vector, "rwkv: ", parameter.name, " of shape ",
-              parameter.shape.span(), " is no matrix of two axes, so it has no low-rank factors");
-      count +=
-          std::ssize(parameter.values) + options_.lora.rank * (parameter.shape.sizes[0] + parameter.shape.sizes[1]) * 2;
+              parameter.shape.span(), " is no matrix of two axes, so it has no ", factors.word());
+      const Index out = parameter.shape.sizes[0], in = parameter.shape.sizes[1];
+      expects(factors.rank <= (factors.is_miss ? in : std::min(in, out)), "rwkv: a rank of ", factors.rank,
+              " does not fit ", parameter.name, " of shape ", parameter.shape.span());
+      count += std::ssize(parameter.values) + factors.rank * (factors.is_miss ? out : out + in) * 2;
+      most_inputs = std::max(most_inputs, in);
     }
+    if (factors.is_miss) count += factors.rank * most_inputs;
     memory_ = zeros(count);
     auto take = taking_from(memory_);
     if (options_.tune_state) {
@@ -379,22 +404,30 @@ class Trainer {
       tuned_.push_back(
           {"initial_state", {.rate = 3}, Shape{{size}, 1}, {numbers.data, std::size_t(size)}, state_gradient_});
     }
+    const auto shared = take(factors.is_miss ? factors.rank * most_inputs : 0);
+    if (factors.is_miss) fill_miss(backend_, shared, most_inputs);
+    if (factors.any()) base_ = detail::fingerprint_of(net.stored_parameters(), net.sizes(), backend_);
     for (const auto& parameter : parameters) {
-      if (!lora) {
+      if (!factors.any()) {
         tuned_.push_back({parameter.name, parameter, parameter.shape, parameter.values, parameter.gradient});
         continue;
       }
-      const Index out = parameter.shape.sizes[0], in = parameter.shape.sizes[1], rank = options_.lora.rank;
-      const auto base = take(out * in), a = take(rank * in), b = take(out * rank), da = take(rank * in),
-                 db = take(out * rank);
+      const Index out = parameter.shape.sizes[0], in = parameter.shape.sizes[1], rank = factors.rank;
+      const auto base = take(out * in), b = take(out * rank), db = take(out * rank);
+      const auto a = take(factors.is_miss ? 0 : rank * in), da = take(std::ssize(a));
+      const Mat<scalar> to_rank =
+          factors.is_miss ? columns_of(matrix(shared.data(), rank, most_inputs), 0, in) : matrix(a.data(), rank, in);
+      const Mat<scalar> gradient_of_a = factors.is_miss ? Mat<scalar>{} : matrix(da.data(), rank, in);
       backend_.copy(row_of(parameter.values), row_of(base));
       adapted_.push_back({matrix(parameter.values.data(), out, in), matrix(parameter.gradient.data(), out, in),
-                          matrix(base.data(), out, in), matrix(a.data(), rank, in), matrix(b.data(), out, rank),
-                          matrix(da.data(), rank, in), matrix(db.data(), out, rank), options_.lora.scale()});
+                          matrix(base.data(), out, in), to_rank, matrix(b.data(), out, rank), gradient_of_a,
+                          matrix(db.data(), out, rank), factors.scale});
       adapted_.back().start(backend_, options_.seed, parameter.name);
-      bases_.push_back({parameter.name + ".lora_base", {out, in}, base});
-      tuned_.push_back({parameter.name + ".lora_a", {.role = Role::matrix}, Shape{{rank, in}, 2}, a, da});
-      tuned_.push_back({parameter.name + ".lora_b", {.role = Role::matrix}, Shape{{out, rank}, 2}, b, db});
+      adapted_names_.push_back(parameter.name);
+      const std::string prefix = parameter.name + (factors.is_miss ? ".miss_" : ".lora_");
+      bases_.push_back({prefix + "base", {out, in}, base});
+      if (!factors.is_miss) tuned_.push_back({prefix + "a", {.role = Role::matrix}, Shape{{rank, in}, 2}, a, da});
+      tuned_.push_back({prefix + (factors.is_miss ? "d" : "b"), {.role = Role::matrix}, Shape{{out, rank}, 2}, b, db});
     }
     for (const Tuned& tuned : tuned_) values_.push_back(tuned.value);
     if constexpr (!alone) divide();
@@ -661,6 +694,8 @@ class Trainer {
   std::vector<Update> updates_;
   std::vector<Average> averages_;
   std::vector<AdaptedMatrix<scalar>> adapted_;
+  std::vector<std::string> adapted_names_;
+  std::uint64_t base_ = 0;  // the fingerprint of the model before its matrices were adapted
   std::vector<RunTensor<scalar>> weights_, bases_;
   std::vector<std::span<scalar>> values_;  // whole, of every tensor in tuned_
   std::span<scalar> state_gradient_;

@@ -28,6 +28,7 @@ struct TrainerOptions {
   double average = 0;       ///< decay of an exponential moving average of the trained parameters; 0: no average
   std::string frozen{};     ///< pattern of parameters that stay as they are, such as {emb,head}.*
   Lora lora{};              ///< matrices trained through low-rank factors
+  Miss miss{};              ///< matrices trained through MiSS
   bool tune_state = false;  ///< train the initial state and nothing else
   Seed seed{};              ///< of the initial low-rank factors
   Index head_chunk = 256;   ///< see GradientOptions
@@ -35,6 +36,23 @@ struct TrainerOptions {
 };
 
 namespace detail {
+
+/// How matrices are trained through factors; by default none are.
+struct Factoring {
+  std::string_view matrices{};  // pattern
+  Index rank = 0;
+  double alpha = 0, scale = 0;
+  bool is_miss = false;
+
+  bool any() const { return !matrices.empty(); }
+  std::string_view word() const { return is_miss ? "MiSS" : "low-rank factors"; }
+};
+
+inline Factoring factoring(const TrainerOptions& o) {
+  if (!o.miss.matrices.empty()) return {o.miss.matrices, o.miss.rank, o.miss.alpha, o.miss.scale(), true};
+  if (!o.lora.matrices.empty()) return {o.lora.matrices, o.lora.rank, o.lora.alpha, o.lora.scale(), false};
+  return {};
+}
 
 /// Throws an Error where they make no sense, and returns them.
 inline const TrainerOptions& checked(const TrainerOptions& options) {
@@ -44,19 +62,21 @@ inline const TrainerOptions& checked(const TrainerOptions& options) {
           "rwkv: the limit of the gradient's norm must not be negative, as ", options.clip, " is");
   expects(is_between(options.average, 0, 1) && options.average < 1,
           "rwkv: the decay of the moving average must be in [0, 1), not ", options.average);
-  expects(options.lora.matrices.empty() ||
-              (options.lora.rank > 0 && is_finite(options.lora.alpha) && options.lora.alpha > 0),
-          "rwkv: low-rank factors need a rank and an alpha above zero, not ", options.lora.rank, " and ",
-          options.lora.alpha);
-  expects(!options.tune_state || options.lora.matrices.empty(),
-          "rwkv: a run trains either the initial state or low-rank factors");
+  const Factoring factors = factoring(options);
+  expects(!factors.any() || (factors.rank > 0 && is_finite(factors.alpha) && factors.alpha > 0),
+          "rwkv: ", factors.is_miss ? "MiSS needs" : "low-rank factors need", " a rank and an alpha above zero, not ",
+          factors.rank, " and ", factors.alpha);
+  const int ways =
+      (options.tune_state ? 1 : 0) + (options.lora.matrices.empty() ? 0 : 1) + (options.miss.matrices.empty() ? 0 : 1);
+  expects(ways <= 1, "rwkv: a run trains the initial state, low-rank factors or MiSS, not several of them");
   return options;
 }
 
 /// Whether a run without a tuned state trains a parameter, itself or through factors.
 inline bool is_trained(const TrainerOptions& options, const TensorSpec& spec) {
   if (!options.frozen.empty() && glob_matches(options.frozen, spec.name)) return false;
-  return options.lora.matrices.empty() || glob_matches(options.lora.matrices, spec.name);
+  const Factoring factors = factoring(options);
+  return !factors.any() || glob_matches(factors.matrices, spec.name);
 }
 
 inline std::string_view name_of(LearningRate::Decay decay) {
@@ -72,8 +92,9 @@ inline std::string_view name_of(LearningRate::Decay decay) {
 /// Everything that decides what a step does. `sum` says how the gradients of sequences are added.
 inline std::map<std::string, std::string> in_words(const TrainerOptions& o, const std::string& sum) {
   std::string trained = o.tune_state ? "the initial state" : "the parameters";
-  if (!o.lora.matrices.empty()) {
-    trained = join("factors of rank ", o.lora.rank, " and alpha ", o.lora.alpha, " of '", o.lora.matrices, "'");
+  if (const Factoring factors = factoring(o); factors.any()) {
+    trained = join(factors.is_miss ? "MiSS" : "factors", " of rank ", factors.rank, " and alpha ", factors.alpha,
+                   " of '", factors.matrices, "'");
   }
   if (!o.frozen.empty()) trained += join(", without '", o.frozen, "'");
   if (o.average > 0) trained += join(", average ", o.average);

@@ -1,0 +1,70 @@
+#pragma once
+/// Adapters: small changes of a model's matrices, in files of their own.
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "rwkv/config.hpp"
+#include "rwkv/core/extent.hpp"
+#include "rwkv/system/file_system.hpp"
+#include "rwkv/system/system_files.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+
+/// The change of one matrix W [out, in]. With A [rank, in] and B [out, rank] it is low rank (Lora): W += scale B A. Without A it
+/// is MiSS (Miss), and B is D: W[o, k] += scale D[o, k mod rank].
+struct MatrixChange {
+  std::string matrix{};         ///< official name, such as blocks.0.att.key.weight
+  Index out = 0;                ///< rows of W
+  Index in = 0;                 ///< columns of W; 0 for MiSS, which does not tell them
+  Index rank = 0;               ///< columns of B
+  double scale = 1;             ///< of the change, alpha / rank
+  std::vector<float> a{}, b{};  ///< row-major; a is empty for MiSS
+
+  /// Whether it is MiSS.
+  bool is_miss() const { return a.empty(); }
+};
+
+/// The changes of a model's matrices. Trainer::adapter() makes one, load_adapter() reads one; LoadOptions::adapters and
+/// adapted() put them into a model.
+struct Adapter {
+  std::string name{};                    ///< of its file, for errors
+  std::vector<MatrixChange> matrices{};  ///< each matrix once
+  std::optional<std::uint64_t> base{};   ///< Context::fingerprint() of the model that it was made for, if that is known
+};
+
+/// What the file of an adapter may leave open.
+struct AdapterOptions {
+  std::optional<double> alpha{};  ///< for files that do not tell theirs; low-rank .pth files of RWKV-PEFT do not
+  bool other_base = false;        ///< whether it may change another model than the one that it was made for
+};
+
+/// An adapter from a file, or from the folder that holds it:
+///
+///     low rank   M.lora_A [rank, in] and M.lora_B [out, rank], also with `.weight` behind them: this library, RWKV-PEFT and
+///                PEFT, whose adapter_config.json beside the file tells alpha
+///     MiSS       M.weight.D [out, rank]: this library, and rwkv_lightning_cuda, whose adapter.json beside the file tells its
+///                scale; M.miss_block, M.miss, M.disha and M.bone [rank, out]: PEFT and RWKV-PEFT, of scale 1
+///
+/// where M is blocks.0.att.key or the like, after any prefix. Numbers may be of any floating type.
+/// Errors    a file without factors or with anything else; factors that do not fit each other, are not finite, or are of a kind
+///           that is no sum with the weights (Bat, DoRA, PiSSA with its own weights); no alpha, or one that is not above zero
+Adapter load_adapter(const std::filesystem::path& path, const AdapterOptions& options = {},
+                     FileSystem& files = system_files());
+
+/// Writes an adapter as .safetensors in F32, in one step, under the first names above; alpha and the fingerprint of its base are
+/// in the metadata.
+/// Errors    changes of different scales
+void save_adapter(const Adapter& adapter, const std::filesystem::path& path,
+                  const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files());
+
+}  // namespace RWKV_ABI
+}  // namespace rwkv
+
+#ifndef RWKV_COMPILED
+#include "rwkv/io/adapter.ipp"
+#endif

@@ -1,0 +1,353 @@
+#pragma once
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "rwkv/core/error.hpp"
+#include "rwkv/core/finite.hpp"
+#include "rwkv/io/adapter.hpp"
+#include "rwkv/io/checkpoint.hpp"
+#include "rwkv/io/safetensors.hpp"
+#include "rwkv/io/tensor_file.hpp"
+#include "rwkv/system/byte_reader.hpp"
+#include "rwkv/system/file.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+namespace detail {
+
+inline constexpr std::string_view adapter_key = "rwkv.adapter", adapter_alpha_key = "rwkv.alpha",
+                                  adapter_base_key = "rwkv.base";
+
+/// What a tensor of an adapter is.
+enum class FactorKind : unsigned char { a, b, d, turned_d };
+
+struct FactorName {
+  std::string_view ending;
+  FactorKind kind;
+};
+inline constexpr std::array<FactorName, 9> factor_names{{{".lora_A.weight", FactorKind::a},
+                                                         {".lora_B.weight", FactorKind::b},
+                                                         {".lora_A", FactorKind::a},
+                                                         {".lora_B", FactorKind::b},
+                                                         {".weight.D", FactorKind::d},
+                                                         {".miss_block", FactorKind::turned_d},
+                                                         {".miss", FactorKind::turned_d},
+                                                         {".disha", FactorKind::turned_d},
+                                                         {".bone", FactorKind::turned_d}}};
+
+/// The file that a folder holds an adapter in; the path itself if it is none.
+inline std::filesystem::path adapter_in(const std::filesystem::path& path, FileSystem& files) {
+  FileStatus found;
+  const auto kind = [&](const std::filesystem::path& at) {
+    return files.status(at, found) ? FileStatus::Kind::other : found.kind;
+  };
+  if (kind(path) == FileStatus::Kind::regular) return path;
+  for (const char* name : {"adapter_model.safetensors", "adapter_model.bin", "adapter.pth"}) {
+    if (kind(path / name) == FileStatus::Kind::regular) return path / name;
+  }
+  return path;
+}
+
+/// The scale of factors of a rank, as a JSON beside the file tells it; none where there is no such file.
+class ScaleBeside {
+ public:
+  ScaleBeside(const std::filesystem::path& path, FileSystem& files) {
+    FileStatus found;
+    for (const char* name : {"adapter_config.json", "adapter.json"}) {
+      const std::filesystem::path beside = path.parent_path() / name;
+      if (files.status(beside, found) || found.kind != FileStatus::Kind::regular) continue;
+      const Bytes bytes = read_file(beside, Access::loaded, files);
+      name_ = bytes.name();
+      constexpr std::size_t most = std::size_t{8} << 20;
+      expects(bytes.view().size() <= most, name_, ": ", bytes.view().size(), " bytes exceed the limit of ", most);
+      json_ = nlohmann::json::parse(as_text(bytes.view()), nullptr, false);
+      expects(json_.is_object(), name_, ": this is no JSON object");
+      check();
+      return;
+    }
+  }
+
+  std::optional<double> scale(Index rank) const {
+    if (const auto scale = number("scale")) return scale;
+    for (const char* key : {"lora_alpha", "alpha"}) {
+      const auto alpha = number(key);
+      if (!alpha) continue;
+      const auto size = static_cast<double>(rank);
+      return *alpha / (is_true("use_rslora") ? std::sqrt(size) : size);
+    }
+    return std::nullopt;
+  }
+
+ private:
+  /// Throws where an adapter is no sum with the model's own weights.
+  void check() const {
+    expects(!is_true("use_dora"), name_, ": DoRA changes the lengths of rows, which is no low-rank change");
+    const auto start = json_.find("init_lora_weights");
+    if (start != json_.end() && start->is_string()) {
+      const std::string text = start->template get<std::string>();
+      for (const char* other : {"pissa", "olora", "corda", "loftq"}) {
+        expects(!text.starts_with(other), name_, ": factors that started by ", text,
+                " belong to weights that were changed as well; convert the adapter to LoRA");
+      }
+    }
+    const auto by_module = json_.find("alpha_pattern");
+    expects(by_module == json_.end() || by_module->empty(), name_, ": alpha_pattern is not read");
+  }
+  bool is_true(const char* key) const {
+    const auto found = json_.find(key);
+    return found != json_.end() && found->is_boolean() && found->template get<bool>();
+  }
+  std::optional<double> number(const char* key) const {
+    const auto found = json_.find(key);
+    if (found == json_.end() || !found->is_number()) return std::nullopt;
+    const auto value = found->template get<double>();
+    expects(is_finite(value) && value > 0, name_, ": ", key, " must be above zero, not ", value);
+    return value;
+  }
+
+  std::string name_;
+  nlohmann::json json_ = nlohmann::json::object();
+};
+
+/// The numbers of a factor, which are finite.
+inline std::vector<float> read_factor(const TensorView& tensor, std::string_view file) {
+  expects(is_floating(tensor.dtype), file, ": ", tensor.name, ": factors are F64, F32, F16 or BF16, not ",
+          name_of(tensor.dtype));
+  const std::size_t at = first_not_finite(tensor.dtype, tensor.bytes);
+  std::vector<float> numbers(static_cast<std::size_t>(tensor.shape[0] * tensor.shape[1]));
+  expects(at == numbers.size(), file, ": ", tensor.name, ": element ", at, " is not a finite number");
+  convert(tensor.dtype, tensor.bytes.data(), DType::f32, reinterpret_cast<std::byte*>(numbers.data()), numbers.size());
+  return numbers;
+}
+
+/// A number that a text is, or none.
+template <class T>
+std::optional<T> number_in(const TensorFile& file, std::string_view key) {
+  const auto found = file.metadata().find(std::string(key));
+  if (found == file.metadata().end()) return std::nullopt;
+  T value{};
+  const std::string& text = found->second;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  expects(error == std::errc() && end == text.data() + text.size(), path_text(file.path()), ": the metadata ", key,
+          " is no number");
+  return value;
+}
+
+}  // namespace detail
+
+RWKV_BODY Adapter load_adapter(const std::filesystem::path& path, const AdapterOptions& options, FileSystem& files) {
+  using detail::FactorKind;
+  const TensorFile file = open_tensors(detail::adapter_in(path, files), {}, files);
+  const std::string name = detail::path_text(file.path());
+  expects(!options.alpha || (is_finite(*options.alpha) && *options.alpha > 0), name, ": alpha must be above zero, not ",
+          options.alpha.value_or(0));
+  expects(file.unreadable().empty(), name, ": ",
+          file.unreadable().empty() ? std::string() : detail::in_quotes(file.unreadable()[0].name), " cannot be read");
+  struct Found {
+    const TensorView *a = nullptr, *b = nullptr;
+    FactorKind kind = FactorKind::b;
+  };
+  std::map<std::string, Found> found;
+  for (const TensorView& tensor : file.tensors()) {
+    const auto known = std::ranges::find_if(detail::factor_names,
+                                            [&](const auto& factor) { return tensor.name.ends_with(factor.ending); });
+    const std::size_t begin = std::min(tensor.name.find("blocks."), tensor.name.find("head."));
+    expects(known != detail::factor_names.end() && begin != std::string::npos, name, ": ",
+            detail::in_quotes(tensor.name),
+            " is no factor of an adapter, as blocks.0.att.key.lora_A and lora_B or blocks.0.att.key.weight.D are");
+    expects(tensor.shape.size() == 2 && tensor.shape[0] > 0 && tensor.shape[1] > 0, name, ": ", tensor.name,
+            ": file has ", std::span(tensor.shape), ", a factor has two axes");
+    const std::string matrix = tensor.name.substr(begin, tensor.name.size() - known->ending.size() - begin) + ".weight";
+    Found& entry = found[matrix];
+    const TensorView*& place = known->kind == FactorKind::a ? entry.a : entry.b;
+    expects(place == nullptr, name, ": ", matrix, " has two factors of one kind, the second of them ",
+            detail::in_quotes(tensor.name));
+    place = &tensor;
+    if (known->kind != FactorKind::a) entry.kind = known->kind;
+  }
+  expects(!found.empty(), name, ": the file holds no factor of an adapter");
+
+  const detail::ScaleBeside beside(file.path(), files);
+  Adapter adapter{name, {}, detail::number_in<std::uint64_t>(file, detail::adapter_base_key)};
+  if (options.other_base) adapter.base.reset();
+  const auto alpha = options.alpha ? options.alpha : detail::number_in<double>(file, detail::adapter_alpha_key);
+  expects(!alpha || (is_finite(*alpha) && *alpha > 0), name, ": alpha must be above zero, not ", alpha.value_or(0));
+  for (const auto& [matrix, factors] : found) {
+    const bool low_rank = factors.kind == FactorKind::b;
+    expects(factors.b != nullptr && low_rank == (factors.a != nullptr), name, ": ", matrix, " has no factor ",
+            factors.b == nullptr ? "lora_B" : "lora_A", " to the other");
+    const TensorView& b = *factors.b;
+    const bool turned = factors.kind == FactorKind::turned_d;
+    MatrixChange change{.matrix = matrix, .out = b.shape[turned ? 1 : 0], .rank = b.shape[turned ? 0 : 1]};
+    change.b = detail::read_factor(b, name);
+    if (turned) {
+      const std::vector<float> numbers = change.b;
+      for (Index o = 0; o < change.out; ++o) {
+        for (Index j = 0; j < change.rank; ++j) {
+          change.b[static_cast<std::size_t>(o * change.rank + j)] =
+              numbers[static_cast<std::size_t>(j * change.out + o)];
+        }
+      }
+    }
+    if (low_rank) {
+      const TensorView& a = *factors.a;
+      expects(a.shape[0] == change.rank, name, ": ", matrix, ": lora_A has ", std::span(a.shape), " and lora_B ",
+              std::span(b.shape), ", of different ranks");
+      change.in = a.shape[1];
+      change.a = detail::read_factor(a, name);
+    }
+    if (!turned) {
+      const auto scale = alpha ? std::optional(*alpha / static_cast<double>(change.rank)) : beside.scale(change.rank);
+      expects(scale.has_value(), name,
+              ": the file does not tell alpha, the scale of its factors; AdapterOptions::alpha gives it");
+      change.scale = *scale;
+    }
+    adapter.matrices.push_back(std::move(change));
+  }
+  return adapter;
+}
+
+RWKV_BODY void save_adapter(const Adapter& adapter, const std::filesystem::path& path,
+                            const std::map<std::string, std::string>& metadata, FileSystem& files) {
+  std::vector<TensorView> tensors;
+  std::map<std::string, std::string> texts = metadata;
+  expects(!adapter.matrices.empty(), detail::path_text(path), ": an adapter without changes is not saved");
+  const MatrixChange& first = adapter.matrices[0];
+  texts.insert_or_assign(std::string(detail::adapter_key), first.is_miss() ? "MiSS" : "low rank");
+  const double alpha = first.scale * static_cast<double>(first.rank);
+  texts.insert_or_assign(std::string(detail::adapter_alpha_key), join(alpha));
+  if (adapter.base) texts.insert_or_assign(std::string(detail::adapter_base_key), join(*adapter.base));
+  for (const MatrixChange& change : adapter.matrices) {
+    constexpr std::string_view weight = ".weight";
+    expects(std::abs(change.scale * static_cast<double>(change.rank) - alpha) <= 1e-12 * alpha, detail::path_text(path),
+            ": the changes of ", first.matrix, " and ", change.matrix,
+            " have different alphas, which one file cannot hold");
+    const std::string stem = change.matrix.substr(0, change.matrix.size() - weight.size());
+    const auto add = [&](const std::string& name, Index rows, Index cols, const std::vector<float>& numbers) {
+      tensors.push_back({name, DType::f32, {rows, cols}, std::as_bytes(std::span(numbers))});
+    };
+    if (change.is_miss()) {
+      add(change.matrix + ".D", change.out, change.rank, change.b);
+    } else {
+      add(stem + ".lora_A", change.rank, change.in, change.a);
+      add(stem + ".lora_B", change.out, change.rank, change.b);
+    }
+  }
+  save_safetensors(path, tensors, texts, files);
+}
+
+namespace detail {
+
+/// Throws where an adapter does not fit a model. Returns the change of each parameter, or null.
+inline std::vector<const MatrixChange*> changes_of(std::span<const StoredParameter> parameters, const Adapter& adapter,
+                                                   std::uint64_t fingerprint) {
+  std::vector<const MatrixChange*> changes(parameters.size());
+  for (const MatrixChange& change : adapter.matrices) {
+    const auto found = std::ranges::find(parameters, change.matrix, [](const auto& p) { return p.name; });
+    expects(found != parameters.end(), adapter.name, ": the model has no ", change.matrix,
+            ", which the adapter changes; it was made for another");
+    const std::span<const Index> shape = found->shape.span();
+    expects(shape.size() == 2 && found->role != Role::vector, adapter.name, ": ", change.matrix, " of shape ", shape,
+            " is no matrix of two axes");
+    const Index wanted[] = {change.out, change.is_miss() ? shape[1] : change.in};
+    expects(std::ranges::equal(shape, wanted), adapter.name, ": ", change.matrix, ": the adapter is for ",
+            std::span(wanted), ", the model has ", shape);
+    expects(change.rank <= shape[1], adapter.name, ": ", change.matrix, ": a rank of ", change.rank,
+            " does not fit the shape ", shape);
+    expects(is_finite(change.scale), adapter.name, ": ", change.matrix, ": the scale ", change.scale,
+            " is not a finite number");
+    changes[static_cast<std::size_t>(found - parameters.begin())] = &change;
+  }
+  expects(!adapter.base || *adapter.base == fingerprint, adapter.name,
+          ": the adapter was made for a model with other weights; AdapterOptions::other_base uses it all the same");
+  return changes;
+}
+
+/// Adds a change to row `o` of a matrix.
+inline void add_change(const MatrixChange& change, Index o, std::span<double> row) {
+  const float* b = change.b.data() + o * change.rank;
+  const auto in = std::ssize(row);
+  for (Index j = 0; j < change.rank; ++j) {
+    const double factor = change.scale * static_cast<double>(b[j]);
+    if (change.is_miss()) {
+      for (Index k = j; k < in; k += change.rank) row[static_cast<std::size_t>(k)] += factor;
+    } else {
+      const float* a = change.a.data() + j * in;
+      for (Index k = 0; k < in; ++k) row[static_cast<std::size_t>(k)] += factor * static_cast<double>(a[k]);
+    }
+  }
+}
+
+RWKV_BODY std::shared_ptr<const void> bind_adapted(std::span<StoredParameter> parameters,
+                                                   std::span<const Adapter> adapters, std::uint64_t fingerprint,
+                                                   std::shared_ptr<const void> weights, const WeightMemory& memory) {
+  std::vector<std::vector<const MatrixChange*>> changes;
+  for (const Adapter& adapter : adapters) changes.push_back(changes_of(parameters, adapter, fingerprint));
+  constexpr Index alignment = 64;
+  const auto type_for = [](const StoredParameter& p) { return p.keeps_stored_type ? p.compute : p.dtype; };
+  const auto room_for = [&](const StoredParameter& p) {
+    const auto bytes = static_cast<Index>(bytes_of(type_for(p), static_cast<std::size_t>(p.shape.count())));
+    return (bytes + alignment - 1) / alignment * alignment;
+  };
+  const auto changes_here = [&](std::size_t i) {
+    return std::ranges::any_of(changes, [&](const auto& of_one) { return of_one[i] != nullptr; });
+  };
+  Index room = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) room += changes_here(i) ? room_for(parameters[i]) : 0;
+
+  struct Owner {
+    std::shared_ptr<const void> weights;
+    std::shared_ptr<std::byte> changed;
+  };
+  std::shared_ptr<Owner> owner(new Owner{std::move(weights), memory.allocate(room)});
+  std::byte* next = owner->changed.get();
+  std::vector<std::byte> copy, numbers;
+  std::vector<double> row;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (!changes_here(i)) continue;
+    StoredParameter& parameter = parameters[i];
+    const DType type = type_for(parameter);
+    const Index out = parameter.shape.sizes[0];
+    const auto in = static_cast<std::size_t>(parameter.shape.sizes[1]);
+    const auto* from = static_cast<const std::byte*>(parameter.data);
+    if (!memory.host_reaches) {
+      copy.resize(static_cast<std::size_t>(parameter.bytes()));
+      memory.download(from, copy);
+      from = copy.data();
+    }
+    row.resize(in);
+    numbers.resize(bytes_of(type, in) * static_cast<std::size_t>(out));
+    for (Index o = 0; o < out; ++o) {
+      const auto at = static_cast<std::size_t>(o);
+      convert(parameter.dtype, from + bytes_of(parameter.dtype, at * in), DType::f64,
+              reinterpret_cast<std::byte*>(row.data()), in);
+      for (const auto& of_one : changes) {
+        if (of_one[i] != nullptr) add_change(*of_one[i], o, row);
+      }
+      convert(DType::f64, reinterpret_cast<const std::byte*>(row.data()), type,
+              numbers.data() + bytes_of(type, at * in), in);
+    }
+    const std::size_t wrong = first_not_finite(type, numbers);
+    expects(wrong == static_cast<std::size_t>(out) * in, parameter.name, ": with ", adapters.back().name, " element ",
+            wrong, " is not a finite number");
+    if (memory.host_reaches) std::memcpy(next, numbers.data(), numbers.size());
+    else memory.upload(numbers, next);
+    parameter.bind(next, type);
+    next += room_for(parameter);
+  }
+  return owner;
+}
+
+}  // namespace detail
+}  // namespace RWKV_ABI
+}  // namespace rwkv
