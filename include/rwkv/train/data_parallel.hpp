@@ -304,6 +304,8 @@ class Share {
     const Index from = std::clamp(begin_of(q), begin, end), to = std::clamp(begin_of(q + 1), begin, end);
     return {from - begin, to - from};
   }
+  /// Blocks of numbers that rank q updates.
+  Index blocks(Index q) const { return first_block(q + 1) - first_block(q); }
   /// The gradient of that part, after add_up().
   std::span<T> gradient_of(std::size_t i) const {
     const auto [first, count] = part(i);
