@@ -24,7 +24,7 @@ template <class V>
 using Planned = rwkv::LanguageModel<V, float, rwkv::Unbacked<rwkv::Cpu>>;
 
 struct Settings {
-  double gflops = 400'000, memory = 3000, link = 50;
+  double gflops = 50'000, memory = 3000, link = 50;
   Index rows = 1, length = 4096, cores = 0;
   bool check = false;
   Index steps = 5;

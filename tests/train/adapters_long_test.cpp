@@ -235,6 +235,22 @@ TEST_CASE("factors that cannot be are named") {
                        "rwkv: this run trains no factors of matrices, so it has no adapter", Error);
 }
 
+TEST_CASE("the average of a tuned state begins with the state") {
+  auto net = trained_a_little();
+  auto options = small_options();
+  options.tune_state = true;
+  options.average = 0.75;
+  Trainer<Net> trainer(net, options);
+  auto want = trainer.initial_state();
+  for (Index step = 0; step < 3; ++step) {
+    config::train(trainer, options.shape, small_sizes.vocab, step, step + 1);
+    const auto state = trainer.initial_state();
+    for (std::size_t i = 0; i < want.size(); ++i) want[i] = 0.75f * want[i] + 0.25f * state[i];
+  }
+  trainer.exchange_average();
+  CHECK(golden::relative_error(trainer.initial_state(), want) < 1e-6);
+}
+
 TEST_CASE("an evaluation in windows begins each from the state given") {
   const auto net = trained_a_little();
   const auto text = config::made_up_text(101, small_sizes.vocab);

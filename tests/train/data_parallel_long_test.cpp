@@ -120,7 +120,10 @@ TEST_CASE("any number of ranks gives the losses, weights and file of one, also w
     options.miss = {.matrices = "blocks.*.{att,ffn}.{key,value}.weight", .rank = 5};
     options.average = 0.9;
   }
-  SUBCASE("the initial state, and no average") { options.tune_state = true; }
+  SUBCASE("the initial state, with an average") {
+    options.tune_state = true;
+    options.average = 0.9;
+  }
   SUBCASE("frozen parameters") {
     options.frozen = "{emb,head}.weight";
     parts = 1;

@@ -236,9 +236,9 @@ class Trainer {
                   [&](const TensorSpec& spec) { return !options.tune_state && detail::is_trained(options, spec); }),
         initial_(backend_, body_, 1), carried_(backend_, body_, alone ? 0 : share_.rows()),
         before_(backend_, body_, share_.rows()), depth_(net.sizes().depth) {
-    collect(net);
     body_.reset(backend_, initial_.views);
     if (options_.tune_state) begin_tuning_of(body_, backend_, initial_.views);
+    collect(net);  // an average begins with the values
     scratch_ = scratch_for(backend_, [&](Arena ws) { squares(ws); });
     start_sequences(carried());
     making.done();
