@@ -1,9 +1,12 @@
 /// The plan of training runs, as tables: what a rank of 1 to 1024 holds, and sends in a step, for the official sizes of RWKV-4 and
 /// 7, and how long a step takes by the rates given. Nothing of these sizes is allocated. `--check` runs a small model on 1, 2 and 4
 /// ranks of this machine, which are threads, and prints what was planned beside what it took.
+#include <algorithm>
 #include <cstdio>
-#include <map>
-#include <string>
+#include <ctime>
+#include <mutex>
+#include <span>
+#include <thread>
 #include <vector>
 
 #include "../../examples/options.hpp"
@@ -86,14 +89,19 @@ void print_version(const char* version, std::span<const OfficialSize> all, const
   }
 }
 
-/// The seconds of a step and the bytes that the rank with the most of them sends, by `ranks` threads.
+/// Seconds that this process has computed, on all its threads.
+double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+/// The seconds of a step, those that its ranks compute, divided by the cores they run on, and the bytes that the rank with the
+/// most of them sends, by `ranks` threads.
 struct Measured {
-  double seconds;
+  double seconds, computed;
   Index sent;
 };
 Measured run_steps(const bench::TrainingShape& shape, int ranks, Index steps) {
   using Comm = rwkv::CountedComm<rwkv::ThreadComm>;
   std::vector<double> seconds;
+  double computed = 0;
   Index sent = 0;
   std::mutex mutex;
   rwkv::run_ranks(ranks, [&](rwkv::ThreadComm threads) {
@@ -103,18 +111,21 @@ Measured run_steps(const bench::TrainingShape& shape, int ranks, Index steps) {
     const rwkv::Batch batch = bench::training_batch(shape);
     trainer.step(batch);
     const Index before = comm.sent();
+    const double computed_before = processor_seconds();
     for (Index step = 0; step < steps; ++step) {
       const auto begun = bench::Clock::now();
       trainer.step(batch);  // ends on all ranks at about one time, because each waits for the others' numbers
       if (comm.rank() == 0) seconds.push_back(bench::seconds_since(begun));
     }
     const std::lock_guard lock(mutex);
+    if (comm.rank() == 0) computed = processor_seconds() - computed_before;
     sent = std::max(sent, (comm.sent() - before) / steps);
   });
-  return {bench::median(seconds), sent};
+  const int cores = std::min(ranks, static_cast<int>(std::thread::hardware_concurrency()));
+  return {bench::median(seconds), computed / static_cast<double>(steps * cores), sent};
 }
 
-/// The rate of the products of one pass of one thread, GFLOP/s.
+/// The rate of the products of one pass of one thread, GFLOP/s, by the time that it computes.
 double gflops_of_a_pass(const bench::TrainingShape& shape, Index steps) {
   auto net = bench::training_model<rwkv::V4>(shape, rwkv::Cpu(1));
   rwkv::Gradient<decltype(net), Keep> gradient(net, {.batch = 1, .length = shape.length});
@@ -123,9 +134,22 @@ double gflops_of_a_pass(const bench::TrainingShape& shape, Index steps) {
   const rwkv::Batch batch = bench::training_batch(one);
   std::vector<double> rates;
   for (Index step = 0; step <= steps; ++step) {
-    const auto begun = bench::Clock::now();
+    const double begun = processor_seconds();
     gradient.add(batch.tokens, batch.targets);
-    rates.push_back(bench::training_flops(net, one) / bench::seconds_since(begun) / 1e9);
+    rates.push_back(bench::training_flops(net, one) / (processor_seconds() - begun) / 1e9);
+  }
+  return bench::median(rates);
+}
+
+/// The bandwidth of one thread that copies, read and written bytes, GB/s, by the time that it computes.
+double copied_gigabytes() {
+  std::vector<float> from(std::size_t{1} << 25, 1.0f), to(from.size());
+  std::vector<double> rates;
+  for (int repetition = 0; repetition < 9; ++repetition) {
+    const double begun = processor_seconds();
+    std::copy(from.begin(), from.end(), to.begin());
+    std::swap(from, to);
+    rates.push_back(2 * static_cast<double>(from.size()) * sizeof(float) / (processor_seconds() - begun) / 1e9);
   }
   return bench::median(rates);
 }
@@ -134,17 +158,18 @@ void check(Settings settings) {
   const bench::TrainingShape& shape = bench::training_shapes[0];
   settings.cores = static_cast<Index>(std::thread::hardware_concurrency());
   std::printf(
-      "| ranks | sent, planned, MB | sent | step, planned, ms | step | off by |\n"
-      "| --- | --- | --- | --- | --- | --- |\n");
+      "| ranks | sent, planned, MB | sent | step, planned, ms | computed | off by | step | off by |\n"
+      "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (const int ranks : {1, 2, 4, 1, 2, 4}) {
     const RunShape run{.ranks = ranks, .rows = shape.batch / ranks, .length = shape.length};
     const RankPlan plan = rwkv::plan_of_rank<Planned<rwkv::V4>, Keep>(shape.sizes, run);
     settings.gflops = gflops_of_a_pass(shape, settings.steps);
-    settings.memory = settings.link = rwkv::read_bandwidth(static_cast<double>(plan.weights), 1) / 1e9;
+    settings.memory = settings.link = copied_gigabytes();
     const double planned = time_of(plan, run, settings).all();
     const Measured measured = run_steps(shape, ranks, settings.steps);
-    std::printf("| %d | %.6f | %.6f | %.0f | %.0f | %+.0f %% |\n", ranks, static_cast<double>(plan.sent()) / 1e6,
-                static_cast<double>(measured.sent) / 1e6, 1e3 * planned, 1e3 * measured.seconds,
+    std::printf("| %d | %.6f | %.6f | %.0f | %.0f | %+.0f %% | %.0f | %+.0f %% |\n", ranks,
+                static_cast<double>(plan.sent()) / 1e6, static_cast<double>(measured.sent) / 1e6, 1e3 * planned,
+                1e3 * measured.computed, 100 * (planned / measured.computed - 1), 1e3 * measured.seconds,
                 100 * (planned / measured.seconds - 1));
   }
 }

@@ -66,5 +66,5 @@ void save_adapter(const Adapter& adapter, const std::filesystem::path& path,
 }  // namespace rwkv
 
 #ifndef RWKV_COMPILED
-#include "rwkv/io/adapter.ipp"
+#include "rwkv/io/checkpoint.hpp"  // whose end has adapter.ipp, which needs both
 #endif

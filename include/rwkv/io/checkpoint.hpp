@@ -303,5 +303,6 @@ void save_checkpoint(const Net& net, const std::filesystem::path& path,
 }  // namespace rwkv
 
 #ifndef RWKV_COMPILED
+#include "rwkv/io/adapter.ipp"
 #include "rwkv/io/checkpoint.ipp"
 #endif

@@ -136,6 +136,8 @@ class Trainer {
   const Gradient<Net, P>& gradient() const { return gradient_; }
   /// Bytes of moments and averages on this rank.
   Index moment_bytes() const { return moments_.bytes(); }
+  /// Bytes of factors with their gradients and of the matrices without them; of a run that tunes the state, of its gradient.
+  Index factor_bytes() const { return memory_.bytes(); }
 
   /// The trained initial state of one sequence, in host memory, for Context::restore() of a context of batch 1.
   std::vector<scalar> initial_state() const {
