@@ -18,12 +18,13 @@ inline namespace RWKV_ABI {
 /// The change of one matrix W [out, in]. With A [rank, in] and B [out, rank] it is low rank (Lora): W += scale B A. Without A it
 /// is MiSS (Miss), and B is D: W[o, k] += scale D[o, k mod rank].
 struct MatrixChange {
-  std::string matrix{};         ///< official name, such as blocks.0.att.key.weight
-  Index out = 0;                ///< rows of W
-  Index in = 0;                 ///< columns of W; 0 for MiSS, which does not tell them
-  Index rank = 0;               ///< columns of B
-  double scale = 1;             ///< of the change, alpha / rank
-  std::vector<float> a{}, b{};  ///< row-major; a is empty for MiSS
+  std::string matrix{};    ///< official name, such as blocks.0.att.key.weight
+  Index out = 0;           ///< rows of W
+  Index in = 0;            ///< columns of W; 0 for MiSS, which does not tell them
+  Index rank = 0;          ///< columns of B
+  double scale = 1;        ///< of the change, alpha / rank
+  std::vector<float> a{};  ///< A, row-major; empty for MiSS
+  std::vector<float> b{};  ///< B or D, row-major
 
   /// Whether it is MiSS.
   bool is_miss() const { return a.empty(); }
@@ -43,14 +44,13 @@ struct AdapterOptions {
   bool other_base = false;        ///< whether it may change another model than the one that it was made for
 };
 
-/// An adapter from a file, or from the folder that holds it:
+/// An adapter from a file, or from the folder that holds it. What it holds for a matrix, such as blocks.0.att.key, stands behind
+/// the name of that, which may have a prefix: low rank as `.lora_A` [rank, in] and `.lora_B` [out, rank] (this library, RWKV-PEFT),
+/// or with `.weight` behind these (PEFT; alpha is in adapter_config.json beside the file); MiSS as `.weight.D` [out, rank] (this
+/// library, and rwkv_lightning_cuda, whose adapter.json tells the scale), or as `.miss_block`, `.miss`, `.disha` or `.bone`
+/// [rank, out] of scale 1 (PEFT, RWKV-PEFT).
 ///
-///     low rank   M.lora_A [rank, in] and M.lora_B [out, rank], also with `.weight` behind them: this library, RWKV-PEFT and
-///                PEFT, whose adapter_config.json beside the file tells alpha
-///     MiSS       M.weight.D [out, rank]: this library, and rwkv_lightning_cuda, whose adapter.json beside the file tells its
-///                scale; M.miss_block, M.miss, M.disha and M.bone [rank, out]: PEFT and RWKV-PEFT, of scale 1
-///
-/// where M is blocks.0.att.key or the like, after any prefix. Numbers may be of any floating type.
+/// Numbers may be of any floating type.
 /// Errors    a file without factors or with anything else; factors that do not fit each other, are not finite, or are of a kind
 ///           that is no sum with the weights (Bat, DoRA, PiSSA with its own weights); no alpha, or one that is not above zero
 Adapter load_adapter(const std::filesystem::path& path, const AdapterOptions& options = {},

@@ -31,23 +31,30 @@ class Unbacked : public B {
   /// As a backend that is always dry.
   Unbacked() { this->dry = true; }
 
+  /// An address that nobody may use. Counts its bytes.
   template <class T>
   T* allocate(Index count) {
     *bytes_ += count * Index{sizeof(T)};
     return reinterpret_cast<T*>(std::uintptr_t{1} << 20);
   }
+  /// There is nothing to give back.
   void free(void*) {}
   /// Bytes that this object and its copies have allocated.
   Index allocated() const { return *bytes_; }
 
+  /// A verb that takes no scratch.
   template <class From, class To>
   void copy(const From&, const To&) {}
+  /// A verb that takes no scratch.
   template <class To, class T>
   void fill(const To&, T) {}
+  /// A verb that takes no scratch.
   template <class Table, class T, Index N>
   void gather_rows(const Table&, std::span<const Token>, Mat<T, N>) {}
+  /// A verb that takes no scratch.
   template <class T, Index N, class W, Index M>
   void scatter_add_rows(Arena, Mat<T, N>, std::span<const Token>, Mat<W, M>) {}
+  /// A verb that takes no scratch.
   template <class... Products>
   void gemm(const Products&...) {}
 
