@@ -32,14 +32,15 @@ struct Settings {
   std::string text = RWKV_EXAMPLE_TEXT, out = "shakespeare-bf16.safetensors", vocabulary, from, evaluate, curve;
   std::string adapter, state;  ///< of the model that is evaluated
   std::optional<double> adapter_alpha;
-  std::string version = "4";
-  ModelSizes sizes{.vocab = 256, .width = 160, .depth = 4};
+  std::string version = "7";
+  ModelSizes sizes{.vocab = 256, .width = 160, .depth = 4, .head_size = 16};
+  Index low_rank = 8;
   std::string decay = "cosine";
-  TrainerOptions trainer{.shape = {.batch = 16, .length = 256},
-                         .rate = {.peak = 4e-3, .final = 1e-4, .steps = 1800, .warmup = 50},
-                         .optimizer = {.weight_decay = 0.2},
-                         .average = 0.99};
-  Index accumulate = 1, evaluate_every = 100, save_every = 100, patience = 5, window = 0;
+  TrainerOptions trainer{.shape = {.batch = 2, .length = 256},
+                         .rate = {.peak = 3e-3, .final = 1e-4, .steps = 14400, .warmup = 300},
+                         .optimizer = {.weight_decay = 0.3},
+                         .average = 0.998};
+  Index accumulate = 1, evaluate_every = 1000, save_every = 1000, patience = 5, window = 0;
   double held_out = 0.1;
   int threads = 2;
   bool resume = false, streams = false, recompute = false;
@@ -419,6 +420,8 @@ Prepared<Net> prepare(const Settings& settings) {
   }
   ModelSizes sizes = settings.sizes;
   sizes.vocab = vocab;
+  const Index rank = settings.low_rank;
+  sizes.ranks = {.mix = rank, .w = rank, .a = rank, .v = rank, .g = 4 * rank};
   const auto backend = backend_for<Backend>(settings.threads);
   Net net =
       settings.from.empty() ? Net(sizes, backend) : load_checkpoint<Net>(settings.from, {Access::loaded}, backend);
@@ -488,6 +491,8 @@ void describe(Options& options, Settings& settings) {
   options.add("--head-size", settings.sizes.head_size, "channels of a head, from RWKV-5 on; 0: 64", 0, 256);
   options.add("--ffn", settings.sizes.ffn, "hidden units of the channel mix; 0: 4 width, in RWKV-5.2 and 6 3.5", 0,
               262144);
+  options.add("--low-rank-dim", settings.low_rank,
+              "of the low-rank products, in RWKV-6 and 7; four times it for the gate; 0: the official ones", 0, 1024);
   options.add("--batch", shape.batch, "sequences of a batch", 1, 4096);
   options.add("--length", shape.length, "tokens of a sequence", 1, 65536);
   options.add("--accumulate", settings.accumulate, "batches of a step", 1, 65536);
@@ -540,7 +545,7 @@ int train(int argc, char** argv, Comm comm = {}) {
   describe<Backend, Comm>(options, settings);
   return run_program("train", [&] {
     if (!options.parse(argc, argv)) return 0;  // help was asked for
-    for (const char* size : {"--version", "--depth", "--width", "--head-size", "--ffn"}) {
+    for (const char* size : {"--version", "--depth", "--width", "--head-size", "--low-rank-dim", "--ffn"}) {
       expects(!options.given("--from") || !options.given(size), size, ": the checkpoint of --from has its own");
     }
     if (options.given("--evaluate")) {

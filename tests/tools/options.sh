@@ -134,6 +134,6 @@ for program in "$generate" "$logits" "$train"; do
     "$program" $help > /dev/null || complain "$program: help ends with status $?"
   done
 done
-"$train" --help | grep -q -- '--rate \[0.004\] *peak learning rate' || complain "no default in the help"
+"$train" --help | grep -q -- '--rate \[0.003\] *peak learning rate' || complain "no default in the help"
 echo "$bad bad"
 [ $bad -eq 0 ]

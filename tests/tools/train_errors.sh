@@ -109,7 +109,7 @@ unchanged() {
   refuses 'goes on with the settings it began with' "$train" $common --out m.safetensors --resume --steps 100
   refuses 'other settings: batches is' "$train" $common --out m.safetensors --resume --seed 3
   refuses 'other settings: text is' "$train" $common --out m.safetensors --resume --text "$text"
-  refuses 'file has \[256, 16\], the run expects \[256, 8\]' "$train" $common --out m.safetensors --resume --width 8
+  refuses 'file has \[256, 16\], the run expects \[256, 32\]' "$train" $common --out m.safetensors --resume --width 32
   refuses 'training step [0-9]*: the loss is .*; .* is the first' "$train" $common --out m.safetensors --rate 1e9
   unchanged m.safetensors
   cp m.run.safetensors.kept m.run.safetensors
