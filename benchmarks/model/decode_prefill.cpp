@@ -177,16 +177,22 @@ const bool registered = [] {
   for (const Official& size : official) {
     add_model<rwkv::V4, float>(size, "fp32");
     add_model<rwkv::V4, rwkv::bf16>(size, "bf16");
+    add_model<rwkv::V4, rwkv::f16>(size, "f16");
   }
   const rwkv::ModelSizes sizes{.vocab = 65536, .width = 768, .depth = 12, .head_size = 64};
   add_model<rwkv::V5, float>({"5.2-169M", sizes}, "fp32");
   add_model<rwkv::V6, float>({"6-191M", sizes}, "fp32");
   add_model<rwkv::V7, float>({"7-191M", sizes}, "fp32");
+  add_model<rwkv::V7, rwkv::f16>({"7-191M", sizes}, "f16");
   using Stored = rwkv::AsStored<float>;
-  add_model<rwkv::V4, Stored>(official[0], "q8_0", rwkv::DType::q8_0);
-  add_model<rwkv::V4, Stored>(official[0], "q4_0", rwkv::DType::q4_0);
-  add_model<rwkv::V7, Stored>({"7-191M", sizes}, "q8_0", rwkv::DType::q8_0);
-  add_model<rwkv::V7, Stored>({"7-191M", sizes}, "q4_0", rwkv::DType::q4_0);
+  constexpr std::pair<const char*, rwkv::DType> quantised[] = {{"q8_0", rwkv::DType::q8_0},
+                                                               {"q5_1", rwkv::DType::q5_1},
+                                                               {"q5_0", rwkv::DType::q5_0},
+                                                               {"q4_0", rwkv::DType::q4_0}};
+  for (const auto& [name, type] : quantised) {
+    add_model<rwkv::V4, Stored>(official[0], name, type);
+    add_model<rwkv::V7, Stored>({"7-191M", sizes}, name, type);
+  }
   return true;
 }();
 

@@ -173,7 +173,8 @@ const bool registered = [] {
         bench::add(name + "fp32" + suffix, [=](auto& state) { library<float>(state, shape, time, threads); });
         bench::add(name + "bf16" + suffix, [=](auto& state) { library<rwkv::bf16>(state, shape, time, threads); });
         bench::add(name + "f16" + suffix, [=](auto& state) { library<rwkv::f16>(state, shape, time, threads); });
-        for (const rwkv::DType type : {rwkv::DType::q8_0, rwkv::DType::q5_1, rwkv::DType::q4_0, rwkv::DType::q4_k}) {
+        for (const rwkv::DType type : {rwkv::DType::q8_0, rwkv::DType::q5_0, rwkv::DType::q5_1, rwkv::DType::q4_0,
+                                       rwkv::DType::q4_1, rwkv::DType::q4_k, rwkv::DType::q5_k, rwkv::DType::q6_k}) {
           bench::add(rwkv::join(name, name_of(type), suffix),
                      [=](auto& state) { quantised(state, shape, time, type, threads); });
         }

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "../configs.hpp"
 #include "../golden.hpp"
@@ -53,21 +54,31 @@ float dot_by_definition(const float* x, const Block* w, Index count) {
       multiply_add(Widest<float>(a), Widest<float>(b), Widest<float>(lanes[lane])).store(sums);
       lanes[lane] = sums[0];
     };
-    for (Index four = stretch; four < std::min(count, stretch + 1024); four += 4) {
-      float most = 0;
-      for (Index i = four / 32 * 32; i < four / 32 * 32 + 32; ++i) most = std::max(most, std::abs(x[i]));
-      const float scale = most / 127, inverse = most > 0 ? 127 / most : 0;
-      const Block& block = w[four / Block::length];
-      const int first = static_cast<int>(four % Block::length), group = first / Block::group;
-      int products = 0, sum = 0;
-      for (int j = 0; j < 4; ++j) {
-        const int level = static_cast<int>(std::nearbyint(x[four + j] * inverse));
-        products += level * block.level(first + j);
-        sum += level;
+    const auto each_run = [&](const auto& visit) {  // visit(first number, scale, levels of the activations)
+      for (Index run = stretch; run < std::min(count, stretch + 1024); run += 32) {
+        float most = 0;
+        for (Index i = run; i < run + 32; ++i) most = std::max(most, std::abs(x[i]));
+        const float inverse = most > 0 ? 127 / most : 0;
+        int levels[32];
+        for (Index i = 0; i < 32; ++i) levels[i] = static_cast<int>(std::nearbyint(x[run + i] * inverse));
+        visit(run, most / 127, levels);
       }
-      const Index lane = (four - stretch) % 64 / 4;
-      add(lane, static_cast<float>(products), block.scale(group) * scale);
-      if constexpr (Block::has_offset) add(lane, static_cast<float>(sum), block.offset(group) * scale);
+    };
+    each_run([&](Index run, float scale, const int(&levels)[32]) {
+      const Block& block = w[run / Block::length];
+      for (int four = 0; four < 32; four += 4) {
+        const int first = static_cast<int>(run % Block::length) + four;
+        int products = 0;
+        for (int j = 0; j < 4; ++j) products += levels[four + j] * block.level(first + j);
+        add((run - stretch + four) % 64 / 4, static_cast<float>(products), block.scale(first / Block::group) * scale);
+      }
+    });
+    if constexpr (Block::has_offset) {
+      each_run([&](Index run, float scale, const int(&levels)[32]) {
+        const auto sum = static_cast<float>(std::accumulate(levels, levels + 32, 0));
+        const int group = static_cast<int>(run % Block::length) / Block::group;
+        add((run - stretch) / 32 % 16, w[run / Block::length].offset(group), scale * sum);
+      });
     }
     for (int half = 8; half > 0; half /= 2) {
       for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];

@@ -38,6 +38,9 @@ template <class T, int N>
 RWKV_INLINE void keep_in_register(Pack<T, N>& x) {
   asm("" : "+v"(x.v));
 }
+#if defined(__AVX512F__)
+RWKV_INLINE void keep_in_register(__m512i& x) { asm("" : "+v"(x)); }
+#endif
 #endif
 
 /// Rows of x and of w in one block of outputs. The sums and factors fit 16 registers, and every load serves several

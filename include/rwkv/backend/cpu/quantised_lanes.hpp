@@ -3,13 +3,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "rwkv/backend/cpu/pack.hpp"
+#include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/core/extent.hpp"
 
-/// How products of bytes are summed: 2 with 512-bit VNNI, 1 with AVX2, 0 with SSE2 or in plain C++.
-#if RWKV_SIMD_BYTES >= 64 && defined(__AVX512BW__) && defined(__AVX512VNNI__) && defined(__F16C__)
+/// How products of bytes are summed: 2 in 512 bits, with VNNI where it is, 1 with AVX2, 0 with SSE2 or in plain C++.
+#if RWKV_SIMD_BYTES >= 64 && defined(__AVX512BW__) && defined(__F16C__)
 #define RWKV_BYTE_SUMS 2
-#elif RWKV_SIMD_BYTES == 32 && defined(__AVX2__)
+#elif RWKV_SIMD_BYTES == 32 && defined(__AVX2__) && defined(__F16C__)
 #define RWKV_BYTE_SUMS 1
 #else
 #define RWKV_BYTE_SUMS 0
@@ -25,20 +25,29 @@ namespace quantised {
 inline constexpr Index run = 32, pair = 2 * run, lanes = 16;
 /// Numbers in one stretch, whose partial sums are added up.
 inline constexpr Index stretch = 1024;
-inline constexpr Index stretch_pairs = stretch / pair;
+inline constexpr Index stretch_pairs = stretch / pair, stretch_runs = stretch / run;
 
 /// A pair of runs of activations.
 struct alignas(64) Activations {
   std::int8_t levels[pair];
-  float scales[lanes];             // s, once for every lane
-  std::int32_t minus_sums[lanes];  // the sum over j of -q
+  float scales[lanes];               // s, once for every lane
+  std::int32_t minus_excess[lanes];  // what the excess of the levels of weights adds to the sum over j, negated
+};
+/// A stretch of activations.
+struct ActivationStretch {
+  Activations pairs[stretch_pairs];
+  float sums[stretch_runs];  // s times the sum of q over each run, and zeros
 };
 
 /// A pair of runs of weights of any format.
 struct alignas(64) Weights {
-  std::uint8_t levels[pair];  // plus 128
+  std::uint8_t levels[pair];  // with unpacked_excess
   float scales[lanes];
-  float offsets[lanes];
+};
+/// A stretch of weights.
+struct WeightStretch {
+  Weights pairs[stretch_pairs];
+  float offsets[stretch_runs];  // of each run, and zeros; only of formats with offsets
 };
 
 /// 16 lanes of floats.
@@ -93,6 +102,123 @@ struct Lanes {
   }
 };
 
+// False warning of g++ 12: the AVX-512 header leaves registers uninitialised on purpose.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#if RWKV_BYTE_SUMS > 0
+/// The products of bytes of x86 take one factor without a sign. So levels of weights are kept in excess of a number that
+/// makes them so, which is taken out of the sum again; or they keep their sign and lend it to the other factor.
+inline constexpr int with_sign = -1;
+#endif
+
+#if RWKV_BYTE_SUMS == 2
+#if defined(__AVX512VNNI__)
+inline constexpr int unpacked_excess = 128;
+#else  // a sum of two products would leave its 16 bits
+inline constexpr int unpacked_excess = with_sign;
+#endif
+
+/// The levels of a pair of runs of weights in a register.
+struct Levels {
+  __m512i v;
+};
+RWKV_INLINE Levels load_levels(const Weights& w) { return {_mm512_load_si512(w.levels)}; }
+template <int Excess>
+RWKV_INLINE void store_levels(Levels levels, Weights& to) {
+  constexpr int more = (unpacked_excess == with_sign ? 0 : unpacked_excess) - (Excess == with_sign ? 0 : Excess);
+  _mm512_store_si512(to.levels, _mm512_add_epi8(levels.v, _mm512_set1_epi8(static_cast<char>(more))));
+}
+
+/// A pair of runs of activations in registers, for several rows of weights with levels in excess of `Excess`.
+template <int Excess>
+struct Factors {
+  __m512i levels, minus_excess;
+  Lanes scales;
+
+  RWKV_INLINE explicit Factors(const Activations& x) {
+    __m512i all_levels = _mm512_load_si512(x.levels);
+    dot::keep_in_register(all_levels);
+    levels = all_levels;
+    Lanes::R all_scales = Lanes::R::load(x.scales);
+    dot::keep_in_register(all_scales);
+    scales = {{all_scales}};
+    minus_excess = Excess > 0 ? _mm512_load_si512(x.minus_excess) : _mm512_setzero_si512();
+  }
+};
+
+/// The sums over j of level q.
+template <int Excess>
+RWKV_INLINE Lanes dot_lanes(Levels w, const Factors<Excess>& x) {
+#if defined(__AVX512VNNI__)
+  const __m512i sums = _mm512_dpbusd_epi32(x.minus_excess, w.v, x.levels);
+#else
+  __m512i factor = w.v, other = x.levels;
+  if constexpr (Excess == with_sign) {
+    factor = _mm512_abs_epi8(w.v);
+    other = _mm512_mask_sub_epi8(x.levels, _mm512_movepi8_mask(w.v), _mm512_setzero_si512(), x.levels);
+  }
+  const __m512i twos = _mm512_maddubs_epi16(factor, other);
+  const __m512i sums = _mm512_add_epi32(x.minus_excess, _mm512_madd_epi16(twos, _mm512_set1_epi16(1)));
+#endif
+  return {{Pack<float, 16>(_mm512_cvtepi32_ps(sums))}};
+}
+#elif RWKV_BYTE_SUMS == 1
+inline constexpr int unpacked_excess = with_sign;
+
+/// The levels of a pair of runs of weights in two registers.
+struct Levels {
+  __m256i v[2];
+};
+RWKV_INLINE Levels load_levels(const Weights& w) {
+  const auto* from = reinterpret_cast<const __m256i*>(w.levels);
+  return {{_mm256_load_si256(from), _mm256_load_si256(from + 1)}};
+}
+
+template <int Excess>
+RWKV_INLINE void store_levels(const Levels& levels, Weights& to) {
+  auto* place = reinterpret_cast<__m256i*>(to.levels);
+  const __m256i excess = _mm256_set1_epi8(Excess == with_sign ? 0 : Excess);
+  RWKV_UNROLL for (int i = 0; i < 2; ++i) _mm256_store_si256(place + i, _mm256_sub_epi8(levels.v[i], excess));
+}
+
+/// A pair of runs of activations, for rows of weights with levels in excess of `Excess`. They do not fit the registers.
+template <int Excess>
+struct Factors {
+  const Activations& x;
+  Lanes scales;
+  RWKV_INLINE explicit Factors(const Activations& pair_of_runs) : x(pair_of_runs), scales(Lanes::load(x.scales)) {}
+};
+
+/// The sums over j of level q. A sum of two products of
+/// bytes never leaves the 16 bits: 2 x 128 x 127 at most.
+template <int Excess>
+RWKV_INLINE Lanes dot_lanes(const Levels& w, const Factors<Excess>& factors) {
+  const Activations& x = factors.x;
+  const auto* levels = reinterpret_cast<const __m256i*>(x.levels);
+  Lanes sums;
+  RWKV_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m256i xs = _mm256_load_si256(levels + i);
+    __m256i twos;
+    if constexpr (Excess == with_sign) {
+      twos = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v[i]), _mm256_sign_epi8(xs, w.v[i]));
+    } else {
+      twos = _mm256_maddubs_epi16(w.v[i], xs);
+    }
+    __m256i fours = _mm256_madd_epi16(twos, _mm256_set1_epi16(1));
+    if constexpr (Excess > 0) {
+      fours = _mm256_add_epi32(fours, _mm256_load_si256(reinterpret_cast<const __m256i*>(x.minus_excess) + i));
+    }
+    sums.pack[i] = Pack<float, 8>(_mm256_cvtepi32_ps(fours));
+  }
+  return sums;
+}
+#else
+inline constexpr int unpacked_excess = 128;
+
 /// The levels of a run, plus 128.
 struct RunLevels {
 #if RWKV_SIMD_BYTES > 0
@@ -110,76 +236,6 @@ struct RunLevels {
 #endif
 };
 
-// False warning of g++ 12: the AVX-512 header leaves registers uninitialised on purpose.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-
-#if RWKV_BYTE_SUMS == 2
-/// The levels of a pair of runs of weights in a register: plus 2^Bias, so that none is negative.
-struct Levels {
-  __m512i v;
-};
-RWKV_INLINE Levels load_levels(const Weights& w) { return {_mm512_load_si512(w.levels)}; }
-RWKV_INLINE Levels joined(const RunLevels& first, const RunLevels& second) {
-  const auto both = [](const RunLevels& x) { return _mm256_set_m128i(__m128i(x.half[1]), __m128i(x.half[0])); };
-  return {_mm512_inserti64x4(_mm512_castsi256_si512(both(first)), both(second), 1)};
-}
-
-template <int Bias>
-RWKV_INLINE void store_levels(Levels levels, Weights& to) {
-  _mm512_store_si512(to.levels, _mm512_add_epi8(levels.v, _mm512_set1_epi8(static_cast<char>(128 - (1 << Bias)))));
-}
-
-/// The sums over j of level q.
-template <int Bias>
-RWKV_INLINE Lanes dot_lanes(Levels w, const Activations& x) {
-  const __m512i without_bias = _mm512_slli_epi32(_mm512_load_si512(x.minus_sums), Bias);
-  const __m512i sums = _mm512_dpbusd_epi32(without_bias, w.v, _mm512_load_si512(x.levels));
-  return {{Pack<float, 16>(_mm512_cvtepi32_ps(sums))}};
-}
-#elif RWKV_BYTE_SUMS == 1
-/// The levels of a pair of runs of weights in two registers.
-struct Levels {
-  __m256i v[2];
-};
-RWKV_INLINE Levels load_levels(const Weights& w) {
-  const __m256i bias = _mm256_set1_epi8(-128);
-  const auto* from = reinterpret_cast<const __m256i*>(w.levels);
-  return {{_mm256_xor_si256(_mm256_load_si256(from), bias), _mm256_xor_si256(_mm256_load_si256(from + 1), bias)}};
-}
-
-RWKV_INLINE Levels joined(const RunLevels& first, const RunLevels& second) {
-  const auto both = [](const RunLevels& x) {
-    return _mm256_xor_si256(_mm256_set_m128i(__m128i(x.half[1]), __m128i(x.half[0])), _mm256_set1_epi8(-128));
-  };
-  return {{both(first), both(second)}};
-}
-
-template <int>
-RWKV_INLINE void store_levels(const Levels& levels, Weights& to) {
-  auto* place = reinterpret_cast<__m256i*>(to.levels);
-  RWKV_UNROLL for (int i = 0; i < 2; ++i) {
-    _mm256_store_si256(place + i, _mm256_xor_si256(levels.v[i], _mm256_set1_epi8(-128)));
-  }
-}
-
-/// A sum of two products of bytes never leaves the 16 bits: 2 x 128 x 127 at most.
-template <int>
-RWKV_INLINE Lanes dot_lanes(const Levels& w, const Activations& x) {
-  const auto* levels = reinterpret_cast<const __m256i*>(x.levels);
-  Lanes sums;
-  RWKV_UNROLL for (int i = 0; i < 2; ++i) {
-    const __m256i signed_x = _mm256_sign_epi8(_mm256_load_si256(levels + i), w.v[i]);
-    const __m256i twos = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v[i]), signed_x);
-    const __m256i fours = _mm256_madd_epi16(twos, _mm256_set1_epi16(1));
-    sums.pack[i] = Pack<float, 8>(_mm256_cvtepi32_ps(fours));
-  }
-  return sums;
-}
-#else
 /// The levels of a pair of runs of weights, plus 128.
 struct Levels {
   RunLevels runs[2];
@@ -189,14 +245,23 @@ RWKV_INLINE Levels load_levels(const Weights& w) {
   std::memcpy(&levels, w.levels, sizeof levels);
   return levels;
 }
-RWKV_INLINE Levels joined(const RunLevels& first, const RunLevels& second) { return {{first, second}}; }
 template <int>
 RWKV_INLINE void store_levels(const Levels& levels, Weights& to) {
   std::memcpy(to.levels, &levels, sizeof levels);
 }
 
+/// A pair of runs of activations.
 template <int>
-RWKV_INLINE Lanes dot_lanes(const Levels& w, const Activations& x) {
+struct Factors {
+  const Activations& x;
+  Lanes scales;
+  RWKV_INLINE explicit Factors(const Activations& pair_of_runs) : x(pair_of_runs), scales(Lanes::load(x.scales)) {}
+};
+
+/// The sums over j of level q.
+template <int Excess>
+RWKV_INLINE Lanes dot_lanes(const Levels& w, const Factors<Excess>& factors) {
+  const Activations& x = factors.x;
   alignas(16) std::int32_t sums[lanes];
 #if RWKV_SIMD_BYTES > 0 && defined(__SSE2__)
   for (Index i = 0; i < 4; ++i) {
@@ -226,13 +291,6 @@ RWKV_INLINE Lanes dot_lanes(const Levels& w, const Activations& x) {
   return Lanes::load(floats);
 }
 #endif
-
-/// The sums over j of q.
-RWKV_INLINE Lanes sums_of(const Activations& x) {
-  float sums[lanes];
-  for (Index l = 0; l < lanes; ++l) sums[l] = static_cast<float>(-x.minus_sums[l]);
-  return Lanes::load(sums);
-}
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
