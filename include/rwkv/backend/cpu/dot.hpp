@@ -147,18 +147,24 @@ template <int W, class T, class Stored>
 RWKV_INLINE void dot_one(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index out) {
   using R = Widest<T>;
   constexpr Index ahead = dot_prefetch_bytes / Index{sizeof(Stored)};
+  constexpr Index packs_per_line = std::max<Index>(1, 64 / (R::size * Index{sizeof(Stored)}));
   const T* activations = x.row(row);
   const Stored* weights[W];
   R sums[W];
   RWKV_UNROLL for (int j = 0; j < W; ++j) weights[j] = w.row(out + j);
   RWKV_UNROLL for (int j = 0; j < W; ++j) sums[j] = R(0);
+  const auto add_packs = [&](Index k) {
+    R activation = R::load(activations + k);
+    if constexpr (W > 1) keep_in_register(activation);
+    RWKV_UNROLL for (int j = 0; j < W; ++j) sums[j] = multiply_add(activation, R::load(weights[j] + k), sums[j]);
+  };
   Index k = 0;
-  for (; k + R::size <= x.cols; k += R::size) {
-    const R activation = R::load(activations + k);
-    RWKV_UNROLL for (int j = 0; j < W; ++j) {
-      prefetch(weights[j] + k, ahead);
-      sums[j] = multiply_add(activation, R::load(weights[j] + k), sums[j]);
-    }
+  for (; k + packs_per_line * R::size <= x.cols; k += packs_per_line * R::size) {
+    RWKV_UNROLL for (int j = 0; j < W; ++j) prefetch(weights[j] + k, ahead);
+    RWKV_UNROLL for (Index p = 0; p < packs_per_line; ++p) add_packs(k + p * R::size);
+  }
+  if constexpr (packs_per_line > 1) {
+    for (; k + R::size <= x.cols; k += R::size) add_packs(k);
   }
   if (const int left = static_cast<int>(x.cols - k); left > 0) {
     const R activation = R::load(activations + k, left);
@@ -167,11 +173,12 @@ RWKV_INLINE void dot_one(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index ro
   store_sums<W>(sums, y.row(row) + out);
 }
 
-/// One row of x against the rows [first, last) of w: one after the other, as one sequential stream of memory, or a few at a
-/// time where they are widened, so that the multiply-adds of one need not wait for each other.
+/// One row of x against the rows [first, last) of w: one after the other, as one sequential stream of memory, which is the
+/// fastest; or a few at a time where weights are widened to short packs, so that the multiply-adds of one need not wait for
+/// each other.
 template <class T, class Stored>
 RWKV_INLINE void dot_row(Mat<T> y, Mat<const T> x, Mat<const Stored> w, Index row, Index first, Index last) {
-  constexpr int together = sizeof(Stored) < sizeof(T) ? 4 : 1;
+  constexpr int together = sizeof(Stored) < sizeof(T) && Widest<T>::size < 16 ? 4 : 1;
   for (; first + together <= last; first += together) dot_one<together>(y, x, w, row, first);
   for (; first < last; ++first) dot_one<1>(y, x, w, row, first);
 }

@@ -195,6 +195,9 @@ struct Pack {
 #if RWKV_SIMD_BYTES >= 64 && defined(__AVX512F__)
     if constexpr (sizeof(wide) == 64) return wide(_mm512_maskz_cvtepu16_epi32(0xffff, __m256i(bits)));
 #endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(wide) == 32) return wide(_mm256_cvtepu16_epi32(__m128i(bits)));
+#endif
     return __builtin_convertvector(bits, wide);
   }
   RWKV_INLINE static native words_as_float(wide bits) { return __builtin_bit_cast(native, bits); }

@@ -159,7 +159,7 @@ struct Read<Block> {
 
 template <Nibbles256 Block>
 struct Read<Block> {
-  static constexpr int together = 2;
+  static constexpr int together = has_fifth_bits<Block> ? 1 : 2;
   static constexpr int excess = 0;
 
   template <bool>
@@ -185,7 +185,7 @@ struct Read<Block> {
 
 template <>
 struct Read<Q6_K> {
-  static constexpr int together = 2;
+  static constexpr int together = 1;
   static constexpr int excess = 32;
 
   template <bool>
@@ -232,7 +232,7 @@ RWKV_INLINE __m256i levels_of(const Block& block) {
 
 template <class Block>
 requires(Block::length == run) struct Read<Block> {
-  static constexpr int together = std::is_same_v<Block, Q8_0> ? 1 : 2;
+  static constexpr int together = 1;
   static constexpr int excess = !Nibbles32<Block> ? with_sign : Block::has_offset ? 0 : has_fifth_bits<Block> ? 16 : 8;
 
   template <bool Both>
