@@ -1,6 +1,6 @@
-/// Decode and prefill of RWKV-4 in the official sizes, and of the later versions in those of 169M and 191M, with random weights,
-/// also quantised. Only one model is in memory at a time; it
-/// is made when its first benchmark starts, so run the benchmarks in order.
+/// Decode and prefill of RWKV-4 in the official sizes, and of the later versions in those of 169M and 191M, with random
+/// weights, also quantised. Only one model is in memory at a time; it is made when its first benchmark starts, so run the
+/// benchmarks in order.
 #include "rwkv/core/quantise.hpp"
 
 #include "../report.hpp"

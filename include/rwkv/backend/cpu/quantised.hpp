@@ -15,8 +15,8 @@
 ///
 ///     offset(g) (s (sum over the run of q))
 ///
-/// The sums of products and of q are exact integers, in any instruction set. So an output depends on the length alone, and not on the
-/// number of rows, the tile or the threads; its bits are those of every other target with fused multiply-adds.
+/// The sums of products and of q are exact integers, in any instruction set. So an output depends on the length alone, and
+/// not on the number of rows, the tile or the threads; its bits are those of every other target with fused multiply-adds.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -54,8 +54,8 @@ struct Scale {
   }
 };
 
-/// Quantises a run of activations as the first or the second half of a pair, for weights with levels in that excess. Returns
-/// s times the sum of q.
+/// Quantises a run of activations as the first or the second half of a pair, for weights with levels in that excess.
+/// Returns s times the sum of q.
 inline float quantise_run(const float* x, int excess, Activations& to, bool second) {
   std::int8_t* levels = to.levels + second * run;
   float* scales = to.scales + second * (lanes / 2);

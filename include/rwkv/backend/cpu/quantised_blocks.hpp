@@ -1,7 +1,7 @@
 #pragma once
 /// From the blocks of every quantised format to the lanes of quantised_lanes.hpp.
 #include <cstdint>
-#include <type_traits>
+#include <cstring>
 
 #include "rwkv/backend/cpu/quantised_lanes.hpp"
 #include "rwkv/core/block_formats.hpp"
@@ -43,17 +43,17 @@ struct Loaded {
   Lanes scales[pairs_read<Block>];
 };
 
-/// How blocks are read: load<Both>(blocks) loads the next pairs of a row, or one run followed by zeros. In a product with a
-/// single row of activations, `together` rows of weights are read at a time, as measured to be fastest: one is a single stream
-/// of memory, several have less arithmetic.
+/// How blocks are read: load<Both>(blocks) loads the next pairs of a row, or one run followed by zeros; levels are in that
+/// excess. In a product with a single row of activations, `together` rows of weights are read at a time, as measured to be
+/// fastest: one is a single stream of memory, several have less arithmetic.
 template <class Block>
 struct Read;
 
 #if RWKV_BYTE_SUMS > 0
 RWKV_INLINE float float_of(f16 number) { return _cvtsh_ss(number.bits); }
 
-/// The eight scales, or offsets, of a block, a byte each; `part` are the bytes that the first four have, `other` those of the
-/// last four by their lower four bits.
+/// The eight scales, or offsets, of a block, a byte each: `part` are the bytes of the first four and of the upper bits of
+/// the last four, whose lower four bits are those of `other`.
 RWKV_INLINE std::uint64_t six_bits(std::uint32_t part, std::uint32_t other) {
   const std::uint32_t first = part & 0x3f3f3f3fu, last = (other & 0x0f0f0f0fu) | (part >> 2 & 0x30303030u);
   return first | std::uint64_t{last} << 32;
@@ -247,7 +247,7 @@ requires(Block::length == run) struct Read<Block> {
   }
 };
 
-/// Shifts words to the left, or to the right by less than nothing; what crosses from byte to byte is masked out by the caller.
+/// Shifts words to the left, or to the right by less than nothing. The caller masks out what crosses from byte to byte.
 RWKV_INLINE __m256i shifted(__m256i words, int left) {
   return left >= 0 ? _mm256_slli_epi16(words, left) : _mm256_srli_epi16(words, -left);
 }
@@ -383,8 +383,8 @@ struct Read {
 };
 #endif
 
-/// The offsets of a stretch of a row: take<Both>(blocks, r) is called with what is read from run r on, get(blocks, runs, r) with
-/// all blocks of the stretch, and returns those of the runs from r on, and zeros.
+/// The offsets of a stretch of a row. take<Both>(blocks, r) is called with what is read from run r on, get(blocks, runs, r)
+/// with all blocks of the stretch; it returns the offsets of the runs from r on, and zeros.
 template <class Block>
 struct Offsets {
   template <bool>

@@ -66,19 +66,10 @@ struct Lanes {
     RWKV_UNROLL for (int i = 0; i < packs; ++i) x.pack[i] = R::load(from + i * R::size);
     return x;
   }
-  /// `first` in the lanes of the first run, `second` in the others.
-  RWKV_INLINE static Lanes halves(float first, float second) { return quarters(first, first, second, second); }
   /// A number for every four lanes.
   RWKV_INLINE static Lanes quarters(float a, float b, float c, float d) {
-#if RWKV_SIMD_BYTES >= 64
-    const auto quarter = [](float x) { return _mm512_set1_ps(x); };
-    const __m512 first = _mm512_mask_blend_ps(0x00f0, quarter(a), quarter(b));
-    const __m512 second = _mm512_mask_blend_ps(0xf000, quarter(c), quarter(d));
-    return {{R(_mm512_mask_blend_ps(0xff00, first, second))}};
-#else
     const float numbers[lanes] = {a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d};
     return load(numbers);
-#endif
   }
   RWKV_INLINE void store(float* to) const {
     RWKV_UNROLL for (int i = 0; i < packs; ++i) pack[i].store(to + i * R::size);
