@@ -14,18 +14,15 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <limits>
 #include <new>
 
 #include "live.hpp"
 
 namespace {
 std::atomic<long> allocations{0};
-std::atomic<std::size_t> most_bytes{std::numeric_limits<std::size_t>::max()};  // of an allocation; more are refused
 
 void* counted(std::size_t size, std::size_t alignment) {
   ++allocations;
-  if (size > most_bytes) throw std::bad_alloc();
   // aligned_alloc wants a multiple of the alignment.
   if (void* memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment)) return memory;
   throw std::bad_alloc();

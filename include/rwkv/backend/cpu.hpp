@@ -11,7 +11,6 @@
 #include "rwkv/backend/cpu/chunked_back.hpp"
 #include "rwkv/backend/cpu/dot.hpp"
 #include "rwkv/backend/cpu/outer.hpp"
-#include "rwkv/backend/cpu/panels.hpp"
 #include "rwkv/backend/cpu/quantised.hpp"
 #include "rwkv/backend/cpu/recur_back.hpp"
 #include "rwkv/backend/cpu/several.hpp"
@@ -40,8 +39,7 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 inline namespace RWKV_CPU_ABI {
 
-/// Several threads of this machine. Copies share one thread pool and may be used from several threads at a time; each has
-/// its own memory for products of many rows.
+/// Several threads of this machine. Copies share one thread pool and may be used from several threads at a time.
 ///
 /// The tiles of an operation depend on its sizes alone, and one thread computes each tile. So results have the same
 /// bits for any number of threads.
@@ -158,28 +156,16 @@ class Cpu {
     return std::accumulate(sums, sums + tiles, 0.0);
   }
 
-  /// Products with many rows are computed from copies, in memory that this object gets in a dry pass or in the first call
-  /// and keeps. Where the system has none, they are computed without, with the same bits.
   template <class P, class... Ps>
   void gemm(const P& product, const Ps&... products) {
     using T = typename P::scalar;
     static_assert((std::is_same_v<T, typename Ps::scalar> && ...), "rwkv: products of one call compute in one type");
-    panels::Task<T> tasks[1 + sizeof...(Ps)];
-    Index count = 0;
-    panels::add_task(product, tasks, count);
-    (panels::add_task(products, tasks, count), ...);
-    const std::span<const panels::Task<T>> with_panels(tasks, static_cast<std::size_t>(count));
-    const bool done = count > 0 && panels::multiply(with_panels, RunProducts{*this}, threads(), copies_, dry);
     if (dry) return;
-    const auto is_left = [&](const auto& one) { return !done || !panels::wants_panels(one); };
-    const auto tiles_left = [&](const auto& one) { return is_left(one) ? tile_count(one) : 0; };
-    const auto tile_done = [&](const auto& one, Index& tile) { return is_left(one) && multiply_tile(one, tile); };
-    const Index tiles = (tiles_left(product) + ... + tiles_left(products));
-    if (tiles == 0) return;
+    const Index tiles = (tile_count(product) + ... + tile_count(products));
     const Index work = (multiplications(product) + ... + multiplications(products));
     over(tiles, work, multiplications_worth_a_fork, [&](Index tile) {
       // The tiles of all products form one list, numbered product after product.
-      static_cast<void>(tile_done(product, tile) || (tile_done(products, tile) || ...));
+      static_cast<void>(multiply_tile(product, tile) || (multiply_tile(products, tile) || ...));
     });
   }
 
@@ -269,8 +255,6 @@ class Cpu {
   }
 
  private:
-  panels::Memory copies_;
-
   // Below these amounts of work, waking a thread costs more than it saves.
   static constexpr Index multiplications_worth_a_fork = 100'000;
   static constexpr Index elements_worth_a_fork = 32'768;
@@ -278,7 +262,10 @@ class Cpu {
   static constexpr Index elements_per_tile = 8'192;
   // Smaller heads leave most of a row in chunks empty.
   static constexpr Index head_worth_chunks_back = 16;
-  static constexpr Index weight_bytes_per_tile = 393'216;  // fits the L2 cache, where all rows of x reuse it
+  // Bytes of the rows of x in a tile of a product, over one stretch: they stay in the L2 cache while the rows of w go by.
+  static constexpr Index x_bytes_per_tile = 393'216;
+  // Outputs of a tile: many amortise the reading of x. With fewer tiles, its rows are divided further.
+  static constexpr Index most_outputs = 512, least_tiles = 16, least_rows = 96;
 
   /// How the lanes of a head divide into tiles.
   struct LaneTiles {
@@ -294,14 +281,6 @@ class Cpu {
     }
   }
 
-  /// Runs the tiles of products; a type of its own, so that what takes it is compiled once.
-  struct RunProducts {
-    const Cpu& be;
-    void operator()(Index tiles, Index work, TileBody body) const {
-      be.over(tiles, work, multiplications_worth_a_fork, body);
-    }
-  };
-
   /// Whether a product has quantised weights, and computes in float with quantised activations.
   template <class T, class W, class E>
   static bool is_quantised_product([[maybe_unused]] const Product<T, W, E>& product) {
@@ -309,25 +288,29 @@ class Cpu {
     else return false;
   }
 
+  /// How the outputs of a product [x_rows, w_rows] divide into tiles.
+  struct ProductTiles {
+    Index x_rows, w_rows, per_tile_x, per_tile_w;
+    Index down() const { return std::max<Index>(1, (x_rows + per_tile_x - 1) / per_tile_x); }
+    Index count() const { return down() * ((w_rows + per_tile_w - 1) / per_tile_w); }
+  };
   template <class T, class W, class E>
-  static Index outputs_per_tile(const Product<T, W, E>& product) {
-    if (is_quantised_product(product)) return quantised::outputs_per_tile(product.x.rows);
-    const Index fitting = weight_bytes_per_tile / std::max<Index>(1, product.w.cols * Index{sizeof(T)});
-    return std::clamp<Index>(fitting / 4 * 4, 8, 64);
+  static ProductTiles tiles_of(const Product<T, W, E>& product) {
+    const Index x_rows = product.x.rows, w_rows = product.y.cols;
+    if (is_quantised_product(product)) {
+      return {x_rows, w_rows, quantised::rows_per_tile, quantised::outputs_per_tile(x_rows)};
+    }
+    const Index bytes = std::clamp<Index>(product.x.cols * Index{sizeof(T)}, 1, dot::stretch_bytes);
+    const Index fitting = dot::parts(x_rows, x_bytes_per_tile / bytes);
+    const Index outputs =
+        std::clamp<Index>(dot::parts(w_rows * std::max<Index>(1, fitting), 16 * least_tiles) * 16, 16, most_outputs);
+    const Index wanted = std::min(dot::parts(least_tiles * outputs, std::max<Index>(1, w_rows)), x_rows / least_rows);
+    const Index down = std::max({Index{1}, fitting, wanted});
+    return {x_rows, w_rows, std::max<Index>(1, dot::parts(dot::parts(x_rows, 6), down)) * 6, outputs};
   }
-  template <class P>
-  static Index rows_per_tile(const P& product) {
-    return is_quantised_product(product) ? quantised::rows_per_tile : std::max<Index>(1, product.y.rows);
-  }
-  template <class P>
-  static Index tiles_across(const P& product) {
-    const Index outputs = outputs_per_tile(product);
-    return (product.y.cols + outputs - 1) / outputs;
-  }
-  template <class P>
-  static Index tile_count(const P& product) {
-    const Index rows = rows_per_tile(product);
-    return tiles_across(product) * std::max<Index>(1, (product.y.rows + rows - 1) / rows);
+  template <class T, class W, class E>
+  static Index tile_count(const Product<T, W, E>& product) {
+    return tiles_of(product).count();
   }
   template <class P>
   static Index multiplications(const P& product) {
@@ -343,19 +326,20 @@ class Cpu {
     return product.y.rows * product.y.cols * product.depth();
   }
 
-  /// Computes the tile if it belongs to this product; otherwise subtracts this product's count and returns false.
+  /// Computes the tile if it belongs to this product; otherwise subtracts this product's count and returns false. The
+  /// tiles of the same weights are neighbours.
   template <class T, class W, class E>
   static bool multiply_tile(const Product<T, W, E>& product, Index& tile) {
-    if (const Index count = tile_count(product); tile >= count) {
+    const ProductTiles tiles = tiles_of(product);
+    if (const Index count = tiles.count(); tile >= count) {
       tile -= count;
       return false;
     }
-    const Index first = tile / tiles_across(product) * rows_per_tile(product);
-    const Index rows = std::min(rows_per_tile(product), product.y.rows - first);
+    const Index first = tile % tiles.down() * tiles.per_tile_x, begin = tile / tiles.down() * tiles.per_tile_w;
+    const Index rows = std::min(tiles.per_tile_x, tiles.x_rows - first);
+    const Index end = std::min(tiles.w_rows, begin + tiles.per_tile_w);
     const Mat<T> y = rows_of(product.y, first, rows);
     const Mat<const T> x = rows_of(product.x, first, rows);
-    const Index begin = tile % tiles_across(product) * outputs_per_tile(product);
-    const Index end = std::min<Index>(y.cols, begin + outputs_per_tile(product));
     multiply_tile(y, x, product.w, begin, end);
     dot::finish(y, product.epilogue, begin, end);
     return true;
@@ -367,7 +351,7 @@ class Cpu {
   template <class T>
   static void multiply_tile(Mat<T> y, Mat<const T> x, const StoredMat& w, Index begin, Index end) {
     if (!is_quantised(w.dtype)) {
-      with_typed<T>(w, [&](auto typed) { dot::dot_tile(y, x, typed, begin, end); });
+      with_typed<T>(w, [&](auto typed) { multiply_tile(y, x, typed, begin, end); });
     } else if constexpr (std::is_same_v<T, float>) {
       quantised::dot_tile(y, x, w, begin, end);
     } else {

@@ -50,7 +50,7 @@ struct Strips {
   static constexpr Index w_count = std::max<Index>(1, w_strips_bytes / (cols * depth * Index{sizeof(T)}));
 };
 
-constexpr Index parts(Index whole, Index part) { return (whole + part - 1) / part; }
+using dot::parts;
 constexpr Index whole_groups(Index depth) { return parts(depth, group) * group; }
 
 /// Divides an output [rows, cols] into tiles of whole blocks, as equal as possible.
@@ -174,21 +174,21 @@ class CopyOfW {
   Index done_ = 0;
 };
 
-/// One block of outputs, at most [block_rows, Strips<T>::cols]: y = or += the product of a strip of x and a strip of w.
-/// Within a group of the x strip, row i and term k are at i * RowStep + k * TermStep.
-template <int RowStep, int TermStep, class T>
-[[gnu::noinline]] void multiply_strips(Mat<T> y, const T* x, const T* w, Index depth, bool add) {
+/// One block of outputs, at most [Rows, Strips<T>::cols]: y = or += the product of a strip of x and a strip of w. Within a
+/// group of the x strip, row i and term k are at i * RowStep + k * TermStep.
+template <int Rows, int RowStep, int TermStep, class T>
+[[gnu::noinline]] void multiply_block(Mat<T> y, const T* x, const T* w, Index depth, bool add) {
   using R = Widest<T>;
-  R sums[block_rows][2];
+  R sums[Rows][2];
   for (Index r = 0; r < y.rows; ++r) dot::prefetch(y.row(r), 0);
-  RWKV_UNROLL for (int i = 0; i < block_rows; ++i) sums[i][0] = sums[i][1] = R(0);
+  RWKV_UNROLL for (int i = 0; i < Rows; ++i) sums[i][0] = sums[i][1] = R(0);
   for (Index begin = 0; begin < depth; begin += group) {
     RWKV_UNROLL for (int k = 0; k < group; ++k) {
       R left = R::load(w), right = R::load(w + R::size);
       dot::keep_in_register(left);
       dot::keep_in_register(right);
       w += Strips<T>::cols;
-      RWKV_UNROLL for (int i = 0; i < block_rows; ++i) {
+      RWKV_UNROLL for (int i = 0; i < Rows; ++i) {
         const R number(x[i * RowStep + k * TermStep]);
         sums[i][0] = multiply_add(number, left, sums[i][0]);
         sums[i][1] = multiply_add(number, right, sums[i][1]);
@@ -196,22 +196,31 @@ template <int RowStep, int TermStep, class T>
     }
     x += block_rows * group;
   }
-  if (y.rows == block_rows && y.cols == Strips<T>::cols) {
-    RWKV_UNROLL for (int i = 0; i < block_rows; ++i) {
+  if (y.rows == Rows && y.cols == Strips<T>::cols) {
+    RWKV_UNROLL for (int i = 0; i < Rows; ++i) {
       RWKV_UNROLL for (int j = 0; j < 2; ++j) {
         T* to = y.row(i) + j * R::size;
         (add ? R::load(to) + sums[i][j] : sums[i][j]).store(to);
       }
     }
   } else {
-    T block[block_rows][Strips<T>::cols];
-    RWKV_UNROLL for (int i = 0; i < block_rows; ++i) {
+    T block[Rows][Strips<T>::cols];
+    RWKV_UNROLL for (int i = 0; i < Rows; ++i) {
       RWKV_UNROLL for (int j = 0; j < 2; ++j) sums[i][j].store(block[i] + j * R::size);
     }
     for (Index r = 0; r < y.rows; ++r) {
       for (Index c = 0; c < y.cols; ++c) y(r, c) = add ? y(r, c) + block[r][c] : block[r][c];
     }
   }
+}
+
+/// The same with as many rows as y needs, in thirds of a block: powers of two leave one or two.
+template <int RowStep, int TermStep, class T>
+void multiply_strips(Mat<T> y, const T* x, const T* w, Index depth, bool add) {
+  constexpr int third = block_rows / 3;
+  if (y.rows > 2 * third) multiply_block<block_rows, RowStep, TermStep>(y, x, w, depth, add);
+  else if (y.rows > third) multiply_block<2 * third, RowStep, TermStep>(y, x, w, depth, add);
+  else multiply_block<third, RowStep, TermStep>(y, x, w, depth, add);
 }
 
 /// One tile of a product. Not inlined: compiled once for each pair of types.
@@ -241,6 +250,10 @@ template <class T, class W>
                          w_strips[piece % 2]);
   };
 
+  if (!product.added) {
+    // Zeros written row by row bring the outputs into the cache without a read, which their blocks, far apart, would wait for.
+    for (Index row = first_row; row < last_row; ++row) std::fill(&y(row, first_col), &y(row, 0) + last_col, T(0));
+  }
   copy_of(0).advance(Strip::depth);
   for (Index piece = 0; piece < pieces; ++piece) {
     const Index begin = begin_of(piece), depth = depth_of(piece);

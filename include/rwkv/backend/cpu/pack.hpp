@@ -127,6 +127,11 @@ struct Pack {
   /// stores are not inlined: only the end of a row needs them, and inlined they would be half of the code.
   template <class U>
   [[gnu::noinline]] static Pack load(const U* from, int lanes) {
+    return load_inline(from, lanes);
+  }
+  /// The same inlined, for loops that keep their registers.
+  template <class U>
+  RWKV_INLINE static Pack load_inline(const U* from, int lanes) {
 #if RWKV_SIMD_BYTES >= 64 && defined(__AVX512F__)
     if constexpr (std::is_same_v<U, T> && sizeof(native) == 64) {
       const unsigned which = (1u << lanes) - 1;
@@ -134,12 +139,19 @@ struct Pack {
       else return Pack(native(_mm512_maskz_loadu_pd(static_cast<__mmask8>(which), from)));
     }
 #elif RWKV_SIMD_BYTES == 32 && defined(__AVX2__)
-    if constexpr (std::is_same_v<U, T> && sizeof(T) == 4) {
+    if constexpr (sizeof(native) != 32) {
+    } else if constexpr (std::is_same_v<U, T> && sizeof(T) == 4) {
       const __m256i which = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
       return Pack(native(_mm256_maskload_ps(from, which)));
     } else if constexpr (std::is_same_v<U, T>) {
       const __m256i which = _mm256_cmpgt_epi64(_mm256_set1_epi64x(lanes), _mm256_setr_epi64x(0, 1, 2, 3));
       return Pack(native(_mm256_maskload_pd(from, which)));
+    }
+#endif
+#if defined(__AVX__)
+    if constexpr (std::is_same_v<U, float> && N == 4) {
+      const __m128i which = _mm_cmpgt_epi32(_mm_set1_epi32(lanes), _mm_setr_epi32(0, 1, 2, 3));
+      return Pack(native(_mm_maskload_ps(from, which)));
     }
 #endif
     U copy[N] = {};
@@ -261,6 +273,20 @@ RWKV_INLINE Pack<double, 2> fused(Pack<double, 2> a, Pack<double, 2> b, Pack<dou
   return Pack<double, 2>(Native(vfmaq_f64(float64x2_t(c.v), float64x2_t(a.v), float64x2_t(b.v))));
 }
 #endif
+/// 16 bytes of numbers, repeated to the width of a pack R.
+template <class R>
+RWKV_INLINE R repeated(const typename R::scalar* from) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(R) == 64) {
+    return __builtin_bit_cast(R, _mm512_broadcast_f32x4(_mm_loadu_ps(reinterpret_cast<const float*>(from))));
+  }
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(R) == 32)
+    return __builtin_bit_cast(R, _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from)));
+#endif
+  if constexpr (sizeof(R) == 16) return R::load(from);
+}
 template <class T, int N>
 RWKV_INLINE Pack<T, N> sqrt_lanes(Pack<T, N> x) {
   for (int i = 0; i < N; ++i) x.v[i] = std::sqrt(x.v[i]);
