@@ -67,14 +67,11 @@ int main(int argc, char** argv) {
       begins.push_back(q * static_cast<Index>(count) / ranks);
       bytes.push_back(begins.back() * Index{sizeof(float)});
     }
-    const std::span<float> part(own.data(),
-                                std::size_t(begins[std::size_t(comm.rank()) + 1] - begins[std::size_t(comm.rank())]));
     const auto back = [&] { comm.all_gather(std::as_writable_bytes(std::span(numbers)), bytes); };
     ways.push_back({"exchange: tree of ranks, all_gather", [&] {
                       float* const sums[] = {numbers.data()};
                       rwkv::reduce_scatter(
                           comm, rwkv::SumTree{ranks}, std::span<float* const>(sums), std::span<const Index>(begins),
-                          part,
                           [](float* a, const float* b, Index n) {
                             for (Index i = 0; i < n; ++i) a[i] += b[i];
                           },

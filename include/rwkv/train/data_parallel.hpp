@@ -274,8 +274,9 @@ class Share {
   Index rows() const { return rows_; }
   Index first_row() const { return comm_.rank() * rows_; }
 
-  /// Divides tensors among the ranks and allocates memory for their gradients.
-  void divide(B& be, std::vector<Tensor> tensors) {
+  /// Divides tensors among the ranks. `gradients` are those of all tensors, one after the other, which a pass may also
+  /// write elsewhere; null where they lie scattered.
+  void divide(B& be, std::vector<Tensor> tensors, T* gradients) {
     tensors_ = std::move(tensors);
     for (const Tensor& tensor : tensors_) {
       begins_of_tensors_.push_back(total_);
@@ -293,7 +294,9 @@ class Share {
       first_blocks_.push_back(static_cast<Index>(q == size() ? blocks_.size() : next));
       begins_.push_back(q == size() || next == blocks_.size() ? total_ : blocks_[next].begin);
     }
-    own_ = Memory<B>(be, (begin_of(rank() + 1) - begin_of(rank())) * Index{sizeof(T)});
+    scattered_ = gradients == nullptr;
+    if (scattered_) first_slot_ = Memory<B>(be, total_ * Index{sizeof(T)});
+    first_ = scattered_ ? reinterpret_cast<T*>(first_slot_.data()) : gradients;
     reserve(be, slots_for(1));
   }
 
@@ -309,24 +312,20 @@ class Share {
   /// The gradient of that part, after add_up().
   std::span<T> gradient_of(std::size_t i) const {
     const auto [first, count] = part(i);
-    const Index begin = count == 0 ? 0 : begins_of_tensors_[i] + first - begin_of(rank());
-    return {own_data() + begin, static_cast<std::size_t>(count)};
+    return {slot(0) + begins_of_tensors_[i] + first, static_cast<std::size_t>(count)};
   }
 
-  /// Sums gradients and losses over this rank's grains, over `parts` batches, and over all ranks. clear() sets the
-  /// gradients of the tensors to zero, add(k, p) adds those of grain k of batch p and returns its loss, finish()
-  /// completes them after the last add. Of one grain, batches follow each other in order. done() is called when this
-  /// rank has computed its own. What one rank throws until then, all throw. Returns the loss.
+  /// Sums gradients and losses over this rank's grains, over `parts` batches, and over all ranks. clear(to) sets the
+  /// gradients of the tensors to zero, and puts them at `to` unless they lie scattered; add(k, p) adds those of grain k of
+  /// batch p and returns its loss, finish() completes them after the last add. Of one grain, batches follow each other in
+  /// order. done() is called when this rank has computed its own. What one rank throws until then, all throw. Returns the
+  /// loss.
   template <class Clear, class Add, class Finish, class Done>
   double add_up(B& be, Index parts, const Clear& clear, const Add& add, const Finish& finish, const Done& done) {
-    const auto add_rows = [&](T* to, const T* from, Index n) {
-      be.rows(Copy{}, arg::in(Seq<const T>{from, 1, 1, n}), arg::add(Seq<T>{to, 1, 1, n}));
-      be.sync();
-    };
     if (sharing_.sum == GradientSum::any_order) {
       double loss = 0;
       together("gradients", [&] {
-        clear();
+        clear(slot(0));
         for (Index p = 0; p < parts; ++p) loss += add(Index{0}, p);
         finish();
         take(be, slot(0));
@@ -334,18 +333,18 @@ class Share {
         return done(), std::uint64_t{0};
       });
       comm_.reduce_scatter(std::span(slot(0), static_cast<std::size_t>(total_)), std::span<const Index>(begins_));
-      std::copy(slot(0) + begin_of(rank()), slot(0) + begin_of(rank() + 1), own_data());
       comm_.all_reduce(std::span(&loss, 1));
       return loss;
     }
     const Index mine = rows_ / grain() * parts;
     const SumTree tree{mine * size()};
     std::vector<double> losses;
-    const auto leaf = [&](Index n) {
+    const auto leaf = [&](Index n, T* to) {
       const Index i = n - rank() * mine;
-      clear();
+      clear(to);
       losses[static_cast<std::size_t>(n)] = add(i / parts, i % parts);
       finish();
+      take(be, to);
     };
     std::vector<T*> sums;
     together("gradients", [&] {
@@ -360,9 +359,11 @@ class Share {
       be.sync();
       return done(), std::uint64_t{0};
     });
-    const Index own = begin_of(rank() + 1) - begin_of(rank());
-    reduce_scatter(comm_, tree, std::span<T* const>(sums), std::span<const Index>(begins_),
-                   std::span(own_data(), static_cast<std::size_t>(own)), add_rows, received_);
+    const auto add_numbers = [&](T* to, const T* from, Index n) {
+      add_to(be, to, from, n);
+      be.sync();
+    };
+    reduce_scatter(comm_, tree, std::span<T* const>(sums), std::span<const Index>(begins_), add_numbers, received_);
     std::vector<Index> begins;
     for (Index q = 0; q <= size(); ++q) begins.push_back(q * mine * Index{sizeof(double)});
     comm_.all_gather(std::as_writable_bytes(std::span(losses)), begins);
@@ -374,8 +375,8 @@ class Share {
     std::vector<double> sums(blocks_.size());
     for (Index b = first_block(rank()); b < first_block(rank() + 1); ++b) {
       const Block& block = blocks_[static_cast<std::size_t>(b)];
-      sums[static_cast<std::size_t>(b)] = be.sum_of_squares(
-          scratch, matrix(static_cast<const T*>(own_data()) + block.begin - begin_of(rank()), block.rows, block.width));
+      sums[static_cast<std::size_t>(b)] =
+          be.sum_of_squares(scratch, matrix(static_cast<const T*>(slot(0)) + block.begin, block.rows, block.width));
     }
     if (be.dry) return 0;
     std::vector<Index> begins;
@@ -384,20 +385,18 @@ class Share {
     return std::accumulate(sums.begin(), sums.end(), 0.0);
   }
 
-  /// Gives every rank the values that others have updated.
+  /// Gives every rank the values that others have updated; tensors that lie one behind the other go in one message.
   void spread(B& be) {
-    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
-      be.rows(Copy{}, arg::in(Seq<const T>{tensor.value.data(), 1, rows, width}),
-              arg::out(Seq<T>{slot(0) + begin, 1, rows, width}));
-    });
     be.sync();
+    if (pieces_.empty()) find_pieces();
     std::vector<Index> begins;
-    for (const Index begin : begins_) begins.push_back(begin * Index{sizeof(T)});
-    comm_.all_gather(std::as_writable_bytes(std::span(slot(0), static_cast<std::size_t>(total_))), begins);
-    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
-      be.rows(Copy{}, arg::in(Seq<const T>{slot(0) + begin, 1, rows, width}),
-              arg::out(Seq<T>{tensor.value.data(), 1, rows, width}));
-    });
+    for (std::size_t nth = 0; nth + 1 < pieces_.size(); ++nth) {
+      const Index begin = begin_of_tensor(pieces_[nth]), count = begin_of_tensor(pieces_[nth + 1]) - begin;
+      begins.clear();
+      for (const Index first : begins_) begins.push_back(std::clamp<Index>(first - begin, 0, count) * Index{sizeof(T)});
+      const std::span values(tensors_[pieces_[nth]].value.data(), static_cast<std::size_t>(count));
+      comm_.all_gather(std::as_writable_bytes(values), begins);
+    }
   }
 
   /// Collects, on rank 0, an array of which rank q holds part_of_rank(q); `whole` matters there alone.
@@ -426,47 +425,68 @@ class Share {
   Index size() const { return comm_.size(); }
   Index begin_of(Index q) const { return begins_[static_cast<std::size_t>(q)]; }
   Index first_block(Index q) const { return first_blocks_[static_cast<std::size_t>(q)]; }
-  T* own_data() const { return reinterpret_cast<T*>(own_.data()); }
-  T* slot(Index i) const { return reinterpret_cast<T*>(slots_.data()) + i * total_; }
+  /// Memory for the gradients of all tensors.
+  T* slot(Index i) const { return i == 0 ? first_ : reinterpret_cast<T*>(slots_.data()) + (i - 1) * total_; }
 
-  template <class Each>
-  void each_tensor(const Each& each) const {
+  Index begin_of_tensor(std::size_t i) const { return i == tensors_.size() ? total_ : begins_of_tensors_[i]; }
+
+  /// Finds the tensors whose values do not lie behind those of the tensor before, on any rank.
+  void find_pieces() {
+    std::vector<std::byte> apart(tensors_.size() * static_cast<std::size_t>(size()), std::byte(1));
+    std::byte* const mine = apart.data() + static_cast<std::size_t>(rank()) * tensors_.size();
+    for (std::size_t i = 1; i < tensors_.size(); ++i) {
+      const auto before = tensors_[i - 1].value;
+      mine[i] = std::byte(before.data() + before.size() != tensors_[i].value.data());
+    }
+    std::vector<Index> begins;
+    for (Index q = 0; q <= size(); ++q) begins.push_back(q * std::ssize(tensors_));
+    comm_.all_gather(apart, begins);
+    std::vector<std::size_t> pieces;
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      const Index width = tensors_[i].width;
-      if (width > 0) each(tensors_[i], begins_of_tensors_[i], std::ssize(tensors_[i].value) / width, width);
+      bool begins_here = false;
+      for (std::size_t q = 0; q < static_cast<std::size_t>(size()); ++q) {
+        begins_here |= apart[q * tensors_.size() + i] != std::byte(0);
+      }
+      if (begins_here) pieces.push_back(i);
+    }
+    pieces.push_back(tensors_.size());
+    pieces_ = std::move(pieces);
+  }
+
+  /// Copies the gradients of all tensors there, unless a pass has put them there.
+  void take(B& be, T* to) {
+    if (!scattered_) return;
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const auto [value, gradient, width] = tensors_[i];
+      const Index rows = width == 0 ? 0 : std::ssize(value) / width;
+      be.rows(Copy{}, arg::in(Seq<const T>{gradient.data(), 1, rows, width}),
+              arg::out(Seq<T>{to + begins_of_tensors_[i], 1, rows, width}));
     }
   }
 
-  /// Copies the gradients of all tensors, one after the other.
-  void take(B& be, T* to) {
-    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
-      be.rows(Copy{}, arg::in(Seq<const T>{tensor.gradient.data(), 1, rows, width}),
-              arg::out(Seq<T>{to + begin, 1, rows, width}));
-    });
+  /// Adds n numbers, in rows that threads can divide.
+  static void add_to(B& be, T* to, const T* from, Index n) {
+    constexpr Index width = 4096;
+    const auto add_rows = [&](Index begin, Index rows, Index columns) {
+      be.rows(Copy{}, arg::in(Seq<const T>{from + begin, 1, rows, columns}),
+              arg::add(Seq<T>{to + begin, 1, rows, columns}));
+    };
+    if (n >= width) add_rows(0, n / width, width);
+    if (n % width > 0) add_rows(n / width * width, 1, n % width);
   }
 
   /// The sum at a node of this rank's leaves; slots from `next` on are free.
   template <class Leaf>
   void add_up_node(B& be, SumTree::Node node, T* to, Index next, const Leaf& leaf) {
-    if (node.is_leaf()) {
-      leaf(node.begin);
-      take(be, to);
-      return;
-    }
+    if (node.is_leaf()) return leaf(node.begin, to);
     add_up_node(be, node.left(), to, next, leaf);
-    const bool is_leaf = node.right().is_leaf();
-    if (is_leaf) leaf(node.right().begin);
-    else add_up_node(be, node.right(), slot(next), next + 1, leaf);
-    each_tensor([&](const Tensor& tensor, Index begin, Index rows, Index width) {
-      const T* from = is_leaf ? tensor.gradient.data() : slot(next) + begin;
-      be.rows(Copy{}, arg::in(Seq<const T>{from, 1, rows, width}), arg::add(Seq<T>{to + begin, 1, rows, width}));
-    });
+    add_up_node(be, node.right(), slot(next), next + 1, leaf);
+    add_to(be, to, slot(next), total_);
   }
 
   static Index slots_below(SumTree::Node node) {
     if (node.is_leaf()) return 0;
-    const Index right = node.right().is_leaf() ? 0 : 1 + slots_below(node.right());
-    return std::max(slots_below(node.left()), right);
+    return std::max(slots_below(node.left()), 1 + slots_below(node.right()));
   }
   /// How many vectors a step of `parts` batches keeps at a time.
   Index slots_for(Index parts) const {
@@ -478,7 +498,7 @@ class Share {
     return most;
   }
   void reserve(B& be, Index slots) {
-    const Index bytes = slots * total_ * Index{sizeof(T)};
+    const Index bytes = (slots - 1) * total_ * Index{sizeof(T)};
     if (slots_.bytes() < bytes) slots_ = Memory<B>(be, bytes);  // without memory for them, the old ones stay
   }
 
@@ -488,9 +508,12 @@ class Share {
   std::vector<Tensor> tensors_;
   std::vector<Index> begins_of_tensors_;
   std::vector<Block> blocks_;
+  std::vector<std::size_t> pieces_;           // tensors where a message of values begins, and their number
   std::vector<Index> begins_, first_blocks_;  // of every rank's numbers and blocks, and their ends
-  Memory<B> own_, slots_;                     // this rank's part of the summed gradient; gradients of nodes
-  std::vector<T> received_;                   // from other ranks
+  Memory<B> first_slot_, slots_;              // gradients of nodes, of the first where the tensors' lie scattered
+  T* first_ = nullptr;                        // of the first node, and then this rank's part of the sum
+  bool scattered_ = false;
+  std::vector<T> received_;  // from other ranks
 };
 
 }  // namespace detail

@@ -83,7 +83,31 @@ class Gradient {
   std::span<const TrainedParameter<scalar>> parameters() const { return parameters_; }
 
   /// Sets all gradients to zero.
-  void clear() { backend_.fill(as_row(gradient_memory_), scalar(0)); }
+  void clear() { backend_.fill(matrix(gradients_, 1, gradient_bytes() / Index{sizeof(scalar)}), scalar(0)); }
+
+  /// Where the numbers of all gradients are, one after the other as parameters() lists them.
+  scalar* numbers() const { return gradients_; }
+  /// Puts them elsewhere: from now on gradients are in `memory`, gradient_bytes() of it, which must outlive their use.
+  /// After an error it is to be called again.
+  void write_to(scalar* memory) {
+    if (memory == gradients_) return;
+    gradients_ = nullptr;  // until all views are there
+    scalar* next = memory;
+    const auto move = [&](const TensorSpec& spec, auto& view) {
+      if (view.data == nullptr) return;  // of a parameter that is not wanted
+      view.data = next;
+      next += spec.shape.count();
+    };
+    decltype(grad_.embedding)::visit(grad_.embedding, std::string(), move);
+    Body::visit(grad_.body, std::string(), move);
+    decltype(grad_.head)::visit(grad_.head, std::string(), move);
+    next = memory;
+    for (auto& parameter : parameters_) {
+      parameter.gradient = {next, parameter.gradient.size()};
+      next += parameter.gradient.size();
+    }
+    gradients_ = memory;
+  }
 
   /// Adds `share` times the gradient of the mean cross entropy over the positions that have a target, and returns that
   /// mean. Continues from the state after the previous batch.
@@ -163,10 +187,6 @@ class Gradient {
 
   std::size_t positions() const { return static_cast<std::size_t>(options_.batch * options_.length); }
 
-  static Mat<scalar> as_row(const Memory<backend>& memory) {
-    return matrix(reinterpret_cast<scalar*>(memory.data()), 1, memory.bytes() / Index{sizeof(scalar)});
-  }
-
   template <class Wanted>
   void bind_gradients(Net& net, const Wanted& wanted) {
     const auto trained = [&](const TensorSpec& spec) { return !spec.unused() && wanted(spec); };
@@ -179,6 +199,7 @@ class Gradient {
     for (const auto& view : views) count += trained(view) ? view.shape.count() : 0;
     gradient_memory_ = Memory<backend>(backend_, count * Index{sizeof(scalar)});
     scalar* next = reinterpret_cast<scalar*>(gradient_memory_.data());
+    gradients_ = next;
     const auto values = net.parameters();
     for (std::size_t i = 0; i < views.size(); ++i) {
       if (!trained(views[i])) continue;
@@ -231,6 +252,7 @@ class Gradient {
   Index vocab_;
   typename Net::Parts grad_;
   std::vector<TrainedParameter<scalar>> parameters_;
+  scalar* gradients_ = nullptr;
   BodyState<Body> state_, first_, dlast_, dfirst_;
   tape_t<Body, P> tape_;
   Exchange<Token, backend> tokens_, targets_;

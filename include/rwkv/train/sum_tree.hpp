@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "rwkv/core/error.hpp"
@@ -49,7 +50,7 @@ struct SumTree {
   }
 
   /// The sum at the root from the sums at some nodes. `given` is called with nodes from left to right; it returns the
-  /// sum at the node, or null if only sums below are known. add(a, b) adds *b to *a.
+  /// sum at the node, or null if only sums below are known. add(a, b) adds the two and returns where their sum is.
   template <class T, class Given, class Add>
   T* sum(const Given& given, const Add& add) const {
     return sum_at<T>(root(), given, add);
@@ -67,8 +68,7 @@ struct SumTree {
   static T* sum_at(Node node, const Given& given, const Add& add) {
     if (T* known = given(node)) return known;
     T* left = sum_at<T>(node.left(), given, add);
-    add(left, sum_at<T>(node.right(), given, add));
-    return left;
+    return add(left, sum_at<T>(node.right(), given, add));
   }
 };
 
@@ -89,16 +89,16 @@ inline std::size_t count_received(Index size, const SumTree& tree, std::span<con
 /// Adds vectors of all ranks by a tree and leaves its part of the sum to each rank.
 ///
 /// tree     its leaves are divided evenly among the ranks, in order
-/// sums     of this rank's nodes, from left to right: a pointer to begins.back() numbers each; they are overwritten
+/// sums     of this rank's nodes, from left to right: a pointer to begins.back() numbers each; they are overwritten, and the
+///          first then has this rank's part of the sum
 /// begins   rank r gets the numbers [begins[r], begins[r + 1]) of the sum
-/// own      this rank's part of the sum
 /// add      add(a, b, n) adds n numbers at b to those at a
 /// received where numbers of other ranks arrive; grows to count_received()
 /// Cost     every rank receives its part of the vectors of all nodes of other ranks, `chunk` numbers at a time. `received`
 ///          is of (ranks - 1) x (most nodes of a rank) x `chunk` numbers, a MiB of float for each such node
 template <class T, Communicator C, class Add>
 void reduce_scatter(C& comm, const SumTree& tree, std::span<T* const> sums, std::span<const Index> begins,
-                    std::span<T> own, const Add& add, std::vector<T>& received, Index chunk = Index{1} << 18) {
+                    const Add& add, std::vector<T>& received, Index chunk = Index{1} << 18) {
   const auto size = static_cast<std::size_t>(comm.size()), rank = static_cast<std::size_t>(comm.rank());
   const Index share = tree.leaves / comm.size();
   asserts(share * comm.size() == tree.leaves && begins.size() == size + 1, "rwkv: ", tree.leaves, " leaves for ", size,
@@ -147,8 +147,16 @@ void reduce_scatter(C& comm, const SumTree& tree, std::span<T* const> sums, std:
       if (++i == nodes[q].size()) i = 0, ++q;
       return known;
     };
-    const T* sum = tree.sum<T>(given, [&](T* a, const T* b) { add(a, b, static_cast<Index>(mine)); });
-    std::copy_n(sum, mine, own.data() + offset);
+    // A sum of two is the same in either place; in this rank's own it need not be copied there.
+    const auto is_own = [&](const T* numbers) {
+      return std::any_of(sums.begin(), sums.end(),
+                         [&](const T* sum) { return sum + begins[rank] + offset == numbers; });
+    };
+    tree.sum<T>(given, [&](T* a, T* b) {
+      if (!is_own(a) && is_own(b)) std::swap(a, b);
+      add(a, b, static_cast<Index>(mine));
+      return a;
+    });
   }
 }
 

@@ -316,6 +316,9 @@ class Trainer {
     else return carried_;
   }
 
+  /// Whether what is tuned are parameters, whose gradients lie one after the other.
+  bool tunes_parameters() const { return adapted_.empty() && !options_.tune_state; }
+
   void clear_gradients() {
     gradient_.clear();
     backend_.fill(row_of(state_gradient_), scalar(0));
@@ -358,8 +361,12 @@ class Trainer {
         return loss;
       };
       return share_.add_up(
-          backend_, std::ssize(parts), [&] { clear_gradients(); }, add, [&] { pull_back(); },
-          [&] { reporting.finish(); });
+          backend_, std::ssize(parts),
+          [&](scalar* to) {
+            if (tunes_parameters()) gradient_.write_to(to);
+            clear_gradients();
+          },
+          add, [&] { pull_back(); }, [&] { reporting.finish(); });
     }
   }
 
@@ -457,7 +464,7 @@ class Trainer {
     if constexpr (!alone) {
       std::vector<typename Share::Tensor> tensors;
       for (const Tuned& tuned : tuned_) tensors.push_back({tuned.value, tuned.gradient, tuned.width()});
-      share_.divide(backend_, std::move(tensors));
+      share_.divide(backend_, std::move(tensors), tunes_parameters() ? gradient_.numbers() : nullptr);
       for (std::size_t i = 0; i < tuned_.size(); ++i) {
         const auto [first, count] = share_.part(i);
         tuned_[i].begin = first;
@@ -601,8 +608,7 @@ class Trainer {
       const auto shape = tuned.shape.span();
       const std::vector<Index> sizes(shape.begin(), shape.end());
       // Low-rank factors and the initial state are not among the model's weights above.
-      const bool weight = adapted_.empty() && !options_.tune_state;
-      if (!weight) all.push_back({tuned.name, sizes, values_[i]});
+      if (!tunes_parameters()) all.push_back({tuned.name, sizes, values_[i]});
       all.push_back({tuned.name + ".adamw_m", sizes, tuned.first, tuned.begin});
       all.push_back({tuned.name + ".adamw_v", sizes, tuned.second, tuned.begin});
       if (options_.average > 0) all.push_back({tuned.name + ".average", sizes, tuned.average, tuned.begin});
@@ -641,7 +647,7 @@ class Trainer {
       const auto each_divided = [&](const auto& call) {
         std::size_t next = weights_.size() + bases_.size();
         for (std::size_t i = 0; i < tuned_.size(); ++i) {
-          if (!adapted_.empty() || options_.tune_state) ++next;  // the value, which every rank has
+          if (!tunes_parameters()) ++next;  // the value, which every rank has
           for (int moments = options_.average > 0 ? 3 : 2; moments > 0; --moments, ++next) call(tensors[next], i);
         }
       };
