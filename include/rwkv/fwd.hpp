@@ -107,6 +107,11 @@ struct Batch;
 class RandomWindows;
 class ContiguousStreams;
 
+// Running by several ranks.
+template <class M, class C = SelfComm>
+class Pipeline;
+struct PipelineOptions;
+
 // Input, output and text.
 class Error;
 class TensorFile;

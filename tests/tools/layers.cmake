@@ -1,7 +1,7 @@
 # Holds the headers to the order of the layers: a header includes its own folder or a lower layer, never upwards and
 # never a sibling.
 #
-#   config < core < {system, cell} < backend < op < block < model < {io, text, check} < train < umbrellas
+#   config < core < {system, cell} < backend < op < block < model < {io, text, check} < train < ranks < umbrellas
 #
 #   cmake -DINCLUDE=include -P layers.cmake
 cmake_minimum_required(VERSION 3.24)
@@ -18,7 +18,8 @@ foreach(sibling io text check)
   set(layer_${sibling} 7)
 endforeach()
 set(layer_train 8)  # reads checkpoints and text
-set(umbrella 9)
+set(layer_ranks 9)  # reads checkpoints, and uses the communicators of training
+set(umbrella 10)
 
 # The folder that decides about a header.
 function(folder_of header result)

@@ -100,7 +100,8 @@ std::string thrown_by(const std::function<void()>& work) {
 
 }  // namespace
 
-TEST_CASE("any number of ranks gives the losses, weights and file of one, also when it changes in the middle") {
+TEST_CASE(
+    "any number of threads as ranks gives the losses, weights and file of one, also when it changes in the middle") {
   auto options = options_of_twelve();
   Sharing sharing;
   bool streams = false;
@@ -145,7 +146,7 @@ TEST_CASE("any number of ranks gives the losses, weights and file of one, also w
   }
 }
 
-TEST_CASE("ranks in any order and a process alone agree up to rounding") {
+TEST_CASE("threads as ranks in any order and a process alone agree up to rounding") {
   const auto options = options_of_twelve();
   const TemporaryPath path("rwkv_ranks_rounding.safetensors");
   const Outcome tree = run(1, options, {}, path, 0, 6);
@@ -171,7 +172,7 @@ TEST_CASE("ranks in any order and a process alone agree up to rounding") {
   }
 }
 
-TEST_CASE("the moments are divided among the ranks, and the average is exchanged on all") {
+TEST_CASE("the moments are divided among threads as ranks, and the average is exchanged on all") {
   auto options = options_of_twelve();
   options.average = 0.9;
   Index whole = 0;
@@ -198,7 +199,7 @@ TEST_CASE("the moments are divided among the ranks, and the average is exchanged
   }
 }
 
-TEST_CASE("ranks that disagree, and bad input, are one sentence on every rank that changes nothing") {
+TEST_CASE("threads as ranks that disagree, and bad input, are one sentence on every rank that changes nothing") {
   const auto options = options_of_twelve();
   const auto text = config::made_up_text(900, small_sizes.vocab);
   const auto made = [&](const std::function<void(int, TrainerOptions&, Net&, Sharing&)>& change) {
@@ -300,7 +301,8 @@ TEST_CASE("ranks that disagree, and bad input, are one sentence on every rank th
   }
 }
 
-TEST_CASE("the watch of one rank stops all, and what else it throws is an Error on the others; the run goes on") {
+TEST_CASE(
+    "the watch of one of the threads as ranks stops all, and what else it throws is an Error on the others; the run goes on") {
   const auto options = options_of_twelve();
   const auto text = config::made_up_text(900, small_sizes.vocab);
   const TemporaryPath path("rwkv_ranks_watched.safetensors");
