@@ -36,6 +36,15 @@ done
 [ "$(wc -l < 1.losses)" -eq 6 ] || fail "there are not six losses"
 run 3 any-order any.run > any.losses || fail "status $? in any order"
 
+# Layers divided among ranks have the logits of one; then the second rank is given a token that there is not.
+for n in 1 2 3 4; do
+  run $n pipeline model.safetensors > $n.logits 2> error || [ $n -gt 1 ] || fail "status $? of a pipeline of $n ranks"
+  cmp $n.logits 1.logits || fail "layers divided among $n ranks have other logits than on one"
+  found=$(grep -c "^rank 1 of $n: rwkv: token 29 at position 0 is outside the vocabulary of 29" error)
+  [ $n -eq 1 ] || [ "$found" -eq $n ] || { cat error; fail "a rank's bad token is a sentence on $found of $n ranks"; }
+done
+[ "$(wc -l < 1.logits)" -eq 116 ] || fail "there are not 4 x 29 logits"
+
 says() { # says RANKS LEAST MOST SENTENCE TASK
   count=$1
   least=$2

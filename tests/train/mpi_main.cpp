@@ -1,4 +1,5 @@
 // A rank of MPI for tests/tools/mpi.sh: mpi_ranks TASK [FILE]. It prints what it finds; on an error one sentence, and status 1.
+#include <rwkv/ranks/pipeline.hpp>
 #include <rwkv/train/checksummed.hpp>
 #include <rwkv/train/mpi.hpp>
 
@@ -76,6 +77,26 @@ void check_verbs(auto comm) {
   }
 }
 
+/// Prints logits of a model of five layers from a file that the first rank writes.
+void run(MpiComm comm, const std::string& file) {
+  const ModelSizes sizes{.vocab = 29, .width = 20, .depth = 5};
+  together(comm, "models", [&] {
+    if (comm.rank() == 0) save_checkpoint(config::initialized<Net>(sizes), file);
+    return std::uint64_t{0};
+  });
+  auto pipeline = Pipeline<Net, MpiComm>::load(file, comm, {.chunk = 4});
+  const auto print = [&](std::span<const float> logits) {
+    for (const float logit : logits) {
+      if (comm.rank() == 0) std::printf("%.9g\n", static_cast<double>(logit));
+    }
+  };
+  std::vector<Token> prompt;
+  for (Index i = 0; i < 30; ++i) prompt.push_back(static_cast<Token>(i * i % sizes.vocab));
+  print(pipeline.prefill(prompt));
+  for (const Token token : {3, 1, 28}) print(pipeline.step(token));
+  pipeline.prefill(comm.rank() == 1 ? std::vector<Token>{29} : prompt);
+}
+
 void train(MpiComm comm, const std::string& task, const std::string& file) {
   auto net = config::initialized<Net>(config::small_sizes);
   auto own = options();
@@ -121,6 +142,8 @@ int main(int argc, char** argv) {
       MpiComm comm;
       MPI_Finalize();
       comm.broadcast({}, 0);
+    } else if (task == "pipeline") {
+      run(MpiComm(), file);
     } else {
       train(MpiComm(), task, file);
     }

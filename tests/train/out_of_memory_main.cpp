@@ -23,6 +23,9 @@
 #include <utility>
 #include <vector>
 
+#include <rwkv/ranks/pipeline.hpp>
+#include <rwkv/train/thread_comm.hpp>
+
 #include "../instances.hpp"
 
 namespace memory {
@@ -307,6 +310,40 @@ void run_training() {
   sweep("model without a file", [&] { return digest(Net(sizes)); });
 }
 
+/// Memory ends on one of several ranks: none waits for it, and all end.
+void run_ranked(const fs::path& model) {
+  Batch batch;
+  const BatchShape shape{.batch = 4, .length = 5};
+  std::vector<Token> text(100);
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<Token>(i * i % 29);
+  const TokenData data(text);
+  ContiguousStreams(data, shape).fill(0, batch);
+  const TrainerOptions options{.shape = shape, .rate = {.peak = 1e-2, .steps = 9}};
+  const auto saved = work / "ranks.safetensors";
+  sweep("ranks that train", [&] {
+    std::string result;
+    run_ranks(2, [&](ThreadComm comm) {
+      auto net = load_checkpoint<Net>(work / "small.safetensors");
+      Trainer<Net, Keep, ThreadComm> trainer(net, options, comm);
+      for (int step = 0; step < 2; ++step) trainer.step(batch);
+      trainer.save(saved);
+      trainer.resume(saved);
+      if (comm.rank() == 0) result = digest(net);
+    });
+    return result;
+  });
+  sweep("ranks that divide layers", [&] {
+    std::string result;
+    run_ranks(2, [&](ThreadComm comm) {
+      auto pipeline = Pipeline<Net, ThreadComm>::load(model, comm, {.chunk = 4});
+      pipeline.prefill(prompt);
+      const auto logits = pipeline.step(3);
+      if (comm.rank() == 0) result = bytes_of_numbers(logits);
+    });
+    return result;
+  });
+}
+
 void run_files(const fs::path& model, const fs::path& corpus) {
   const auto net = load_checkpoint<Net>(model);
   const auto saved = work / "saved.safetensors";
@@ -360,6 +397,7 @@ int main(int argc, char** argv) {
   save_checkpoint(net, model);
   run_models(model);
   run_training();
+  run_ranked(model);
   run_files(model, argv[2]);
   std::printf("%ld operations, %ld refused allocations: %ld errors, %ld right results, %ld bad\n", totals.operations,
               totals.allocations, totals.errors, totals.right, bad);

@@ -26,15 +26,23 @@
 #include <utility>
 #include <vector>
 
+#include "rwkv/backend/dequantised.hpp"
+#include "rwkv/backend/memory.hpp"
 #include "rwkv/backend/scratch.hpp"
 #include "rwkv/backend/transfer.hpp"
 #include "rwkv/block/side_streams.hpp"
+#include "rwkv/core/arena.hpp"
+#include "rwkv/core/dims.hpp"
 #include "rwkv/core/error.hpp"
+#include "rwkv/core/fields.hpp"
 #include "rwkv/core/progress.hpp"
 #include "rwkv/core/random.hpp"
 #include "rwkv/core/token.hpp"
 #include "rwkv/fwd.hpp"
 #include "rwkv/io/checkpoint.hpp"
+#include "rwkv/io/names.hpp"
+#include "rwkv/io/tensor_file.hpp"
+#include "rwkv/model/composition.hpp"
 #include "rwkv/model/state.hpp"
 #include "rwkv/system/crc32.hpp"
 #include "rwkv/train/communicator.hpp"
