@@ -70,12 +70,10 @@ int main(int argc, char** argv) {
     const auto back = [&] { comm.all_gather(std::as_writable_bytes(std::span(numbers)), bytes); };
     ways.push_back({"exchange: tree of ranks, all_gather", [&] {
                       float* const sums[] = {numbers.data()};
-                      rwkv::reduce_scatter(
-                          comm, rwkv::SumTree{ranks}, std::span<float* const>(sums), std::span<const Index>(begins),
-                          [](float* a, const float* b, Index n) {
+                      rwkv::TreeReduction<float>(comm, rwkv::SumTree{ranks}, begins, received)
+                          .run(comm, sums, [](float* a, const float* b, Index n) {
                             for (Index i = 0; i < n; ++i) a[i] += b[i];
-                          },
-                          received);
+                          });
                       back();
                     }});
     ways.push_back({"exchange: MPI_Reduce_scatter, all_gather", [&] {

@@ -32,10 +32,12 @@ namespace memory {
 
 std::atomic<long> live{0}, calls{0}, refused{0};
 std::atomic<long> refuse_from{std::numeric_limits<long>::max()}, refuse_to{0};  // of the calls
+constinit thread_local long until_refused = 0;  // so many calls of this thread until one is, if above zero
 
 void* take(std::size_t size, std::size_t alignment) noexcept {
   const long call = ++calls;
   if (refuse_from <= call && call <= refuse_to) return ++refused, nullptr;
+  if (until_refused > 0 && --until_refused == 0) return ++refused, nullptr;
   void* block = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
   if (block != nullptr) ++live;
   return block;
@@ -310,7 +312,41 @@ void run_training() {
   sweep("model without a file", [&] { return digest(Net(sizes)); });
 }
 
-/// Memory ends on one of several ranks: none waits for it, and all end.
+/// What a rank does while one allocation after the other fails on one of them: each time
+/// all ranks throw and nothing has changed, or none does.
+template <class Work, class Look>
+void sweep_rank(const std::string& name, ThreadComm comm, const Work& work, const Look& look) {
+  for (int unlucky = 0; unlucky < comm.size(); ++unlucky) {
+    long allocations = 0;
+    for (long n = 1;; ++n, ++allocations) {
+      const std::string before = look();
+      bool threw = false;
+      memory::until_refused = comm.rank() == unlucky ? n : 0;
+      try {
+        work();
+      } catch (const std::bad_alloc&) {
+        threw = true;
+      } catch (const Error&) {
+        threw = true;
+      }
+      const bool refused = comm.rank() == unlucky && memory::until_refused == 0;
+      memory::until_refused = 0;
+      const auto all = gather_each(comm, threw ? 1 : 0);
+      if (gather_each(comm, refused ? 1 : 0)[static_cast<std::size_t>(unlucky)] == 0) break;
+      for (const int other : all) {
+        if (other != all[0]) complain(name, n, "not all ranks end");
+      }
+      if (threw && look() != before) complain(name, n, "a rank has changed");
+    }
+    if (comm.rank() == 0) {
+      std::printf("%-44s %6ld refused on rank %d\n", name.c_str(), allocations, unlucky);
+      totals.operations += 1, totals.allocations += allocations, totals.errors += allocations;
+    }
+    static_cast<void>(gather_each(comm, 0));
+  }
+}
+
+/// Memory ends on one of several ranks: none waits for it.
 void run_ranked(const fs::path& model) {
   Batch batch;
   const BatchShape shape{.batch = 4, .length = 5};
@@ -319,6 +355,22 @@ void run_ranked(const fs::path& model) {
   const TokenData data(text);
   ContiguousStreams(data, shape).fill(0, batch);
   const TrainerOptions options{.shape = shape, .rate = {.peak = 1e-2, .steps = 9}};
+  run_ranks(2, [&](ThreadComm comm) {
+    auto net = load_checkpoint<Net>(work / "small.safetensors");
+    Trainer<Net, Keep, ThreadComm> trainer(net, options, comm);
+    sweep_rank(
+        "training step of ranks", comm, [&] { trainer.step(batch); },
+        [&] { return digest(net) + join(trainer.steps()); });
+  });
+  run_ranks(2, [&](ThreadComm comm) {
+    auto pipeline = Pipeline<Net, ThreadComm>::load(model, comm, {.chunk = 4});
+    sweep_rank(
+        "prefill of ranks", comm, [&] { pipeline.prefill(prompt); },
+        [&] { return bytes_of_numbers(std::span<const float>(pipeline.state())); });
+  });
+  // A rank that is left by what it throws ends the others.
+  const long usual_stride = stride;
+  stride *= 10;
   const auto saved = work / "ranks.safetensors";
   sweep("ranks that train", [&] {
     std::string result;
@@ -342,6 +394,7 @@ void run_ranked(const fs::path& model) {
     });
     return result;
   });
+  stride = usual_stride;
 }
 
 void run_files(const fs::path& model, const fs::path& corpus) {

@@ -139,6 +139,20 @@ class Pipeline {
   /// Sets every sequence to the state before its first token.
   void reset() { layers_.parts.body.reset(layers_.backend, state_.views); }
 
+  /// The states of this rank's layers as plain numbers, for restore() of the same rank.
+  std::vector<compute> state() const {
+    const auto numbers = state_.numbers();
+    return {numbers.data, numbers.data + Index(numbers.cols)};
+  }
+  /// Puts them back. Unlike the other functions, a rank may call it alone.
+  /// Errors    another number of numbers
+  void restore(std::span<const compute> numbers) {
+    const auto state = state_.numbers();
+    expects(std::ssize(numbers) == Index(state.cols), "rwkv: a state of ", numbers.size(),
+            " numbers does not fit layers whose states have ", Index(state.cols));
+    be().copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
+  }
+
   /// Advances every sequence by one token and returns the logits that follow, [batch, vocab], on every rank, valid until
   /// the next call.
   /// Errors    a number of tokens other than `batch`, and those of prefill

@@ -2,6 +2,8 @@
 /// Training by several ranks that divide the batch and the optimiser's moments among them. A communicator of several
 /// ranks includes this header; trainer.hpp alone does not.
 #include <algorithm>
+#include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -69,18 +71,56 @@ Outcome outcome_of(const Work& work) {
   return {};
 }
 
-/// A text of rank `root`, on every rank.
+/// A text of rank `root`, on every rank. A rank whose memory ends takes part to the end, and throws then.
 template <Communicator C>
-std::string broadcast_text(C& comm, std::string text, int root) {
+std::string broadcast_text(C& comm, const std::string& text, int root) {
   std::uint64_t bytes = text.size();
   comm.broadcast(std::as_writable_bytes(std::span(&bytes, 1)), root);
   constexpr std::uint64_t most = std::uint64_t{1} << 28;
   expects(bytes <= most, "rwkv: rank ", root, " sends a text of ", bytes, " bytes, more than ", most);
-  text.resize(static_cast<std::size_t>(bytes));
-  comm.broadcast(std::as_writable_bytes(std::span(text)), root);
-  return text;
+  std::string received;
+  Outcome outcome;
+  std::array<char, 4096> piece;
+  for (std::size_t begin = 0; begin < bytes; begin += piece.size()) {
+    const std::size_t count = std::min<std::size_t>(piece.size(), bytes - begin);
+    if (comm.rank() == root) std::copy_n(text.data() + begin, count, piece.data());
+    comm.broadcast(std::as_writable_bytes(std::span(piece).first(count)), root);
+    if (outcome.kind == Outcome::done) outcome = outcome_of([&] { received.append(piece.data(), count); });
+  }
+  if (outcome.thrown) std::rethrow_exception(outcome.thrown);
+  return received;
 }
 
+/// One for each rank, without memory of its own for as many ranks as there mostly are.
+template <class T>
+class PerRank {
+ public:
+  explicit PerRank(std::size_t size) : size_(size), more_(size > few_.size() ? size : 0) {}
+  std::span<T> all() { return more_.empty() ? std::span<T>(few_).first(size_) : std::span<T>(more_); }
+
+ private:
+  std::size_t size_;
+  std::array<T, 64> few_{};
+  std::vector<T> more_;
+};
+
+/// What is compared, in words: a text, or what gives one where it is needed.
+template <class What>
+std::string words_for(const What& what) {
+  if constexpr (std::invocable<const What&>) return what();
+  else return std::string(std::string_view(what));
+}
+
+}  // namespace detail
+
+namespace detail {
+template <class T, Communicator C>
+void gather_each(C& comm, const T& mine, std::span<T> all) {
+  PerRank<Index> begins(all.size() + 1);
+  for (std::size_t q = 0; q <= all.size(); ++q) begins.all()[q] = static_cast<Index>(q * sizeof(T));
+  all[static_cast<std::size_t>(comm.rank())] = mine;
+  comm.all_gather(std::as_writable_bytes(all), begins.all());
+}
 }  // namespace detail
 
 /// Every rank's number, on every rank, in the order of the ranks. Called by all ranks. T may be any type that is copied as
@@ -88,10 +128,7 @@ std::string broadcast_text(C& comm, std::string text, int root) {
 template <class T, Communicator C>
 std::vector<T> gather_each(C& comm, const T& mine) {
   std::vector<T> all(static_cast<std::size_t>(comm.size()));
-  std::vector<Index> begins;
-  for (Index q = 0; q <= comm.size(); ++q) begins.push_back(q * Index{sizeof(T)});
-  all[static_cast<std::size_t>(comm.rank())] = mine;
-  comm.all_gather(std::as_writable_bytes(std::span(all)), begins);
+  detail::gather_each(comm, mine, std::span(all));
   return all;
 }
 
@@ -100,9 +137,9 @@ std::vector<T> gather_each(C& comm, const T& mine) {
 /// verb of `comm`.
 /// Errors    where work() throws on a rank, all throw the sentence of the first such rank, as a Cancelled if that rank threw
 ///           one, else as an Error. A rank on which it threw something else than an Error throws that. Where results
-///           differ, all throw a sentence that says that ranks have other `what`
-template <Communicator C, class Work>
-void together(C& comm, std::string_view what, const Work& work) {
+///           differ, all throw a sentence that says that ranks have other `what`, a text or a function that returns it
+template <Communicator C, class What, class Work>
+void together(C& comm, const What& what, const Work& work) {
   using detail::Outcome;
   struct Report {
     std::uint64_t kind, result;
@@ -110,12 +147,14 @@ void together(C& comm, std::string_view what, const Work& work) {
   Report mine{0, 0};
   Outcome outcome = detail::outcome_of([&] { mine.result = work(); });
   mine.kind = outcome.kind;
-  const std::vector<Report> all = gather_each(comm, mine);
+  detail::PerRank<Report> reports(static_cast<std::size_t>(comm.size()));
+  const std::span<Report> all = reports.all();
+  detail::gather_each(comm, mine, all);
   const auto has_failed = [](const Report& one) { return one.kind != Outcome::done; };
   const auto failed = std::find_if(all.begin(), all.end(), has_failed);
   if (failed != all.end()) {
     const int first = static_cast<int>(failed - all.begin());
-    std::string sentence = detail::broadcast_text(comm, std::move(outcome.sentence), first);
+    std::string sentence = detail::broadcast_text(comm, outcome.sentence, first);
     if (outcome.kind == Outcome::other) std::rethrow_exception(outcome.thrown);
     const bool everywhere = std::all_of(all.begin(), all.end(), has_failed);
     if (!everywhere) sentence = join("rank ", first, " of ", comm.size(), ": ", sentence);
@@ -123,7 +162,8 @@ void together(C& comm, std::string_view what, const Work& work) {
     fail(sentence);
   }
   for (std::size_t q = 1; q < all.size(); ++q) {
-    expects(all[q].result == all[0].result, "rwkv: rank ", q, " of ", comm.size(), " has other ", what, " than rank 0");
+    if (all[q].result == all[0].result) continue;
+    fail("rwkv: rank ", q, " of ", comm.size(), " has other ", detail::words_for(what), " than rank 0");
   }
 }
 
@@ -134,7 +174,10 @@ namespace detail {
 template <Communicator C>
 void agree(C& comm, const std::vector<std::string>& lines) {
   std::string text;
-  for (const std::string& line : lines) text += line + '\n';
+  together(comm, "settings", [&] {
+    for (const std::string& line : lines) text += line + '\n';
+    return std::uint64_t{0};
+  });
   const std::string first = broadcast_text(comm, text, 0);
   together(comm, "settings", [&] {
     std::string_view here = text, there = first;
@@ -225,8 +268,8 @@ class Share {
 
   static std::uint32_t checksum(std::span<const T> numbers) { return crc32(std::as_bytes(numbers)); }
 
-  template <class Work>
-  void together(std::string_view what, const Work& work) const {
+  template <class What, class Work>
+  void together(const What& what, const Work& work) const {
     C comm = comm_;
     rwkv::together(comm, what, work);
   }
@@ -294,6 +337,11 @@ class Share {
       first_blocks_.push_back(static_cast<Index>(q == size() ? blocks_.size() : next));
       begins_.push_back(q == size() || next == blocks_.size() ? total_ : blocks_[next].begin);
     }
+    // Between verbs no memory is taken: a rank that has none could not tell the others.
+    squares_.resize(blocks_.size());
+    bytes_.resize(begins_.size());
+    apart_.resize(tensors_.size() * static_cast<std::size_t>(size()));
+    pieces_.reserve(tensors_.size() + 1);
     scattered_ = gradients == nullptr;
     if (scattered_) first_slot_ = Memory<B>(be, total_ * Index{sizeof(T)});
     first_ = scattered_ ? reinterpret_cast<T*>(first_slot_.data()) : gradients;
@@ -347,10 +395,13 @@ class Share {
       take(be, to);
     };
     std::vector<T*> sums;
+    std::vector<Index> begins;
+    TreeReduction<T> reduction;
     together("gradients", [&] {
       reserve(be, slots_for(parts));  // more batches make deeper trees
       losses.resize(static_cast<std::size_t>(tree.leaves));
-      received_.resize(count_received(size(), tree, begins_));
+      for (Index q = 0; q <= size(); ++q) begins.push_back(q * mine * Index{sizeof(double)});
+      reduction = TreeReduction<T>(comm_, tree, begins_, received_);
       for (const SumTree::Node& node : tree.nodes(rank() * mine, (rank() + 1) * mine)) {
         const auto nth = static_cast<Index>(sums.size());
         sums.push_back(slot(nth));
@@ -363,39 +414,35 @@ class Share {
       add_to(be, to, from, n);
       be.sync();
     };
-    reduce_scatter(comm_, tree, std::span<T* const>(sums), std::span<const Index>(begins_), add_numbers, received_);
-    std::vector<Index> begins;
-    for (Index q = 0; q <= size(); ++q) begins.push_back(q * mine * Index{sizeof(double)});
+    reduction.run(comm_, std::span<T* const>(sums), add_numbers);
     comm_.all_gather(std::as_writable_bytes(std::span(losses)), begins);
     return std::accumulate(losses.begin(), losses.end(), 0.0);
   }
 
   /// The squared norm of the sum of add_up().
   double squares(B& be, Arena scratch) {
-    std::vector<double> sums(blocks_.size());
     for (Index b = first_block(rank()); b < first_block(rank() + 1); ++b) {
       const Block& block = blocks_[static_cast<std::size_t>(b)];
-      sums[static_cast<std::size_t>(b)] =
+      squares_[static_cast<std::size_t>(b)] =
           be.sum_of_squares(scratch, matrix(static_cast<const T*>(slot(0)) + block.begin, block.rows, block.width));
     }
     if (be.dry) return 0;
-    std::vector<Index> begins;
-    for (const Index block : first_blocks_) begins.push_back(block * Index{sizeof(double)});
-    comm_.all_gather(std::as_writable_bytes(std::span(sums)), begins);
-    return std::accumulate(sums.begin(), sums.end(), 0.0);
+    for (std::size_t q = 0; q < bytes_.size(); ++q) bytes_[q] = first_blocks_[q] * Index{sizeof(double)};
+    comm_.all_gather(std::as_writable_bytes(std::span(squares_)), bytes_);
+    return std::accumulate(squares_.begin(), squares_.end(), 0.0);
   }
 
   /// Gives every rank the values that others have updated; tensors that lie one behind the other go in one message.
   void spread(B& be) {
     be.sync();
     if (pieces_.empty()) find_pieces();
-    std::vector<Index> begins;
     for (std::size_t nth = 0; nth + 1 < pieces_.size(); ++nth) {
       const Index begin = begin_of_tensor(pieces_[nth]), count = begin_of_tensor(pieces_[nth + 1]) - begin;
-      begins.clear();
-      for (const Index first : begins_) begins.push_back(std::clamp<Index>(first - begin, 0, count) * Index{sizeof(T)});
+      for (std::size_t q = 0; q < bytes_.size(); ++q) {
+        bytes_[q] = std::clamp<Index>(begins_[q] - begin, 0, count) * Index{sizeof(T)};
+      }
       const std::span values(tensors_[pieces_[nth]].value.data(), static_cast<std::size_t>(count));
-      comm_.all_gather(std::as_writable_bytes(values), begins);
+      comm_.all_gather(std::as_writable_bytes(values), bytes_);
     }
   }
 
@@ -432,25 +479,22 @@ class Share {
 
   /// Finds the tensors whose values do not lie behind those of the tensor before, on any rank.
   void find_pieces() {
-    std::vector<std::byte> apart(tensors_.size() * static_cast<std::size_t>(size()), std::byte(1));
-    std::byte* const mine = apart.data() + static_cast<std::size_t>(rank()) * tensors_.size();
+    std::byte* const mine = apart_.data() + static_cast<std::size_t>(rank()) * tensors_.size();
+    mine[0] = std::byte(1);
     for (std::size_t i = 1; i < tensors_.size(); ++i) {
       const auto before = tensors_[i - 1].value;
       mine[i] = std::byte(before.data() + before.size() != tensors_[i].value.data());
     }
-    std::vector<Index> begins;
-    for (Index q = 0; q <= size(); ++q) begins.push_back(q * std::ssize(tensors_));
-    comm_.all_gather(apart, begins);
-    std::vector<std::size_t> pieces;
+    for (std::size_t q = 0; q < bytes_.size(); ++q) bytes_[q] = static_cast<Index>(q * tensors_.size());
+    comm_.all_gather(apart_, bytes_);
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       bool begins_here = false;
       for (std::size_t q = 0; q < static_cast<std::size_t>(size()); ++q) {
-        begins_here |= apart[q * tensors_.size() + i] != std::byte(0);
+        begins_here |= apart_[q * tensors_.size() + i] != std::byte(0);
       }
-      if (begins_here) pieces.push_back(i);
+      if (begins_here) pieces_.push_back(i);
     }
-    pieces.push_back(tensors_.size());
-    pieces_ = std::move(pieces);
+    pieces_.push_back(tensors_.size());
   }
 
   /// Copies the gradients of all tensors there, unless a pass has put them there.
@@ -513,7 +557,10 @@ class Share {
   Memory<B> first_slot_, slots_;              // gradients of nodes, of the first where the tensors' lie scattered
   T* first_ = nullptr;                        // of the first node, and then this rank's part of the sum
   bool scattered_ = false;
-  std::vector<T> received_;  // from other ranks
+  std::vector<T> received_;       // from other ranks
+  std::vector<double> squares_;   // of every block
+  std::vector<std::byte> apart_;  // of every rank, for every tensor: whether its values lie apart from those before
+  std::vector<Index> bytes_;      // where the part of every rank begins in a message, and their end
 };
 
 }  // namespace detail

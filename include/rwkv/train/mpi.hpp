@@ -47,6 +47,9 @@ class MpiComm {
     check(MPI_Comm_set_errhandler(handle(), MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check(MPI_Comm_rank(handle(), &rank_), "MPI_Comm_rank");
     check(MPI_Comm_size(handle(), &size_), "MPI_Comm_size");
+    comm_->counts.resize(static_cast<std::size_t>(size_));
+    comm_->starts.resize(static_cast<std::size_t>(size_));
+    comm_->requests.reserve(2 * static_cast<std::size_t>(size_));
   }
 
   int rank() const { return rank_; }
@@ -63,10 +66,11 @@ class MpiComm {
       for (int q = 0; q < size_; ++q) broadcast_now(part_of(all, begins, q), q);
       return;
     }
-    std::vector<int> counts, starts;
+    auto& counts = comm_->counts;
+    auto& starts = comm_->starts;
     for (std::size_t q = 0; q < static_cast<std::size_t>(size_); ++q) {
-      counts.push_back(static_cast<int>(begins[q + 1] - begins[q]));
-      starts.push_back(static_cast<int>(begins[q]));
+      counts[q] = static_cast<int>(begins[q + 1] - begins[q]);
+      starts[q] = static_cast<int>(begins[q]);
     }
     check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_BYTE, all.data(), counts.data(), starts.data(), MPI_BYTE, handle()),
           "MPI_Allgatherv");
@@ -76,7 +80,8 @@ class MpiComm {
     meet();
     const auto me = static_cast<std::size_t>(rank_);
     std::copy(to[me].begin(), to[me].end(), from[me].begin());
-    std::vector<MPI_Request> requests;
+    auto& requests = comm_->requests;
+    requests.clear();
     for (int d = 1; d < size_; ++d) {  // each begins with its neighbour
       const int source = (rank_ - d + size_) % size_;
       const auto bytes = from[static_cast<std::size_t>(source)];
@@ -117,6 +122,8 @@ class MpiComm {
   /// Freed with its last user, unless MPI has been finalised before.
   struct Owned {
     MPI_Comm comm = MPI_COMM_NULL;
+    std::vector<int> counts, starts;  // of the parts of all ranks; a verb takes no memory
+    std::vector<MPI_Request> requests;
 
     Owned() = default;
     Owned(const Owned&) = delete;

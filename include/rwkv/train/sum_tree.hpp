@@ -72,93 +72,97 @@ struct SumTree {
   }
 };
 
-/// How many numbers reduce_scatter() below receives at a time among `size` ranks: `chunk` of every node of the others.
-inline std::size_t count_received(Index size, const SumTree& tree, std::span<const Index> begins,
-                                  Index chunk = Index{1} << 18) {
-  const Index share = tree.leaves / size;
-  std::size_t rounds = 0;
-  Index longest = 0;
-  for (Index q = 0; q < size; ++q) {
-    const auto i = static_cast<std::size_t>(q);
-    rounds = std::max(rounds, tree.nodes(q * share, (q + 1) * share).size());
-    longest = std::max(longest, begins[i + 1] - begins[i]);
-  }
-  return static_cast<std::size_t>((size - 1) * std::min(chunk, longest)) * rounds;
-}
-
-/// Adds vectors of all ranks by a tree and leaves its part of the sum to each rank.
-///
-/// tree     its leaves are divided evenly among the ranks, in order
-/// sums     of this rank's nodes, from left to right: a pointer to begins.back() numbers each; they are overwritten, and the
-///          first then has this rank's part of the sum
-/// begins   rank r gets the numbers [begins[r], begins[r + 1]) of the sum
-/// add      add(a, b, n) adds n numbers at b to those at a
-/// received where numbers of other ranks arrive; grows to count_received()
-/// Cost     every rank receives its part of the vectors of all nodes of other ranks, `chunk` numbers at a time. `received`
-///          is of (ranks - 1) x (most nodes of a rank) x `chunk` numbers, a MiB of float for each such node
-template <class T, Communicator C, class Add>
-void reduce_scatter(C& comm, const SumTree& tree, std::span<T* const> sums, std::span<const Index> begins,
-                    const Add& add, std::vector<T>& received, Index chunk = Index{1} << 18) {
-  const auto size = static_cast<std::size_t>(comm.size()), rank = static_cast<std::size_t>(comm.rank());
-  const Index share = tree.leaves / comm.size();
-  asserts(share * comm.size() == tree.leaves && begins.size() == size + 1, "rwkv: ", tree.leaves, " leaves for ", size,
-          " ranks");
-  std::vector<std::vector<SumTree::Node>> nodes;
-  std::size_t rounds = 0;
-  Index longest = 0;
-  for (std::size_t q = 0; q < size; ++q) {
-    nodes.push_back(tree.nodes(static_cast<Index>(q) * share, static_cast<Index>(q + 1) * share));
-    rounds = std::max(rounds, nodes[q].size());
-    longest = std::max(longest, begins[q + 1] - begins[q]);
-  }
-  chunk = std::min(chunk, longest);
-  received.resize(std::max(received.size(), count_received(comm.size(), tree, begins, chunk)));
-  // What rank q has of its node i, of this rank's part of the sum.
-  const auto place = [&](std::size_t q, std::size_t i, Index offset) {
-    if (q == rank) return sums[i] + begins[rank] + offset;
-    const std::size_t other = q < rank ? q : q - 1;
-    return received.data() + (other * rounds + i) * static_cast<std::size_t>(chunk);
-  };
-  const auto count = [&](std::size_t q, Index offset) {
-    return static_cast<std::size_t>(std::clamp<Index>(begins[q + 1] - begins[q] - offset, 0, chunk));
-  };
-  std::vector<std::span<const std::byte>> to(size);
-  std::vector<std::span<std::byte>> from(size);
-  for (Index offset = 0; offset < longest; offset += chunk) {
-    const std::size_t mine = count(rank, offset);
-    for (std::size_t i = 0; i < rounds && size > 1; ++i) {
-      for (std::size_t q = 0; q < size; ++q) {
-        to[q] = {};
-        from[q] = {};
-        if (q == rank) continue;
-        const std::size_t its = count(q, offset);  // its part may be shorter than `offset`
-        if (i < nodes[rank].size() && its > 0) {
-          to[q] = std::as_bytes(std::span<const T>(sums[i] + begins[q] + offset, its));
-        }
-        if (i < nodes[q].size()) from[q] = std::as_writable_bytes(std::span<T>(place(q, i, offset), mine));
-      }
-      comm.all_to_all(to, from);
+/// Adds vectors of all ranks by a tree and leaves its part of the sum to each rank. Every rank receives its part of the
+/// vectors of all nodes of other ranks, `chunk` numbers of each at a time.
+template <class T>
+class TreeReduction {
+ public:
+  TreeReduction() = default;
+  /// All that run() needs, which then takes no memory.
+  ///
+  /// tree     its leaves are divided evenly among the ranks, in order
+  /// begins   rank r gets the numbers [begins[r], begins[r + 1]) of the sum; outlives this object
+  /// received where numbers of other ranks arrive; outlives this object. Grows to (ranks - 1) x (most nodes of a rank) x
+  ///          `chunk` numbers, a MiB of float for each such node
+  template <Communicator C>
+  TreeReduction(const C& comm, const SumTree& tree, std::span<const Index> begins, std::vector<T>& received,
+                Index chunk = Index{1} << 18)
+      : tree_(tree), begins_(begins), received_(&received), to_(static_cast<std::size_t>(comm.size())),
+        from_(static_cast<std::size_t>(comm.size())) {
+    const std::size_t size = to_.size();
+    const Index share = tree.leaves / comm.size();
+    asserts(share * comm.size() == tree.leaves && begins.size() == size + 1, "rwkv: ", tree.leaves, " leaves for ",
+            size, " ranks");
+    for (std::size_t q = 0; q < size; ++q) {
+      nodes_.push_back(tree.nodes(static_cast<Index>(q) * share, static_cast<Index>(q + 1) * share));
+      rounds_ = std::max(rounds_, nodes_[q].size());
+      longest_ = std::max(longest_, begins[q + 1] - begins[q]);
     }
-    if (mine == 0) continue;
-    std::size_t q = 0, i = 0;  // the next node
-    const auto given = [&](SumTree::Node node) -> T* {
-      if (nodes[q][i] != node) return nullptr;
-      T* known = place(q, i, offset);
-      if (++i == nodes[q].size()) i = 0, ++q;
-      return known;
-    };
-    // A sum of two is the same in either place; in this rank's own it need not be copied there.
-    const auto is_own = [&](const T* numbers) {
-      return std::any_of(sums.begin(), sums.end(),
-                         [&](const T* sum) { return sum + begins[rank] + offset == numbers; });
-    };
-    tree.sum<T>(given, [&](T* a, T* b) {
-      if (!is_own(a) && is_own(b)) std::swap(a, b);
-      add(a, b, static_cast<Index>(mine));
-      return a;
-    });
+    chunk_ = std::min(chunk, longest_);
+    received.resize(std::max(received.size(), (size - 1) * rounds_ * static_cast<std::size_t>(chunk_)));
   }
-}
+
+  /// sums     of this rank's nodes, from left to right: a pointer to begins.back() numbers each; they are overwritten, and
+  ///          the first then has this rank's part of the sum
+  /// add      add(a, b, n) adds n numbers at b to those at a
+  template <Communicator C, class Add>
+  void run(C& comm, std::span<T* const> sums, const Add& add) {
+    const std::size_t size = to_.size(), rank = static_cast<std::size_t>(comm.rank());
+    // What rank q has of its node i, of this rank's part of the sum.
+    const auto place = [&](std::size_t q, std::size_t i, Index offset) {
+      if (q == rank) return sums[i] + begins_[rank] + offset;
+      const std::size_t other = q < rank ? q : q - 1;
+      return received_->data() + (other * rounds_ + i) * static_cast<std::size_t>(chunk_);
+    };
+    const auto count = [&](std::size_t q, Index offset) {
+      return static_cast<std::size_t>(std::clamp<Index>(begins_[q + 1] - begins_[q] - offset, 0, chunk_));
+    };
+    for (Index offset = 0; offset < longest_; offset += chunk_) {
+      const std::size_t mine = count(rank, offset);
+      for (std::size_t i = 0; i < rounds_ && size > 1; ++i) {
+        for (std::size_t q = 0; q < size; ++q) {
+          to_[q] = {};
+          from_[q] = {};
+          if (q == rank) continue;
+          const std::size_t its = count(q, offset);  // its part may be shorter than `offset`
+          if (i < nodes_[rank].size() && its > 0) {
+            to_[q] = std::as_bytes(std::span<const T>(sums[i] + begins_[q] + offset, its));
+          }
+          if (i < nodes_[q].size()) from_[q] = std::as_writable_bytes(std::span<T>(place(q, i, offset), mine));
+        }
+        comm.all_to_all(to_, from_);
+      }
+      if (mine == 0) continue;
+      std::size_t q = 0, i = 0;  // the next node
+      const auto given = [&](SumTree::Node node) -> T* {
+        if (nodes_[q][i] != node) return nullptr;
+        T* known = place(q, i, offset);
+        if (++i == nodes_[q].size()) i = 0, ++q;
+        return known;
+      };
+      // A sum of two is the same in either place; in this rank's own it need not be copied there.
+      const auto is_own = [&](const T* numbers) {
+        return std::any_of(sums.begin(), sums.end(),
+                           [&](const T* sum) { return sum + begins_[rank] + offset == numbers; });
+      };
+      tree_.template sum<T>(given, [&](T* a, T* b) {
+        if (!is_own(a) && is_own(b)) std::swap(a, b);
+        add(a, b, static_cast<Index>(mine));
+        return a;
+      });
+    }
+  }
+
+ private:
+  SumTree tree_;
+  std::span<const Index> begins_;
+  std::vector<T>* received_ = nullptr;
+  std::vector<std::span<const std::byte>> to_;
+  std::vector<std::span<std::byte>> from_;
+  std::vector<std::vector<SumTree::Node>> nodes_;  // of every rank
+  std::size_t rounds_ = 0;                         // the most nodes of a rank
+  Index longest_ = 0, chunk_ = 0;
+};
 
 }  // namespace RWKV_ABI
 }  // namespace rwkv

@@ -105,7 +105,7 @@ class Trainer {
   double step(std::span<const Batch> parts) {
     if constexpr (alone) check(parts);
     else
-      share_.together(join("batches in training step ", steps_),
+      share_.together([&] { return join("batches in training step ", steps_); },
                       [&] { return check(parts), Share::hash_of(steps_, parts); });
     backend_.copy(Mat<const scalar>(carried().numbers()), before_.numbers());
     const Index tokens = std::ssize(parts) * options_.shape.batch * options_.shape.length;
@@ -217,11 +217,12 @@ class Trainer {
       file.emplace(path, tensors, settings(), files);
       detail::remove_abandoned_beside(path, files);
     } else {
-      share_.together("contents of " + path.filename().string(), [&] {
-        file.emplace(path, tensors, settings(), files);
-        if (share_.is_first()) detail::remove_abandoned_beside(path, files);
-        return file->fingerprint();
-      });
+      share_.together([&] { return "contents of " + path.filename().string(); },
+                      [&] {
+                        file.emplace(path, tensors, settings(), files);
+                        if (share_.is_first()) detail::remove_abandoned_beside(path, files);
+                        return file->fingerprint();
+                      });
     }
     auto notes = file->texts_after("note.");
     steps_ = file->number("step");
@@ -342,14 +343,11 @@ class Trainer {
       pull_back();
       return loss;
     } else {
-      std::vector<double> weights;  // of a position of each batch
-      for (const Batch& part : parts) {
-        weights.push_back(share / static_cast<double>(gradient_.check(part.tokens, part.targets, part.shape.batch)));
-      }
       const auto grain = static_cast<std::size_t>(share_.grain() * options_.shape.length);
       const auto add = [&](Index k, Index p) {
         const Batch& part = parts[static_cast<std::size_t>(p)];
-        const double weight = weights[static_cast<std::size_t>(p)];
+        const double weight =  // of a position
+            share / static_cast<double>(gradient_.check(part.tokens, part.targets, part.shape.batch));
         const auto begin = static_cast<std::size_t>((share_.first_row() + k * share_.grain()) * options_.shape.length);
         if (part.fresh) start_sequences(gradient_.state());
         else
