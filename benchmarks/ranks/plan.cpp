@@ -46,8 +46,8 @@ constexpr OfficialSize v7[] = {
     {"1.5B", {.vocab = 65536, .width = 2048, .depth = 24}}, {"2.9B", {.vocab = 65536, .width = 2560, .depth = 32}},
     {"7.2B", {.vocab = 65536, .width = 4096, .depth = 32}}, {"13.3B", {.vocab = 65536, .width = 4096, .depth = 61}}};
 
-/// The seconds of a step. Beside its products a rank passes over memory: it clears and copies gradients of each pass, reads and
-/// writes them once more for each sum, and its part of the numbers in the norm and in AdamW.
+/// The seconds of a step. Beside its products a rank passes over memory: it clears the gradients of each pass, reads and writes
+/// them in it, adds those of two passes, and passes over its part of the numbers in the norm and in AdamW.
 struct StepTime {
   double products, memory, exchange;
   double all() const { return products + memory + exchange; }
@@ -56,7 +56,7 @@ StepTime time_of(const RankPlan& plan, const RunShape& run, const Settings& sett
   const double ranks = static_cast<double>(run.ranks), passes = static_cast<double>(run.rows / run.grain);
   // Ranks of one machine share its cores.
   const double share = settings.cores == 0 ? 1 : std::min(1.0, static_cast<double>(settings.cores) / ranks);
-  const double passed = static_cast<double>(plan.gradients) * (6 * passes + 4) + 32 * static_cast<double>(plan.updated);
+  const double passed = static_cast<double>(plan.gradients) * (6 * passes - 3) + 32 * static_cast<double>(plan.updated);
   return {plan.flops / (settings.gflops * 1e9 * share), passed / (settings.memory * 1e9 * share),
           static_cast<double>(plan.sent()) / (settings.link * 1e9 * share)};
 }

@@ -348,6 +348,13 @@ class Share {
     reserve(be, slots_for(1));
   }
 
+  /// How many vectors a rank with the leaves [begin, end) keeps at a time, that of its passes included.
+  static Index slots_of(const SumTree& tree, Index begin, Index end) {
+    Index before = 0, most = 1;
+    for (const SumTree::Node& node : tree.nodes(begin, end)) most = std::max(most, ++before + slots_below(node));
+    return most;
+  }
+
   /// What this rank updates of tensor i; part_of says it of any rank.
   Part part(std::size_t i) const { return part_of(i, rank()); }
   Part part_of(std::size_t i, Index q) const {
@@ -532,14 +539,9 @@ class Share {
     if (node.is_leaf()) return 0;
     return std::max(slots_below(node.left()), 1 + slots_below(node.right()));
   }
-  /// How many vectors a step of `parts` batches keeps at a time.
   Index slots_for(Index parts) const {
     const Index mine = rows_ / grain() * parts;
-    Index before = 0, most = 1;
-    for (const SumTree::Node& node : SumTree{mine * size()}.nodes(rank() * mine, (rank() + 1) * mine)) {
-      most = std::max(most, ++before + slots_below(node));
-    }
-    return most;
+    return slots_of({mine * size()}, rank() * mine, (rank() + 1) * mine);
   }
   void reserve(B& be, Index slots) {
     const Index bytes = (slots - 1) * total_ * Index{sizeof(T)};

@@ -142,7 +142,7 @@ struct RankPlan {
   Index parameters = 0;  ///< numbers of the model
   Index weights = 0;     ///< all of them, on every rank
   Index gradients = 0;   ///< of one pass
-  Index sums = 0;        ///< of gradients over passes, and those that come from other ranks
+  Index sums = 0;        ///< gradients of more passes until they are added, and those that come from other ranks
   Index moments = 0;     ///< and averages, of the part that this rank updates
   Index tape = 0;        ///< activations from the way forwards to the way back
   Index scratch = 0;     ///< of both ways, beside the tape
@@ -195,20 +195,15 @@ RankPlan plan_of_rank(const ModelSizes& sizes, const RunShape& run) {
   plan.states = (4 * run.grain + 1 + 2 * run.rows) * state;
 
   using Share = detail::Share<T, B, detail::PlannedComm>;
-  const auto share_of = [&](Index rank, B& be) {
-    Share share(detail::PlannedComm{static_cast<int>(rank), static_cast<int>(run.ranks)}, {.grain = run.grain},
-                {.batch = run.ranks * run.rows, .length = run.length});
-    std::vector<typename Share::Tensor> tensors;
-    for (const auto& parameter : gradient.parameters()) {
-      const auto shape = parameter.shape.span();
-      tensors.push_back({parameter.values, parameter.gradient, shape.empty() ? 1 : shape.back()});
-    }
-    share.divide(be, std::move(tensors));
-    return share;
-  };
-  B counted;
-  const Share first = share_of(0, counted);
-  plan.sums = counted.allocated();
+  Share first(detail::PlannedComm{0, static_cast<int>(run.ranks)}, {.grain = run.grain},
+              {.batch = run.ranks * run.rows, .length = run.length});
+  std::vector<typename Share::Tensor> divided;
+  for (const auto& parameter : gradient.parameters()) {
+    const auto shape = parameter.shape.span();
+    divided.push_back({parameter.values, parameter.gradient, shape.empty() ? 1 : shape.back()});
+  }
+  B be;
+  first.divide(be, std::move(divided), gradient.numbers());
   const std::size_t tensors = gradient.parameters().size();
   std::vector<Index> begins{0};
   for (Index rank = 0; rank < run.ranks; ++rank) {
@@ -222,6 +217,11 @@ RankPlan plan_of_rank(const ModelSizes& sizes, const RunShape& run) {
 
   const Index leaves = run.rows / run.grain, others = run.ranks - 1;
   const SumTree tree{leaves * run.ranks};
+  Index slots = 1;
+  for (Index rank = 0; rank < run.ranks; ++rank) {
+    slots = std::max(slots, Share::slots_of(tree, rank * leaves, (rank + 1) * leaves));
+  }
+  plan.sums = (slots - 1) * plan.gradients;
   plan.sums += static_cast<Index>(count_received(run.ranks, tree, begins)) * Index{sizeof(T)};
   for (Index rank = 0; rank < run.ranks; ++rank) {
     const auto nodes = static_cast<Index>(tree.nodes(rank * leaves, (rank + 1) * leaves).size());

@@ -72,6 +72,20 @@ struct SumTree {
   }
 };
 
+/// How many numbers a TreeReduction among `size` ranks receives at a time: `chunk` of every node of the others.
+inline std::size_t count_received(Index size, const SumTree& tree, std::span<const Index> begins,
+                                  Index chunk = Index{1} << 18) {
+  const Index share = tree.leaves / size;
+  std::size_t rounds = 0;
+  Index longest = 0;
+  for (Index q = 0; q < size; ++q) {
+    const auto i = static_cast<std::size_t>(q);
+    rounds = std::max(rounds, tree.nodes(q * share, (q + 1) * share).size());
+    longest = std::max(longest, begins[i + 1] - begins[i]);
+  }
+  return static_cast<std::size_t>((size - 1) * std::min(chunk, longest)) * rounds;
+}
+
 /// Adds vectors of all ranks by a tree and leaves its part of the sum to each rank. Every rank receives its part of the
 /// vectors of all nodes of other ranks, `chunk` numbers of each at a time.
 template <class T>
@@ -82,8 +96,8 @@ class TreeReduction {
   ///
   /// tree     its leaves are divided evenly among the ranks, in order
   /// begins   rank r gets the numbers [begins[r], begins[r + 1]) of the sum; outlives this object
-  /// received where numbers of other ranks arrive; outlives this object. Grows to (ranks - 1) x (most nodes of a rank) x
-  ///          `chunk` numbers, a MiB of float for each such node
+  /// received where numbers of other ranks arrive; outlives this object. Grows to count_received(), a MiB of float for
+  ///          each node of another rank
   template <Communicator C>
   TreeReduction(const C& comm, const SumTree& tree, std::span<const Index> begins, std::vector<T>& received,
                 Index chunk = Index{1} << 18)
@@ -99,7 +113,7 @@ class TreeReduction {
       longest_ = std::max(longest_, begins[q + 1] - begins[q]);
     }
     chunk_ = std::min(chunk, longest_);
-    received.resize(std::max(received.size(), (size - 1) * rounds_ * static_cast<std::size_t>(chunk_)));
+    received.resize(std::max(received.size(), count_received(comm.size(), tree, begins, chunk)));
   }
 
   /// sums     of this rank's nodes, from left to right: a pointer to begins.back() numbers each; they are overwritten, and
