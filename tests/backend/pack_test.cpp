@@ -111,7 +111,9 @@ TEST_CASE_TEMPLATE("functions of packs agree with scalars, on ordinary and awkwa
   const T some = 4 * std::numeric_limits<T>::epsilon();
   check_function<T>([](auto x) { return exp(x); }, some);
   check_function<T>([](auto x) { return sigmoid(x); }, some);
+  check_function<T>([](auto x) { return tanh(x); }, some);
   check_function<T>([](auto x) { return max(x, decltype(x)(0.25)); }, T(0));
+  check_function<T>([](auto x) { return min(x, decltype(x)(0.25)); }, T(0));
   check_function<T>([](auto x) { return sqrt(x * x); }, some);
   check_function<T>([](auto x) { return select(x < decltype(x)(3), -x, x + x); }, T(0));
 }
@@ -171,12 +173,13 @@ TEST_CASE("a dual number of packs differentiates every lane") {
   D x(0);
   x.value = R::load(at.data());
   x.direction[0] = R(1);
-  const D y = sigmoid(x) * max(x, D(0)) + x / (D(2) + x * x);
+  const D y = sigmoid(x) * max(x, D(0)) + x / (D(2) + x * x) + tanh(x) * min(x, D(0));
   float slope[R::size];
   y.direction[0].store(slope);
   for (int i = 0; i < R::size; ++i) {
     const double v = at[static_cast<std::size_t>(i)], s = 1 / (1 + std::exp(-v));
-    const double want = (v > 0 ? s * (1 - s) * v + s : 0) + (2 - v * v) / ((2 + v * v) * (2 + v * v));
+    const double t = std::tanh(v), of_tanh = v < 0 ? (1 - t * t) * v + t : 0;
+    const double want = (v > 0 ? s * (1 - s) * v + s : 0) + (2 - v * v) / ((2 + v * v) * (2 + v * v)) + of_tanh;
     CHECK(slope[i] == doctest::Approx(want).epsilon(1e-5));
   }
 }

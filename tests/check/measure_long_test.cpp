@@ -40,7 +40,8 @@ TEST_CASE("a bare recurrence runs on any backend from the same numbers, and goes
   using Channels = CellRun<WKV4, Reference>;
   using Rows = CellRun<WKV7, Reference>;
   Channels run({.width = 5});
-  CHECK_THROWS_WITH_AS(run.fill("keys", 0, 1), "rwkv: the cell has no input named keys", Error);
+  CHECK_THROWS_WITH_AS(run.fill("keys", 0, 1), "rwkv: the cell has no input named keys; it has decay bonus key value",
+                       Error);
   CHECK_THROWS_WITH_AS(Rows({.width = 65}), "rwkv: a width of 65 has no whole heads of 64 channels, of at most 256",
                        Error);
   CHECK_THROWS_AS(Channels({.width = 0}), Error);
@@ -50,7 +51,10 @@ TEST_CASE("a bare recurrence runs on any backend from the same numbers, and goes
       "be counted",
       Error);
   CHECK_THROWS_AS(Channels({.width = Index{1} << 62, .batch = 4}), Error);
-  CHECK(run.work(34).bytes == 5 * 5 * 4);
+  CHECK(run.work(34).bytes == (5 + 2 * 3) * 5 * 4);  // states are read and written
+  Rows rows({.width = 64, .time = 16});
+  for (int pass = 0; pass < 50; ++pass) rows.forward();
+  CHECK(std::ranges::all_of(rows.state(), [](float number) { return std::abs(number) < 1; }));
 }
 
 TEST_CASE("a time is judged by the limit that binds") {

@@ -315,7 +315,7 @@ void run_training() {
 /// What a rank does while one allocation after the other fails on one of them: each time
 /// all ranks throw and nothing has changed, or none does.
 template <class Work, class Look>
-void sweep_rank(const std::string& name, ThreadComm comm, const Work& work, const Look& look) {
+void sweep_rank(const std::string& name, ThreadComm comm, const Work& do_work, const Look& look) {
   for (int unlucky = 0; unlucky < comm.size(); ++unlucky) {
     long allocations = 0;
     for (long n = 1;; ++n, ++allocations) {
@@ -323,7 +323,7 @@ void sweep_rank(const std::string& name, ThreadComm comm, const Work& work, cons
       bool threw = false;
       memory::until_refused = comm.rank() == unlucky ? n : 0;
       try {
-        work();
+        do_work();
       } catch (const std::bad_alloc&) {
         threw = true;
       } catch (const Error&) {

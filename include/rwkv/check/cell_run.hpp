@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -27,7 +28,7 @@ struct CellSizes {
 };
 
 /// Runs a cell on a backend, over sequences of its own: every input and shared vector is [batch, time, width]. Numbers start
-/// uniform in [-1, 1), states where the cell starts.
+/// uniform in [-0.1, 0.1), so that no state grows, states where the cell starts.
 ///
 ///     CellRun<WKV4, Cpu> run({.width = 768, .time = 512}, Cpu(2));
 ///     run.fill("decay", -3, -0.01);
@@ -42,7 +43,7 @@ class CellRun {
     for (std::size_t i = 0; i <= operands; ++i) {
       sequences_.emplace_back(be_, sizes_.batch * sizes_.time * sizes_.width * Index{sizeof(T)});
     }
-    for (std::size_t i = 0; i < operands; ++i) fill(i, -1, 1);
+    for (std::size_t i = 0; i < operands; ++i) fill(i, -0.1, 0.1);
     state_ = Memory<B>(be_, sizes_.batch * state_numbers() * Index{sizeof(T)});
     reset();
     scratch_ = scratch_for(be_, [&](Arena ws) { run(ws); });
@@ -54,7 +55,9 @@ class CellRun {
     std::vector<std::string_view> names(Cell::inputs.begin(), Cell::inputs.end());
     if constexpr (RowCell<Cell>) names.insert(names.end(), Cell::shared.begin(), Cell::shared.end());
     const auto found = std::ranges::find(names, input);
-    expects(found != names.end(), "rwkv: the cell has no input named ", input);
+    std::string all;
+    for (const std::string_view name : names) all += join(" ", name);
+    expects(found != names.end(), "rwkv: the cell has no input named ", input, "; it has", all);
     fill(static_cast<std::size_t>(found - names.begin()), low, high);
   }
   /// Sets all states to those before the first token.
@@ -74,7 +77,8 @@ class CellRun {
   /// What a pass takes at least, with `flops` operations for each number of an input.
   Work work(double flops, int threads = 1) const {
     const auto numbers = static_cast<double>(sizes_.batch * sizes_.time * sizes_.width);
-    return {.bytes = static_cast<double>(operands + 1) * numbers * sizeof(T),
+    const auto of_states = static_cast<double>(2 * sizes_.batch * state_numbers());  // read and written
+    return {.bytes = (static_cast<double>(operands + 1) * numbers + of_states) * sizeof(T),
             .flops = flops * numbers,
             .tokens = static_cast<double>(sizes_.batch * sizes_.time),
             .threads = threads};

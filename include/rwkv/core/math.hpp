@@ -120,10 +120,22 @@ RWKV_HD R max(R a, R b) {
   return select(a > b, a, b);
 }
 
+/// The smaller of two numbers; the second when they do not compare (a NaN).
+template <FunctorNumber R>
+RWKV_HD R min(R a, R b) {
+  return select(a < b, a, b);
+}
+
 /// The logistic function 1 / (1 + exp(-x)); saturates at both ends without a NaN.
 template <FunctorNumber R>
 RWKV_HD R sigmoid(R x) {
   return R(1) / (R(1) + exp(-x));
+}
+
+/// The hyperbolic tangent, 2 sigmoid(2 x) - 1; its error is that of the difference, so near zero it is absolute.
+template <FunctorNumber R>
+RWKV_HD R tanh(R x) {
+  return R(2) * sigmoid(x + x) - R(1);
 }
 
 /// Two exponentials under a common scale: exp(a - m) and exp(b - m) with m = detach(max(a, b)).

@@ -152,11 +152,11 @@ Net unbound_for(const OfficialNames& names, const typename Net::backend& backend
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   file.check_unchanged();
+  detail::check_composition(file, composition<Net>(), options);
   const OfficialNames names(file);
   Net net = detail::unbound_for<Net>(names, backend);
   auto parameters = net.stored_parameters();
   detail::check_fit(parameters, names, options);
-  detail::check_composition(file, composition<Net>(), options);
   constexpr bool keeps_types = std::is_same_v<typename Net::storage, AnyStorage>;
   auto types = keeps_types ? detail::file_types(parameters, names) : std::vector<DType>();
   auto owner = detail::bind_to_file(parameters, names, detail::weight_memory(backend));

@@ -23,7 +23,7 @@ struct SquaredRelu {
 struct Tanh {
   template <class R>
   RWKV_HD R operator()(R x) const {
-    return R(2) * sigmoid(x + x) - R(1);
+    return tanh(x);
   }
   template <class R>
   RWKV_HD R slope(R y) const {

@@ -258,13 +258,13 @@ class Pipeline {
     std::vector<Layers> layers;
     together(comm, "models or options of a pipeline", [&] {
       const TensorFile file = open_tensors(path, {how.access, how.verify_checksums});
+      detail::check_composition(file, composition<Net>(), how);
       const OfficialNames names(file);
       Net whole = detail::unbound_for<Net>(names, be);
       const auto all = whole.stored_parameters();
       LoadOptions without_values = how;  // those of other layers are not read
       without_values.check_values = false;
       detail::check_fit(all, names, without_values);
-      detail::check_composition(file, composition<Net>(), how);
       Layers own = checked(whole, comm, options);
       auto parameters = own.parameters(comm.rank(), comm.size());
       own.owner = detail::bind_to_file(parameters, names, detail::weight_memory(own.backend));
