@@ -244,20 +244,24 @@ RWKV_INLINE void add_pack(R sums, T* to, Index count, bool add) {
 template <class Block, class R, class T>
 RWKV_INLINE void finish_row(const R (&sums)[Block::packs], T* y, Index count, bool add) {
 #if RWKV_SIMD_BYTES > 0
-  constexpr int size = std::min(Block::packs, Block::chains);  // packs that are folded into one
-  RWKV_UNROLL for (int p = 0; p < Block::packs; p += size) {
-    R folding[size];
-    RWKV_UNROLL for (int i = 0; i < size; ++i) folding[i] = sums[p + i];
-    R folded = fold_sums<Block::chains, size>(folding);
-    if constexpr (Block::groups == 1) folded = in_order(folded, std::make_integer_sequence<int, R::size>());
-    using Part = Pack<T, size * Block::groups>;
-    Part part;
-    std::memcpy(&part.v, &folded.v, sizeof part.v);
-    add_pack(part, y + p * Block::groups, count - p * Block::groups, add);
+  if constexpr (R::size > 1) {
+    constexpr int size = std::min(Block::packs, Block::chains);  // packs that are folded into one
+    RWKV_UNROLL for (int p = 0; p < Block::packs; p += size) {
+      R folding[size];
+      RWKV_UNROLL for (int i = 0; i < size; ++i) folding[i] = sums[p + i];
+      R folded = fold_sums<Block::chains, size>(folding);
+      if constexpr (Block::groups == 1) folded = in_order(folded, std::make_integer_sequence<int, R::size>());
+      using Part = Pack<T, size * Block::groups>;
+      Part part;
+      std::memcpy(&part.v, &folded.v, sizeof part.v);
+      add_pack(part, y + p * Block::groups, count - p * Block::groups, add);
+    }
+    return;
   }
-#else
-  RWKV_UNROLL for (int p = 0; p < Block::packs; ++p) add_pack(sums[p], y + p, count - p, add);
 #endif
+  if constexpr (R::size == 1) {
+    RWKV_UNROLL for (int p = 0; p < Block::packs; ++p) add_pack(sums[p], y + p, count - p, add);
+  }
 }
 
 /// The same for the rows of a block, at most y.rows of them. No loop, because clang does not unroll one as long as this, and
