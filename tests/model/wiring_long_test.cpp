@@ -114,6 +114,9 @@ TEST_CASE("a file with other wiring is read by its names, on the CPU as by the r
   save_checkpoint<float>(net, path);
   CHECK(golden::relative_error(all_logits(load_checkpoint<Net<float, Cpu>>(path, {}, Cpu(2)), tokens),
                                all_logits(net, tokens)) < 1e-4);
-  CHECK_THROWS_WITH_AS(load_checkpoint<OfficialNet>(path), doctest::Contains("'blocks.0.att.output.bias'"), Error);
+  CHECK_THROWS_WITH_AS(load_checkpoint<OfficialNet>(path),
+                       doctest::Contains("composed of 'a block of its own + RWKV-7'"), Error);
+  CHECK_THROWS_WITH_AS(load_checkpoint<OfficialNet>(path, {.other_composition = true}),
+                       doctest::Contains("'blocks.0.att.output.bias'"), Error);
   std::filesystem::remove(path);
 }
