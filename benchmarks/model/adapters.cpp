@@ -30,7 +30,7 @@ Way way(const std::string& name, const bench::TrainingShape& shape, const rwkv::
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int repetitions = argc > 1 ? std::atoi(argv[1]) : 7;
+  const int repetitions = argc > 1 ? std::max(1, std::atoi(argv[1])) : 7;
   const std::string matrices = "blocks.*.{att,ffn}.{key,value,receptance,output}.weight";
   std::printf(
       "| model | trained | trained numbers, bytes | gradients | factors and base | moments | activations | ms a step |\n"

@@ -23,6 +23,7 @@ struct Settings {
   std::string prompt = "\nKING RICHARD:\n";
   std::string ignore;
   std::string chat, system, adapter, state;
+  std::optional<double> alpha;  // of the adapter
   rwkv::Index tokens = 300;
   int threads = 2;
   rwkv::Sampler sampler{.top_p = 0.7, .seed = 42};
@@ -83,7 +84,8 @@ template <class Backend>
 void run(const Settings& settings) {
   const auto note = [](std::string_view said) { std::cerr << said << '\n'; };  // on names that are not official
   rwkv::LoadOptions loading{.ignore = {settings.ignore}, .note = note};
-  if (!settings.adapter.empty()) loading.adapters.push_back(rwkv::load_adapter(settings.adapter));
+  if (!settings.adapter.empty())
+    loading.adapters.push_back(rwkv::load_adapter(settings.adapter, {.alpha = settings.alpha}));
   const rwkv::AnyModel net = rwkv::load_model(settings.model, backend_for<Backend>(settings.threads), loading);
   const auto tokenizer = tokenizer_for(settings, net.sizes().vocab);
   auto context = net.context();  // state and scratch: all that step() will ever need
@@ -116,6 +118,8 @@ int generate(int argc, char** argv) {
   options.add_text("--system", settings.system, "what --chat tells the model first");
   if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads", 1, 1024);
   options.add("--adapter", settings.adapter, "changes of the model's matrices, from a file or folder (LoRA, MiSS)");
+  double alpha = 0;
+  options.add("--alpha", alpha, "scale of --adapter times its rank, where its file tells none");
   options.add("--state", settings.state, "initial state, from a file");
   options.add("--ignore", settings.ignore, "pattern for names of tensors in the file that the model has no place for");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
@@ -132,6 +136,9 @@ int generate(int argc, char** argv) {
       if (options.given("--frequency")) sampler.frequency_penalty = typed.frequency_penalty;
       if (options.given("--decay")) sampler.penalty_decay = typed.penalty_decay;
     }
+    rwkv::expects(!options.given("--alpha") || options.given("--adapter"),
+                  "--alpha: there is no --adapter that it belongs to");
+    if (options.given("--alpha")) settings.alpha = alpha;
     run<Backend>(settings);
     return 0;
   });

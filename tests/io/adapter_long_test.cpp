@@ -135,6 +135,41 @@ TEST_CASE("files that are no adapter, or hold what does not fit, are one sentenc
   CHECK(said({}) == "the file holds no factor of an adapter");
 }
 
+TEST_CASE("an adapter made by hand is held to its sizes, and to what its file can name") {
+  const Folder folder;
+  const auto path = folder.path / "own.safetensors";
+  Adapter adapter{"own", {{.matrix = "blocks.0.att.key.weight", .out = 4, .in = 3, .rank = 2, .a = a, .b = b}}, {}};
+  save_adapter(adapter, path);
+  folder.write("adapter.json", "not JSON, and not asked for");  // the file tells its alpha
+  CHECK(load_adapter(path).matrices[0].b == b);
+  adapter.matrices[0].matrix = "blocks.0.att.w1";
+  CHECK_THROWS_WITH_AS(
+      save_adapter(adapter, path),
+      (path.string() + ": blocks.0.att.w1 has no place in the file of an adapter, which holds changes of "
+                       "blocks.*.weight and head.weight")
+          .c_str(),
+      Error);
+
+  using Net = LanguageModel<V7, float, Cpu>;
+  const Net net({.vocab = 5, .width = 4, .depth = 1, .head_size = 2});
+  const auto change = [](std::size_t numbers) {
+    return MatrixChange{.matrix = "blocks.0.att.key.weight",
+                        .out = 4,
+                        .in = 4,
+                        .rank = 2,
+                        .a = std::vector<float>(8),
+                        .b = std::vector<float>(numbers)};
+  };
+  CHECK_NOTHROW(adapted(net, Adapter{"fits", {change(8)}, {}}));
+  CHECK_THROWS_WITH_AS(adapted(net, Adapter{"short", {change(3)}, {}}),
+                       "short: blocks.0.att.key.weight: its factors have 8 and 3 numbers, which is no rank of 2",
+                       Error);
+  CHECK_THROWS_WITH_AS(adapted(net, Adapter{"twice", {change(8), change(8)}, {}}),
+                       "twice: blocks.0.att.key.weight is changed twice", Error);
+  CHECK_THROWS_WITH_AS(adapted(Net::unbound(net.sizes(), Cpu()), Adapter{"any", {change(8)}, {}}),
+                       "rwkv: the model has no weights: it is unbound, or was moved from", Error);
+}
+
 TEST_CASE("an adapter of another model is refused, and changes nothing") {
   using Net = LanguageModel<V4, float, Cpu>;
   Net net({.vocab = 5, .width = 4, .depth = 1});

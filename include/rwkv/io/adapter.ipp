@@ -127,10 +127,13 @@ inline std::vector<float> read_factor(const TensorView& tensor, std::string_view
   std::vector<float> numbers(static_cast<std::size_t>(tensor.shape[0] * tensor.shape[1]));
   expects(at == numbers.size(), file, ": ", tensor.name, ": element ", at, " is not a finite number");
   convert(tensor.dtype, tensor.bytes.data(), DType::f32, reinterpret_cast<std::byte*>(numbers.data()), numbers.size());
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    expects(is_finite(numbers[i]), file, ": ", tensor.name, ": element ", i, " is too large for a float");
+  }
   return numbers;
 }
 
-/// A number that a text is, or none.
+/// The number under a key, or none where there is no such key.
 template <class T>
 std::optional<T> number_in(const TensorFile& file, std::string_view key) {
   const auto found = file.metadata().find(std::string(key));
@@ -177,7 +180,9 @@ RWKV_BODY Adapter load_adapter(const std::filesystem::path& path, const AdapterO
   }
   expects(!found.empty(), name, ": the file holds no factor of an adapter");
 
-  const detail::ScaleBeside beside(file.path(), files);
+  // A file that tells its alpha needs none beside it.
+  std::optional<detail::ScaleBeside> beside;
+  if (!file.metadata().contains(std::string(detail::adapter_alpha_key))) beside.emplace(file.path(), files);
   Adapter adapter{name, {}, detail::number_in<std::uint64_t>(file, detail::adapter_base_key)};
   if (options.other_base) adapter.base.reset();
   const auto alpha = options.alpha ? options.alpha : detail::number_in<double>(file, detail::adapter_alpha_key);
@@ -207,7 +212,7 @@ RWKV_BODY Adapter load_adapter(const std::filesystem::path& path, const AdapterO
       change.a = detail::read_factor(a, name);
     }
     if (!turned) {
-      const auto scale = alpha ? std::optional(*alpha / static_cast<double>(change.rank)) : beside.scale(change.rank);
+      const auto scale = alpha ? std::optional(*alpha / static_cast<double>(change.rank)) : beside->scale(change.rank);
       expects(scale.has_value(), name,
               ": the file does not tell alpha, the scale of its factors; AdapterOptions::alpha gives it");
       change.scale = *scale;
@@ -232,6 +237,9 @@ RWKV_BODY void save_adapter(const Adapter& adapter, const std::filesystem::path&
     expects(std::abs(change.scale * static_cast<double>(change.rank) - alpha) <= 1e-12 * alpha, detail::path_text(path),
             ": the changes of ", first.matrix, " and ", change.matrix,
             " have different alphas, which one file cannot hold");
+    expects(change.matrix.ends_with(weight) && (change.matrix.starts_with("blocks.") || change.matrix == "head.weight"),
+            detail::path_text(path), ": ", change.matrix,
+            " has no place in the file of an adapter, which holds changes of blocks.*.weight and head.weight");
     const std::string stem = change.matrix.substr(0, change.matrix.size() - weight.size());
     const auto add = [&](const std::string& name, Index rows, Index cols, const std::vector<float>& numbers) {
       tensors.push_back({name, DType::f32, {rows, cols}, std::as_bytes(std::span(numbers))});
@@ -266,7 +274,14 @@ inline std::vector<const MatrixChange*> changes_of(std::span<const StoredParamet
             " does not fit the shape ", shape);
     expects(is_finite(change.scale), adapter.name, ": ", change.matrix, ": the scale ", change.scale,
             " is not a finite number");
-    changes[static_cast<std::size_t>(found - parameters.begin())] = &change;
+    const auto numbers_of = [&](Index columns) { return static_cast<std::size_t>(change.rank * columns); };
+    expects(change.rank > 0 && change.b.size() == numbers_of(change.out) &&
+                (change.is_miss() || change.a.size() == numbers_of(change.in)),
+            adapter.name, ": ", change.matrix, ": its factors have ", change.a.size(), " and ", change.b.size(),
+            " numbers, which is no rank of ", change.rank);
+    const MatrixChange*& place = changes[static_cast<std::size_t>(found - parameters.begin())];
+    expects(place == nullptr, adapter.name, ": ", change.matrix, " is changed twice");
+    place = &change;
   }
   expects(!adapter.base || *adapter.base == fingerprint, adapter.name,
           ": the adapter was made for a model with other weights; AdapterOptions::other_base uses it all the same");

@@ -193,6 +193,7 @@ Net adapted(const Net& net, std::span<const Adapter> adapters) {
   const auto whole = net.stored_parameters();
   std::vector<DType> types;
   for (std::size_t i = 0; i < whole.size(); ++i) {
+    expects(whole[i].data != nullptr, "rwkv: the model has no weights: it is unbound, or was moved from");
     types.push_back(net.file_type(i, whole[i].dtype));
     parameters[i].bind(const_cast<void*>(whole[i].data), whole[i].dtype);
   }

@@ -257,6 +257,7 @@ class Pipeline {
                         const LoadOptions& how, const backend& be) {
     std::vector<Layers> layers;
     together(comm, "models or options of a pipeline", [&] {
+      expects(how.adapters.empty(), "rwkv: a pipeline takes no adapters; save the model with them, and load that");
       const TensorFile file = open_tensors(path, {how.access, how.verify_checksums});
       detail::check_composition(file, composition<Net>(), how);
       const OfficialNames names(file);

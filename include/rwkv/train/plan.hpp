@@ -137,7 +137,8 @@ struct RunShape {
   bool average = false;  ///< whether a moving average is kept
 };
 
-/// What a rank holds, in bytes, and sends and computes in a step of one batch: of each kind what the rank with the most of it does.
+/// What a rank holds, in bytes, and sends and computes in a step of one batch: of each kind what the rank with the most of it
+/// holds; what it sends is that of the rank that sends the most.
 struct RankPlan {
   Index parameters = 0;  ///< numbers of the model
   Index weights = 0;     ///< all of them, on every rank
@@ -176,6 +177,8 @@ RankPlan plan_of_rank(const ModelSizes& sizes, const RunShape& run) {
           " sequences of a rank are no whole passes of ", run.grain);
   RankPlan plan;
   Net net = Net::unbound(sizes, B());
+  alignas(64) static std::byte nowhere[64];  // what the dry pass takes for weights; nothing is read
+  for (auto& parameter : net.stored_parameters()) parameter.bind(nowhere, parameter.dtype);
   net.adopt(std::make_shared<int>());
   double multiplied = 0;
   for (const auto& parameter : net.parameters()) {

@@ -132,7 +132,7 @@ class Trainer {
   double gradient_norm() const { return norm_; }
   /// The learning rate of the next step.
   double learning_rate() const { return options_.rate(steps_); }
-  /// What it steps by: losses and gradients.
+  /// What it steps by: losses and gradients; of several ranks, those of this rank's last pass.
   const Gradient<Net, P>& gradient() const { return gradient_; }
   /// Bytes of moments and averages on this rank.
   Index moment_bytes() const { return moments_.bytes(); }
