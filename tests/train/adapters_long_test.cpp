@@ -171,6 +171,19 @@ TEST_CASE("factors train their matrices alone; saved, read and put into the base
     CHECK((parameter.data == own[i++].data) != glob_matches(pattern, parameter.name));
 }
 
+TEST_CASE("an adapter of a run that goes on is for the model that the run began with") {
+  const TemporaryPath file("rwkv_adapter_run.safetensors");
+  auto options = small_options();
+  options.lora = {.matrices = "blocks.*.att.key.weight", .rank = 2};
+  auto net = trained_a_little(), other = initialized<Net>(small_sizes);
+  const auto first = Trainer<Net>(net, options).adapter().base;
+  Trainer<Net>(net, options).save(file);
+  Trainer<Net> goes_on(other, options);
+  CHECK(goes_on.adapter().base != first);
+  goes_on.resume(file);
+  CHECK(goes_on.adapter().base == first);
+}
+
 TEST_CASE("a model serves several adapters at a time, and they add up") {
   const auto base = trained_a_little();
   const auto trained_with = [&](Index begin, const char* pattern) {

@@ -9,7 +9,8 @@
 ///     Q4_0, Q5_0    unit = extreme / -L        level = min(floor(x / unit + L + 0.5), 2 L - 1) - L,  L = 8 or 16
 ///     Q4_1, Q5_1    unit = (most - least) / N  level = min(floor((x - least) / unit + 0.5), N),      N = 15 or 31
 ///
-/// where x / unit is x times 1 / unit in floats, and times 0 where that is infinite. The unit is then rounded to half precision.
+/// where x / unit is x times 1 / unit in floats, and times 0 where that is infinite. The unit is then rounded to half
+/// precision.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>

@@ -58,8 +58,8 @@ inline StoredMat rows_of(StoredMat weights, Index begin, Index count) {
   return weights;
 }
 
-/// Calls f(typed matrix) with a matrix of weights that are not quantised, for a computation in T. The body of f is compiled once for each
-/// possible type, so keep it to one call of a shared function.
+/// Calls f(typed matrix) with a matrix of weights that are not quantised, for a computation in T. The body of f is compiled
+/// once for each possible type, so keep it to one call of a shared function.
 template <class T, class W, Index C, class F>
 void with_typed(Mat<W, C> weights, F&& f) {
   f(weights);

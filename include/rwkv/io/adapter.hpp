@@ -15,8 +15,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// The change of one matrix W [out, in]. With A [rank, in] and B [out, rank] it is low rank (Lora): W += scale B A. Without A it
-/// is MiSS (Miss), and B is D: W[o, k] += scale D[o, k mod rank].
+/// The change of one matrix W [out, in]. With A [rank, in] and B [out, rank] it is low rank (Lora): W += scale B A. Without A
+/// it is MiSS (Miss), and B is D: W[o, k] += scale D[o, k mod rank].
 struct MatrixChange {
   std::string matrix{};    ///< official name, such as blocks.0.att.key.weight
   Index out = 0;           ///< rows of W
@@ -44,11 +44,11 @@ struct AdapterOptions {
   bool other_base = false;        ///< whether it may change another model than the one that it was made for
 };
 
-/// An adapter from a file, or from the folder that holds it. What it holds for a matrix, such as blocks.0.att.key, stands behind
-/// the name of that, which may have a prefix: low rank as `.lora_A` [rank, in] and `.lora_B` [out, rank] (this library, RWKV-PEFT),
-/// or with `.weight` behind these (PEFT; alpha is in adapter_config.json beside the file); MiSS as `.weight.D` [out, rank] (this
-/// library, and rwkv_lightning_cuda, whose adapter.json tells the scale), or as `.miss_block`, `.miss`, `.disha` or `.bone`
-/// [rank, out] of scale 1 (PEFT, RWKV-PEFT).
+/// An adapter from a file, or from the folder that holds it. What it holds for a matrix, such as blocks.0.att.key, stands
+/// behind the name of that, which may have a prefix: low rank as `.lora_A` [rank, in] and `.lora_B` [out, rank] (this library,
+/// RWKV-PEFT), or with `.weight` behind these (PEFT; alpha is in adapter_config.json beside the file); MiSS as `.weight.D`
+/// [out, rank] (this library, and rwkv_lightning_cuda, whose adapter.json tells the scale), or as `.miss_block`, `.miss`,
+/// `.disha` or `.bone` [rank, out] of scale 1 (PEFT, RWKV-PEFT).
 ///
 /// Numbers may be of any floating type.
 /// Errors    a file without factors or with anything else; factors that do not fit each other, are not finite, or are of a kind
@@ -56,8 +56,8 @@ struct AdapterOptions {
 Adapter load_adapter(const std::filesystem::path& path, const AdapterOptions& options = {},
                      FileSystem& files = system_files());
 
-/// Writes an adapter as .safetensors in F32, in one step, under the first names above; alpha and the fingerprint of its base are
-/// in the metadata.
+/// Writes an adapter as .safetensors in F32, in one step, under the first names above; alpha and the fingerprint of its base
+/// are in the metadata.
 /// Errors    changes of different scales
 void save_adapter(const Adapter& adapter, const std::filesystem::path& path,
                   const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files());

@@ -142,13 +142,14 @@ Net unbound_for(const OfficialNames& names, const typename Net::backend& backend
 
 }  // namespace detail
 
-/// A model from an open checkpoint with official names, or with those of another program, which dialects.ipp lists. Its
-/// sizes come from the shapes. Tensors that already are of the model's storage type and aligned are used where they lie,
-/// the others are converted; an AsStored model takes every matrix as it is stored, quantised ones where its backend does (Reference, Cpu). Memory that the caller keeps is
-/// always copied, and so is everything for a backend with memory of its own. Models loaded from one open file share the
-/// weights they did not convert; nothing is ever written back to the file. How the file is opened is settled, so only
-/// `check_values`, `ignore`, `note`, `other_composition` and `adapters` of the options count. All or nothing: one Error lists every missing, unexpected,
-/// unreadable and mis-shaped tensor. A tensor that layer 0 has no use for may be missing there; it is zero then.
+/// A model from an open checkpoint with official names, or with those of another program, which dialects.ipp lists. Its sizes
+/// come from the shapes. Tensors that already are of the model's storage type and aligned are used where they lie, the others
+/// are converted; an AsStored model takes every matrix as it is stored, quantised ones where its backend does (Reference,
+/// Cpu). Memory that the caller keeps is always copied, and so is everything for a backend with memory of its own. Models
+/// loaded from one open file share the weights they did not convert; nothing is ever written back to the file. How the file is
+/// opened is settled, so only `check_values`, `ignore`, `note`, `other_composition` and `adapters` of the options count. All
+/// or nothing: one Error lists every missing, unexpected, unreadable and mis-shaped tensor. A tensor that layer 0 has no use
+/// for may be missing there; it is zero then.
 template <class Net>
 Net load_checkpoint(const TensorFile& file, const LoadOptions& options = {}, typename Net::backend backend = {}) {
   file.check_unchanged();

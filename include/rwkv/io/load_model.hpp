@@ -33,10 +33,10 @@ concept FusesSteps = requires(B be, Arena ws, const L& layer, Seq<const float> x
 };
 }  // namespace detail
 
-/// A model from a .safetensors, .pth or .gguf file, an index of shards or a folder (see open_tensors), which runs in float on the
-/// backend B and keeps the number types of the file, as AsStored<float> does; where a backend fuses steps, all weights take the
-/// type of the embedding. Every version is compiled, by rwkv::compiled once; a
-/// program that knows its version saves the others with load_checkpoint. For errors and options see there.
+/// A model from a .safetensors, .pth or .gguf file, an index of shards or a folder (see open_tensors), which runs in float on
+/// the backend B and keeps the number types of the file, as AsStored<float> does; where a backend fuses steps, all weights
+/// take the type of the embedding. Every version is compiled, by rwkv::compiled once; a program that knows its version saves
+/// the others with load_checkpoint. For errors and options see there.
 template <class B = Cpu>
 AnyModel load_model(const std::filesystem::path& path, B backend = {}, const LoadOptions& options = {},
                     FileSystem& files = system_files()) {

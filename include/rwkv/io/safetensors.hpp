@@ -31,10 +31,10 @@ TensorTable read_safetensors(std::span<const std::byte> bytes, std::string_view 
 
 }  // namespace detail
 
-/// Writes tensors as one .safetensors file, in one step (see write_atomically). The same tensors give the same bytes.
-/// The data starts at a multiple of 64 bytes, and tensors with larger elements come first, otherwise in the given
-/// order, so that every tensor is aligned for its number type. Quantised tensors have two axes. Throws an Error naming file and tensor when names repeat
-/// or are not clean UTF-8, or when bytes and shape disagree; nothing is written then.
+/// Writes tensors as one .safetensors file, in one step (see write_atomically). The same tensors give the same bytes. The data
+/// starts at a multiple of 64 bytes, and tensors with larger elements come first, otherwise in the given order, so that every
+/// tensor is aligned for its number type. Quantised tensors have two axes. Throws an Error naming file and tensor when names
+/// repeat or are not clean UTF-8, or when bytes and shape disagree; nothing is written then.
 void save_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                       const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files());
 

@@ -72,10 +72,10 @@ void save_state(const C& context, Index sequence, const std::filesystem::path& p
   detail::write_state(path, layout, std::as_bytes(std::span(numbers)), context.position(sequence), metadata, files);
 }
 
-/// Sets a sequence to a state of save_state or save_conversation: what follows has the same bits as if it had never stopped. It need not be
-/// the sequence, batch or backend that it came from.
-/// Errors: no such sequence; a file of something else, or of a state of another version, other sizes, another number
-/// type or other tensors; no position, or NaN. One sentence says which, and the state is left as it was.
+/// Sets a sequence to a state of save_state or save_conversation: what follows has the same bits as if it had never stopped.
+/// It need not be the sequence, batch or backend that it came from. Errors: no such sequence; a file of something else, or of
+/// a state of another version, other sizes, another number type or other tensors; no position, or NaN. One sentence says
+/// which, and the state is left as it was.
 template <class C>
 void load_state(C& context, Index sequence, const std::filesystem::path& path, FileSystem& files = system_files()) {
   using T = typename decltype(context.state(sequence))::value_type;

@@ -17,7 +17,8 @@
 namespace rwkv {
 inline namespace RWKV_ABI {
 
-/// One tensor: row-major, contiguous, little-endian, in blocks where it is quantised. The bytes belong to someone else and need not be aligned.
+/// One tensor: row-major, contiguous, little-endian, in blocks where it is quantised. The bytes belong to someone else and
+/// need not be aligned.
 struct TensorView {
   std::string name;                  ///< as the file calls it
   DType dtype = DType::f32;          ///< of its numbers

@@ -96,10 +96,10 @@ class TensorFile {
   std::vector<std::uint32_t> by_name_;
 };
 
-/// Opens a .safetensors, a .pth or a .gguf; the content decides which, not the name. Nothing in the file is executed. Also opens
-/// an index such as model.safetensors.index.json with all its shards, and a folder that holds an index or else a
-/// model.safetensors. Throws an Error that names the file, and the tensor where one is to blame; for a file of another
-/// kind the Error says which, and what to do. `files` must outlive the result.
+/// Opens a .safetensors, a .pth or a .gguf; the content decides which, not the name. Nothing in the file is executed. Also
+/// opens an index such as model.safetensors.index.json with all its shards, and a folder that holds an index or else a
+/// model.safetensors. Throws an Error that names the file, and the tensor where one is to blame; for a file of another kind
+/// the Error says which, and what to do. `files` must outlive the result.
 TensorFile open_tensors(const std::filesystem::path& path, OpenOptions options = {},
                         FileSystem& files = system_files());
 

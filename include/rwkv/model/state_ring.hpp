@@ -20,8 +20,8 @@ inline namespace RWKV_ABI {
 ///     context.step(token); ring.push();       // after each step
 ///     ring.back(2);                           // as if the last two steps had not been
 ///
-/// The context must be neither moved nor assigned, and outlive the ring. When a sequence is added or removed, what was kept is lost,
-/// and the next push begins anew.
+/// The context must be neither moved nor assigned, and outlive the ring. When a sequence is added or removed, what was kept is
+/// lost, and the next push begins anew.
 /// Cost    memory for `most` + 1 states of the whole context, sequences to come included, allocated once; a push and a
 ///         back are one copy of such a state each, in the backend's own queue, and allocate nothing
 template <class M>

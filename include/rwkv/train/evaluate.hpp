@@ -29,9 +29,9 @@ struct EvaluationStart {
   std::vector<T> state{};  ///< numbers of Context::state(0) that each pass begins from; none: the empty state
 };
 
-/// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass that starts
-/// from the initial state, or passes over windows. `progress(tokens done)` is called now and then; if it returns false, the pass ends, and the
-/// mean is over the tokens read so far.
+/// The mean cross entropy, in nats per token, of every token of `data` given all tokens before it: one pass that starts from
+/// the initial state, or passes over windows. `progress(tokens done)` is called now and then; if it returns false, the pass
+/// ends, and the mean is over the tokens read so far.
 /// Errors    fewer than two tokens, tokens outside the vocabulary
 template <class Net, class Progress>
 double evaluate(const Net& net, const TokenData& data, const Progress& progress,

@@ -192,6 +192,7 @@ class Trainer {
     expects(!exchanged_, "rwkv: the model holds the moving average; call exchange_average() again before saving");
     auto texts = settings();
     texts["step"] = join(steps_);
+    if (!adapted_.empty()) texts["base.high"] = join(base_ >> 32), texts["base.low"] = join(base_ & 0xffffffffu);
     for (const auto& [key, text] : notes) texts["note." + key] = text;
     backend be = backend_;
     if constexpr (alone) {
@@ -225,6 +226,10 @@ class Trainer {
                       });
     }
     auto notes = file->texts_after("note.");
+    if (!adapted_.empty()) {
+      base_ = static_cast<std::uint64_t>(file->number("base.high")) << 32 |
+              static_cast<std::uint64_t>(file->number("base.low"));
+    }
     steps_ = file->number("step");
     file->copy_to(backend_, tensors);
     if constexpr (!alone) file->copy_to(backend_, own_state());

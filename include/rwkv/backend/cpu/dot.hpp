@@ -1,17 +1,17 @@
 #pragma once
 /// The product of a linear layer, y = x w^T.
 ///
-/// An output has several chains of fused multiply-adds: of C chains, number c adds up the terms c, c + C, c + 2 C, ... in order.
-/// In long rows C is the lanes of a pack, so that a row of w is read as it is, one pack after the other. Short rows, as those
-/// of low-rank products, have the chains of 16 bytes, because to add up all lanes of a pack would take as long as the
-/// multiplications. In the end the chains are added in pairs. Long rows are cut into stretches, even ones, of at most 3 KB, whose
-/// sums are added in order. All that depends on the length and the vector width alone. So a token's result has the same bits
-/// whatever the batch, the chunk, the tile or the number of threads, and 16-bit weights give the same bits as their widened
-/// copies.
+/// An output has several chains of fused multiply-adds: of C chains, number c adds up the terms c, c + C, c + 2 C, ... in
+/// order. In long rows C is the lanes of a pack, so that a row of w is read as it is, one pack after the other. Short rows, as
+/// those of low-rank products, have the chains of 16 bytes, because to add up all lanes of a pack would take as long as the
+/// multiplications. In the end the chains are added in pairs. Long rows are cut into stretches, even ones, of at most 3 KB,
+/// whose sums are added in order. All that depends on the length and the vector width alone. So a token's result has the same
+/// bits whatever the batch, the chunk, the tile or the number of threads, and 16-bit weights give the same bits as their
+/// widened copies.
 ///
 /// A single row of x is bound by memory, and reads w in place. For several, a panel of w, the rows of one block of outputs, is
-/// copied, widened, in the order in which blocks read it. It stays in the L1 cache for the length of a stretch, while the rows of
-/// x stream by from the L2 cache and the next panel is prefetched.
+/// copied, widened, in the order in which blocks read it. It stays in the L1 cache for the length of a stretch, while the rows
+/// of x stream by from the L2 cache and the next panel is prefetched.
 #include <algorithm>
 #include <bit>
 #include <cstdint>
