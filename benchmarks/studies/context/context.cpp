@@ -36,7 +36,7 @@ std::vector<Bin> all_bins(const Scale& scale) {
   return bins;
 }
 
-/// A model of the study. The shipped one is an RWKV-4 trained on windows of 256 bytes.
+/// A model of the study. "shipped" is the RWKV-4 of examples/03_train, trained on windows of 256 bytes.
 struct Subject {
   std::string name, version;
   Index context;
