@@ -210,7 +210,10 @@ class Run {
   }
 
   void begin() {
-    first_does([&] { refuse_unfinished_run(); });
+    first_does([&] {
+      refuse_unfinished_run();
+      if (settings_.trains_factors()) save_adapter(trainer_.adapter(), settings_.adapter_file());  // if its file can be
+    });
     progress_.print(text("%td parameters, %td steps of %td tokens", net_.parameter_count(),
                          settings_.trainer.rate.steps, tokens_of_a_step()));
     // Shows at once whether the run can be kept.
