@@ -101,9 +101,9 @@ unchanged() {
   refuses 'other settings: rate is' "$train" $common --out m.safetensors --resume --rate 0.1
   refuses "rate is '.*, decay cosine' there and '.*, decay linear' here" \
     "$train" $common --out m.safetensors --resume --decay linear
-  refuses "trained is 'the parameters, average 0.99' there and 'the parameters' here" \
+  refuses "trained is 'the parameters, average 0.998' there and 'the parameters' here" \
     "$train" $common --out m.safetensors --resume --average 0
-  refuses "trained is 'the parameters, average 0.99' there and 'the parameters, without 'emb.\*', average 0.99' here" \
+  refuses "trained is 'the parameters, average 0.998' there and 'the parameters, without 'emb.\*', average 0.998' here" \
     "$train" $common --out m.safetensors --resume --freeze 'emb.*'
   refuses '--resume: --evaluate trains nothing' "$train" --text text --evaluate m.safetensors --resume
   refuses 'goes on with the settings it began with' "$train" $common --out m.safetensors --resume --steps 100
