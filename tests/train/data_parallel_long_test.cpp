@@ -8,11 +8,13 @@
 #include <mutex>
 #include <optional>
 
+#include "rank_errors.hpp"
 #include "setup.hpp"
 
 using namespace rwkv;
 using config::content_of;
 using config::initialized;
+using config::sentence_of;
 using config::small_sizes;
 using config::TemporaryPath;
 using Net = config::SmallNet<>;
@@ -64,24 +66,6 @@ Outcome run(int ranks, const TrainerOptions& options, const Sharing& sharing, co
     if (comm.rank() == 0) first = mine;
   });
   return first;
-}
-
-/// The sentence that all ranks throw.
-std::string sentence_of(int ranks, const std::function<void(ThreadComm)>& work) {
-  std::mutex mutex;
-  std::vector<std::string> sentences;
-  run_ranks(ranks, [&](ThreadComm comm) {
-    std::string sentence = "nothing";
-    try {
-      work(comm);
-    } catch (const Error& error) {
-      sentence = error.what();
-    }
-    const std::lock_guard lock(mutex);
-    sentences.push_back(sentence);
-  });
-  for (const std::string& sentence : sentences) CHECK(sentence == sentences[0]);
-  return sentences[0];
 }
 
 /// What work throws: a word for the type, and the sentence.

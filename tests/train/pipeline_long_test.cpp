@@ -11,9 +11,11 @@
 
 #include "../model/live.hpp"
 #include "../versions.hpp"
+#include "rank_errors.hpp"
 #include "setup.hpp"
 
 using namespace rwkv;
+using config::sentence_of;
 using config::TemporaryPath;
 using Net = config::SmallNet<>;
 using Logits = std::vector<float>;
@@ -65,24 +67,6 @@ void check_bits(const Model& net, const char* name) {
       CHECK(same == ranks);
     }
   }
-}
-
-/// The sentence that all ranks throw.
-std::string sentence_of(int ranks, const std::function<void(ThreadComm)>& work) {
-  std::mutex mutex;
-  std::vector<std::string> sentences;
-  run_ranks(ranks, [&](ThreadComm comm) {
-    std::string sentence = "nothing";
-    try {
-      work(comm);
-    } catch (const Error& error) {
-      sentence = error.what();
-    }
-    const std::lock_guard lock(mutex);
-    sentences.push_back(sentence);
-  });
-  for (const std::string& sentence : sentences) CHECK(sentence == sentences[0]);
-  return sentences[0];
 }
 
 }  // namespace

@@ -149,7 +149,7 @@ struct Pack {
     }
 #endif
 #if defined(__AVX__)
-    if constexpr (std::is_same_v<U, float> && N == 4) {
+    if constexpr (std::is_same_v<U, float> && std::is_same_v<T, float> && N == 4) {
       const __m128i which = _mm_cmpgt_epi32(_mm_set1_epi32(lanes), _mm_setr_epi32(0, 1, 2, 3));
       return Pack(native(_mm_maskload_ps(from, which)));
     }

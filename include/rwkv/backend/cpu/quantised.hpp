@@ -155,8 +155,6 @@ inline constexpr Index stretches_at_a_time = 8;
 /// Rows of x and of w in a tile: enough of w that quantising x costs little.
 inline constexpr Index rows_per_tile = rows_at_a_time;
 constexpr Index outputs_per_tile(Index x_rows_of_product) { return x_rows_of_product == 1 ? 128 : 192; }
-/// Prefetch distance in the weights for a single row of x.
-inline constexpr Index prefetch_bytes = 8192;
 
 /// Adds the products of what is read at a time of W rows of w, or of one run of them, from run r of the stretch on.
 template <bool Both, int W, class Block>
@@ -168,7 +166,7 @@ RWKV_INLINE void add_products(const Activations* x, const Block* w, Index stride
   RWKV_UNROLL for (int j = 0; j < W; ++j) {
     const Block* row = w + j * stride;
     RWKV_UNROLL for (Index line = 0; line < bytes; line += 64) {
-      dot::prefetch(reinterpret_cast<const char*>(row), prefetch_bytes + line);
+      dot::prefetch(reinterpret_cast<const char*>(row), dot::prefetch_bytes + line);
     }
     weights[j] = Read::template load<Both>(row);
     if constexpr (Block::has_offset) offsets[j].template take<Both>(row, r);

@@ -307,11 +307,10 @@ RWKV_INLINE RunLevels levels_of(const Q8_0& block, Index) {
 template <Nibbles32 Block>
 RWKV_INLINE RunLevels levels_of(const Block& block, Index) {
   using Bytes = RunLevels::Bytes;
-  constexpr bool has_fifth = requires { block.fifth_bits; };
-  constexpr int least = Block::has_offset ? 0 : has_fifth ? -16 : -8;
+  constexpr int least = Block::has_offset ? 0 : has_fifth_bits<Block> ? -16 : -8;
   const Bytes nibbles = RunLevels::load(block.nibbles), zero = RunLevels::all(128 + least);
   RunLevels levels{{(nibbles & 15) + zero, (nibbles >> 4) + zero}};
-  if constexpr (has_fifth) {
+  if constexpr (has_fifth_bits<Block>) {
     constexpr Bytes bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     for (int half = 0; half < 2; ++half) {
       const std::uint8_t first = block.fifth_bits[2 * half], last = block.fifth_bits[2 * half + 1];

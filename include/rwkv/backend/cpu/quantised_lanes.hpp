@@ -106,6 +106,16 @@ struct Lanes {
 inline constexpr int with_sign = -1;
 #endif
 
+#if RWKV_BYTE_SUMS < 2
+/// A pair of runs of activations, for rows of weights with levels in excess of `Excess`. They do not fit the registers.
+template <int Excess>
+struct Factors {
+  const Activations& x;
+  Lanes scales;
+  RWKV_INLINE explicit Factors(const Activations& pair_of_runs) : x(pair_of_runs), scales(Lanes::load(x.scales)) {}
+};
+#endif
+
 #if RWKV_BYTE_SUMS == 2
 #if defined(__AVX512VNNI__)
 inline constexpr int unpacked_excess = 128;
@@ -176,16 +186,7 @@ RWKV_INLINE void store_levels(const Levels& levels, Weights& to) {
   RWKV_UNROLL for (int i = 0; i < 2; ++i) _mm256_store_si256(place + i, _mm256_sub_epi8(levels.v[i], excess));
 }
 
-/// A pair of runs of activations, for rows of weights with levels in excess of `Excess`. They do not fit the registers.
-template <int Excess>
-struct Factors {
-  const Activations& x;
-  Lanes scales;
-  RWKV_INLINE explicit Factors(const Activations& pair_of_runs) : x(pair_of_runs), scales(Lanes::load(x.scales)) {}
-};
-
-/// The sums over j of level q. A sum of two products of
-/// bytes never leaves the 16 bits: 2 x 128 x 127 at most.
+/// The sums over j of level q. A sum of two products of bytes never leaves the 16 bits: 2 x 128 x 127 at most.
 template <int Excess>
 RWKV_INLINE Lanes dot_lanes(const Levels& w, const Factors<Excess>& factors) {
   const Activations& x = factors.x;
@@ -240,14 +241,6 @@ template <int>
 RWKV_INLINE void store_levels(const Levels& levels, Weights& to) {
   std::memcpy(to.levels, &levels, sizeof levels);
 }
-
-/// A pair of runs of activations.
-template <int>
-struct Factors {
-  const Activations& x;
-  Lanes scales;
-  RWKV_INLINE explicit Factors(const Activations& pair_of_runs) : x(pair_of_runs), scales(Lanes::load(x.scales)) {}
-};
 
 /// The sums over j of level q.
 template <int Excess>
