@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "rwkv/core/error.hpp"
+#include "rwkv/io/json.hpp"
 #include "rwkv/io/shards.hpp"
 #include "rwkv/system/byte_reader.hpp"
 
@@ -32,7 +33,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     demand(std::string_view(error.what()).starts_with("fuzzed"));
   }
   try {
-    demand(rwkv::detail::read_numbers(text, "fuzzed").size() <= 1000);
+    rwkv::detail::SmallJson config("fuzzed");
+    config.read(text);
+    demand(config.values.size() <= 1000);
   } catch (const rwkv::Error& error) {
     demand(std::string_view(error.what()).starts_with("fuzzed"));
   }

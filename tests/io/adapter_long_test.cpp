@@ -89,7 +89,7 @@ TEST_CASE("the files of RWKV-PEFT, PEFT and rwkv_lightning_cuda are read") {
     with(R"({"lora_alpha": -1})");
     CHECK(sentence_of(folder.path) == config + ": lora_alpha must be above zero, not -1");
     with("[");
-    CHECK(sentence_of(folder.path) == config + ": this is no JSON object");
+    CHECK(sentence_of(folder.path) == config + ": the JSON text is no object");
   }
   SUBCASE("MiSS of PEFT and of RWKV-PEFT, under all its names") {
     for (const char* name : {"base_model.model.blocks.0.att.key.miss_block", "blocks.0.att.key.miss",

@@ -23,8 +23,8 @@ namespace detail {
 template <class C>
 consteval auto names_of_inputs() {
   std::array<std::string_view, input_count<C> + shared_count<C>> names;
-  [[maybe_unused]] const auto vectors = std::ranges::copy(C::inputs, names.begin()).out;
-  if constexpr (RowCell<C>) std::ranges::copy(C::shared, vectors);
+  [[maybe_unused]] const auto vectors = std::copy(C::inputs.begin(), C::inputs.end(), names.begin());
+  if constexpr (RowCell<C>) std::copy(C::shared.begin(), C::shared.end(), vectors);
   return names;
 }
 }  // namespace detail
@@ -40,8 +40,10 @@ consteval auto names_of_inputs() {
 template <class Cell, class S, class B, class D>
 class CellMix {
   static consteval bool inputs_are_named_apart() {
-    return std::ranges::none_of(detail::names_of_inputs<Cell>(),
-                                [](auto name) { return name == "receptance" || name == "output"; });
+    for (const std::string_view name : detail::names_of_inputs<Cell>()) {
+      if (name == "receptance" || name == "output") return false;
+    }
+    return true;
   }
   static_assert(explain_block_parameters<S, B>() && explain_recurrence<Cell>());
   static_assert(inputs_are_named_apart(),

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <span>
 #include <string_view>
@@ -16,6 +15,7 @@
 #include "rwkv/core/finite.hpp"
 #include "rwkv/io/adapter.hpp"
 #include "rwkv/io/checkpoint.hpp"
+#include "rwkv/io/json.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor_file.hpp"
 #include "rwkv/system/byte_reader.hpp"
@@ -68,10 +68,9 @@ class ScaleBeside {
       if (files.status(beside, found) || found.kind != FileStatus::Kind::regular) continue;
       const Bytes bytes = read_file(beside, Access::loaded, files);
       name_ = bytes.name();
-      constexpr std::size_t most = std::size_t{8} << 20;
-      expects(bytes.view().size() <= most, name_, ": ", bytes.view().size(), " bytes exceed the limit of ", most);
-      json_ = nlohmann::json::parse(as_text(bytes.view()), nullptr, false);
-      expects(json_.is_object(), name_, ": this is no JSON object");
+      SmallJson json(name_);
+      json.read(as_text(bytes.view()));
+      values_ = std::move(json.values);
       check();
       return;
     }
@@ -92,31 +91,34 @@ class ScaleBeside {
   /// Throws where an adapter is no sum with the model's own weights.
   void check() const {
     expects(!is_true("use_dora"), name_, ": DoRA changes the lengths of rows, which is no low-rank change");
-    const auto start = json_.find("init_lora_weights");
-    if (start != json_.end() && start->is_string()) {
-      const std::string text = start->template get<std::string>();
+    if (const JsonValue* start = find("init_lora_weights", JsonValue::Kind::text)) {
       for (const char* other : {"pissa", "olora", "corda", "loftq"}) {
-        expects(!text.starts_with(other), name_, ": factors that started by ", text,
+        expects(!start->text.starts_with(other), name_, ": factors that started by ", start->text,
                 " belong to weights that were changed as well; convert the adapter to LoRA");
       }
     }
-    const auto by_module = json_.find("alpha_pattern");
-    expects(by_module == json_.end() || by_module->empty(), name_, ": alpha_pattern is not read");
+    const JsonValue* by_module = find("alpha_pattern", JsonValue::Kind::nested);
+    expects(by_module == nullptr || by_module->number == 0, name_, ": alpha_pattern is not read");
   }
-  bool is_true(const char* key) const {
-    const auto found = json_.find(key);
-    return found != json_.end() && found->is_boolean() && found->template get<bool>();
+  /// Null where the key is missing or its value is of another kind.
+  const JsonValue* find(std::string_view key, JsonValue::Kind kind) const {
+    const auto found = values_.find(key);
+    return found == values_.end() || found->second.kind != kind ? nullptr : &found->second;
   }
-  std::optional<double> number(const char* key) const {
-    const auto found = json_.find(key);
-    if (found == json_.end() || !found->is_number()) return std::nullopt;
-    const auto value = found->template get<double>();
-    expects(is_finite(value) && value > 0, name_, ": ", key, " must be above zero, not ", value);
-    return value;
+  bool is_true(std::string_view key) const {
+    const JsonValue* found = find(key, JsonValue::Kind::boolean);
+    return found != nullptr && found->number != 0;
+  }
+  std::optional<double> number(std::string_view key) const {
+    const JsonValue* found = find(key, JsonValue::Kind::number);
+    if (found == nullptr) return std::nullopt;
+    expects(is_finite(found->number) && found->number > 0, name_, ": ", key, " must be above zero, not ",
+            found->number);
+    return found->number;
   }
 
   std::string name_;
-  nlohmann::json json_ = nlohmann::json::object();
+  JsonValues values_;
 };
 
 /// The numbers of a factor, which are finite.
@@ -162,8 +164,8 @@ RWKV_BODY Adapter load_adapter(const std::filesystem::path& path, const AdapterO
   };
   std::map<std::string, Found> found;
   for (const TensorView& tensor : file.tensors()) {
-    const auto known = std::ranges::find_if(detail::factor_names,
-                                            [&](const auto& factor) { return tensor.name.ends_with(factor.ending); });
+    const auto known = std::find_if(detail::factor_names.begin(), detail::factor_names.end(),
+                                    [&](const auto& factor) { return tensor.name.ends_with(factor.ending); });
     const std::size_t begin = std::min(tensor.name.find("blocks."), tensor.name.find("head."));
     expects(known != detail::factor_names.end() && begin != std::string::npos, name, ": ",
             detail::in_quotes(tensor.name),
@@ -261,15 +263,16 @@ inline std::vector<const MatrixChange*> changes_of(std::span<const StoredParamet
                                                    std::uint64_t fingerprint) {
   std::vector<const MatrixChange*> changes(parameters.size());
   for (const MatrixChange& change : adapter.matrices) {
-    const auto found = std::ranges::find(parameters, change.matrix, [](const auto& p) { return p.name; });
+    const auto found =
+        std::find_if(parameters.begin(), parameters.end(), [&](const auto& p) { return p.name == change.matrix; });
     expects(found != parameters.end(), adapter.name, ": the model has no ", change.matrix,
             ", which the adapter changes; it was made for another");
     const std::span<const Index> shape = found->shape.span();
     expects(shape.size() == 2 && found->role != Role::vector, adapter.name, ": ", change.matrix, " of shape ", shape,
             " is no matrix of two axes");
     const Index wanted[] = {change.out, change.is_miss() ? shape[1] : change.in};
-    expects(std::ranges::equal(shape, wanted), adapter.name, ": ", change.matrix, ": the adapter is for ",
-            std::span(wanted), ", the model has ", shape);
+    expects(same_sizes(shape, wanted), adapter.name, ": ", change.matrix, ": the adapter is for ", std::span(wanted),
+            ", the model has ", shape);
     expects(change.rank <= shape[1], adapter.name, ": ", change.matrix, ": a rank of ", change.rank,
             " does not fit the shape ", shape);
     expects(is_finite(change.scale), adapter.name, ": ", change.matrix, ": the scale ", change.scale,
@@ -315,7 +318,7 @@ RWKV_BODY std::shared_ptr<const void> bind_adapted(std::span<StoredParameter> pa
     return (bytes + alignment - 1) / alignment * alignment;
   };
   const auto changes_here = [&](std::size_t i) {
-    return std::ranges::any_of(changes, [&](const auto& of_one) { return of_one[i] != nullptr; });
+    return std::any_of(changes.begin(), changes.end(), [&](const auto& of_one) { return of_one[i] != nullptr; });
   };
   Index room = 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) room += changes_here(i) ? room_for(parameters[i]) : 0;

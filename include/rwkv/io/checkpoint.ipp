@@ -77,7 +77,7 @@ inline void read_numbers(DType dtype, const std::byte* from, std::size_t count, 
     float numbers[Block::length];
     for (std::size_t i = 0; i < count; i += Block::length, from += sizeof(Block)) {
       dequantise(block_at<Block>(from), numbers);
-      std::ranges::copy(numbers, to + i);
+      std::copy(numbers, numbers + Block::length, to + i);
     }
   });
 }
@@ -157,7 +157,8 @@ RWKV_BODY void solve_sizes(std::span<const StoredParameter> parameters, const Of
       if (parameters[i].unused() != unused) continue;
       const std::vector<Index>* shape = names.shape_of(parameters[i].name);
       if (shape == nullptr) continue;
-      const bool possible = std::ranges::all_of(*shape, [](Index size) { return 0 < size && size <= largest_size; });
+      const bool possible =
+          std::all_of(shape->begin(), shape->end(), [](Index size) { return 0 < size && size <= largest_size; });
       if (possible) set_sizes(sizes, parameters[i], *shape);
     }
   }
@@ -166,7 +167,7 @@ RWKV_BODY void solve_sizes(std::span<const StoredParameter> parameters, const Of
 /// Whether a tensor has the shape of a parameter; axes of size one may be missing from a vector, or be added to it.
 inline bool has_shape(const TensorSpec& spec, std::span<const Index> in_file) {
   const Shape shape = spec.file_shape();
-  if (std::ranges::equal(in_file, shape.span())) return true;
+  if (same_sizes(in_file, shape.span())) return true;
   if (spec.role != Role::vector) return false;
   const auto next = [](std::span<const Index> sizes, std::size_t i) {
     while (i < sizes.size() && sizes[i] == 1) ++i;
@@ -214,7 +215,7 @@ RWKV_BODY void check_fit(std::span<const StoredParameter> parameters, const Offi
   for (const std::string& pattern : options.ignore) glob_matches(pattern, "");  // an error in it shows at once
   for (const OfficialTensor& tensor : names.tensors()) {
     const auto fits = [&](const std::string& pattern) { return glob_matches(pattern, tensor.in_file); };
-    if (known.contains(tensor.name) || std::ranges::any_of(options.ignore, fits)) continue;
+    if (known.contains(tensor.name) || std::any_of(options.ignore.begin(), options.ignore.end(), fits)) continue;
     if (tensor.unreadable == nullptr) {
       const std::vector<Index> sizes = tensor.shape_in_file();
       wrong.add(in_quotes(tensor.in_file), ": unexpected, the model has no such tensor; file has ", std::span(sizes));
@@ -335,7 +336,7 @@ RWKV_BODY std::shared_ptr<const void> bind_to_file(std::span<StoredParameter> pa
     if (tensor == nullptr) {  // zero in every number type
       std::fill(to.begin(), to.end(), std::byte(0));
     } else if (is_quantised(type)) {
-      std::ranges::copy(tensor->bytes, to.begin());
+      std::copy(tensor->bytes.begin(), tensor->bytes.end(), to.begin());
       advance(Unit::bytes, std::ssize(tensor->bytes));
     } else {
       const std::byte* from = tensor->bytes.data();

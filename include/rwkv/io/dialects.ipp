@@ -201,7 +201,9 @@ RWKV_BODY bool is_weight_name(std::string_view name) {
 }
 
 RWKV_BODY bool is_known_architecture(std::string_view architecture) {
-  return !architecture.empty() && std::ranges::find(dialects, architecture, &Dialect::architecture) != dialects.end();
+  return !architecture.empty() && std::any_of(dialects.begin(), dialects.end(), [&](const Dialect& dialect) {
+    return dialect.architecture == architecture;
+  });
 }
 
 RWKV_BODY bool FoundDialect::is_official() const {

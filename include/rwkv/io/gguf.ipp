@@ -193,9 +193,10 @@ class GgufReader {
     entry.begin = reader_.u64();
     require(entry.begin % alignment_ == 0, ": it starts at ", entry.begin, ", which is no multiple of the alignment ",
             alignment_);
-    const auto known = std::ranges::find(ggml_types, type, [](const auto& pair) { return pair.first; });
+    const auto is_type = [&](const auto& pair) { return pair.first == type; };
+    const auto known = std::find_if(ggml_types.begin(), ggml_types.end(), is_type);
     if (known == ggml_types.end()) {
-      const auto other = std::ranges::find(other_ggml_types, type, [](const auto& pair) { return pair.first; });
+      const auto other = std::find_if(other_ggml_types.begin(), other_ggml_types.end(), is_type);
       entry.unreadable = join("its numbers are of the type ",
                               other == other_ggml_types.end() ? join(type) : std::string(other->second),
                               " of ggml; quantise the model to Q8_0, Q6_K, Q5_K, Q5_0, Q5_1, Q4_K, Q4_0 or Q4_1");

@@ -30,7 +30,7 @@ RWKV_BODY const OfficialVersion* version_named_by(const OfficialNames& names) {
     return shape != nullptr && shape->size() >= mark.rank;
   };
   for (const OfficialVersion* version : official_versions) {
-    if (std::ranges::all_of(version->marks, has)) return version;
+    if (std::all_of(version->marks.begin(), version->marks.end(), has)) return version;
   }
   return nullptr;
 }
@@ -116,8 +116,9 @@ RWKV_BODY std::string kind_by_names(const OfficialNames& names) {
     return "this is one shard of several; open their index, or join the shards into one file";
   }
   static constexpr std::array<std::string_view, 3> parts{"emb.weight", "blocks.0.ln1.weight", "head.weight"};
-  const auto there = std::ranges::count_if(parts, [&](auto name) { return names.find(name) != nullptr; });
-  const auto shared = std::ranges::count_if(parts, [&](auto name) { return tied_to(names, name) != nullptr; });
+  const auto there = std::count_if(parts.begin(), parts.end(), [&](auto name) { return names.find(name) != nullptr; });
+  const auto shared =
+      std::count_if(parts.begin(), parts.end(), [&](auto name) { return tied_to(names, name) != nullptr; });
   if (has_official && there + shared < std::ssize(parts)) {
     return "this is a part of a model; if it is one shard of several, join them into one file";
   }

@@ -65,9 +65,9 @@ RWKV_BODY OfficialNames::OfficialNames(const TensorFile& file)
   take_aliases();
   by_name_.resize(tensors_.size());
   std::iota(by_name_.begin(), by_name_.end(), std::uint32_t{0});
-  const auto name = [&](std::uint32_t i) -> std::string_view { return tensors_[i].name; };
-  std::ranges::sort(by_name_, {}, name);
-  const auto twice = std::ranges::adjacent_find(by_name_, {}, name);
+  std::sort(by_name_.begin(), by_name_.end(), [&](auto a, auto b) { return tensors_[a].name < tensors_[b].name; });
+  const auto twice = std::adjacent_find(by_name_.begin(), by_name_.end(),
+                                        [&](auto a, auto b) { return tensors_[a].name == tensors_[b].name; });
   if (twice == by_name_.end()) return;
   fail(detail::path_text(file.path()), ": ", detail::in_quotes(tensors_[twice[0]].in_file), " and ",
        detail::in_quotes(tensors_[twice[1]].in_file), " are both ", tensors_[*twice].name);
@@ -105,7 +105,7 @@ RWKV_BODY void OfficialNames::add(const TensorView* tensor, const UnreadableTens
       for (std::size_t i = 0; i < parts.size(); ++i) {
         OfficialTensor& part = tensors_.emplace_back(entry);
         part.name = known.name;
-        std::ranges::replace(part.name, '*', parts[i]);
+        std::replace(part.name.begin(), part.name.end(), '*', parts[i]);
         part.shape->erase(part.shape->begin());
         part.bytes = tensor->bytes.subspan(i * size, size);
       }
@@ -140,8 +140,8 @@ RWKV_BODY void OfficialNames::undo(detail::Change change, OfficialTensor& tensor
 /// it had before there were heads.
 RWKV_BODY void OfficialNames::take_aliases() {
   constexpr std::string_view old_name = "time_first", new_name = "time_faaaa";
-  const bool has_heads =
-      std::ranges::any_of(tensors_, [](const auto& tensor) { return tensor.name == "blocks.0.att.ln_x.weight"; });
+  const bool has_heads = std::any_of(tensors_.begin(), tensors_.end(),
+                                     [](const auto& tensor) { return tensor.name == "blocks.0.att.ln_x.weight"; });
   if (!has_heads) return;
   for (OfficialTensor& tensor : tensors_) {
     const bool is_bonus = tensor.name.starts_with("blocks.") && tensor.name.ends_with(".att.time_first");
@@ -151,8 +151,9 @@ RWKV_BODY void OfficialNames::take_aliases() {
 }
 
 RWKV_BODY const OfficialTensor* OfficialNames::find(std::string_view name) const {
-  const auto found = std::ranges::lower_bound(by_name_, name, {},
-                                              [&](std::uint32_t i) -> std::string_view { return tensors_[i].name; });
+  const auto found =
+      std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                       [&](std::uint32_t i, std::string_view wanted) { return tensors_[i].name < wanted; });
   return found != by_name_.end() && tensors_[*found].name == name ? &tensors_[*found] : nullptr;
 }
 

@@ -498,8 +498,9 @@ class StateDictPickle : PickleValues {
       if (found != nullptr) return outer;
       found = &item;
     }
-    const bool is_converted = std::ranges::any_of(
-        items_, [&](const Item& item) { return item.dict == outer.id && is_key(item, "_strategy"); });
+    const bool is_converted = std::any_of(items_.begin(), items_.end(), [&](const Item& item) {
+      return item.dict == outer.id && is_key(item, "_strategy");
+    });
     if (found == nullptr || holds[outer.id].weight || is_converted) return outer;
     entry_ = text(std::get<Text>(found->key));
     return std::get<Dict>(found->value);

@@ -58,7 +58,8 @@ inline void check_archive_kind(std::span<const std::string_view> names, std::str
        {".pt", packed},
        {".ckpt", packed}}};
   for (const Kind& kind : kinds) {
-    const auto found = std::ranges::find_if(names, [&](std::string_view name) { return name.ends_with(kind.name); });
+    const auto found =
+        std::find_if(names.begin(), names.end(), [&](std::string_view name) { return name.ends_with(kind.name); });
     if (found == names.end()) continue;
     if (kind.sentence.empty()) return;
     fail(file, ": this zip archive is no file of torch.save but ", kind.sentence, " (it holds ", in_quotes(*found),

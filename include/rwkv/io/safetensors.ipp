@@ -12,12 +12,11 @@
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "rwkv/core/checked.hpp"
 #include "rwkv/core/error.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/progress.hpp"
+#include "rwkv/io/json.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
@@ -36,7 +35,7 @@ inline constexpr int max_skipped_depth = 64;
 
 /// Receives the header as a stream of JSON events. It knows at every point which event may follow, so that nesting,
 /// types and duplicates are checked before anything is stored.
-class SafetensorsHeader {
+class SafetensorsHeader : public JsonEvents {
  public:
   struct Entry {
     TensorView tensor;
@@ -51,7 +50,7 @@ class SafetensorsHeader {
   std::vector<Entry> entries;
   std::map<std::string, std::string> metadata;
 
-  bool start_object(std::size_t) {
+  bool start_object(std::size_t) override {
     if (skips()) return enter_skipped();
     switch (place_) {
       case Place::start: return move_to(Place::top);
@@ -61,13 +60,13 @@ class SafetensorsHeader {
     }
   }
 
-  bool end_object() {
+  bool end_object() override {
     if (skips()) return leave_skipped();
     if (place_ == Place::tensor) finish_tensor();
     return move_to(place_ == Place::top ? Place::end : Place::top);
   }
 
-  bool key(std::string& name) {
+  bool key(std::string& name) override {
     if (skips()) return true;
     if (place_ == Place::top) return begin_value(name);
     if (place_ == Place::metadata) {
@@ -86,7 +85,7 @@ class SafetensorsHeader {
     return move_to(next);
   }
 
-  bool string(std::string& text) {
+  bool string(std::string& text) override {
     if (skips()) return skip_value();
     if (place_ == Place::metadata_text) {
       // What is odd or one too many is left out: no tensor depends on it.
@@ -104,21 +103,21 @@ class SafetensorsHeader {
     return move_to(Place::tensor);
   }
 
-  bool start_array(std::size_t) {
+  bool start_array(std::size_t) override {
     if (skips()) return enter_skipped();
     if (place_ == Place::shape_value) return move_to(Place::shape);
     if (place_ == Place::offsets_value) return move_to(Place::offsets);
     unexpected("an array");
   }
 
-  bool end_array() {
+  bool end_array() override {
     if (skips()) return leave_skipped();
     require(place_ == Place::shape || offsets_.size() == 2, ": data_offsets holds ", offsets_.size(),
             " numbers instead of 2");
     return move_to(Place::tensor);
   }
 
-  bool number_unsigned(std::uint64_t number) {
+  bool number_unsigned(std::uint64_t number) override {
     if (skips()) return skip_value();
     if (place_ != Place::shape && place_ != Place::offsets) unexpected("a number");
     require(std::in_range<Index>(number), ": the number ", number, " in the header is too large");
@@ -133,16 +132,18 @@ class SafetensorsHeader {
     return true;
   }
   /// The parser calls this for numbers with a minus sign only, -0 included.
-  bool number_integer(std::int64_t) { return skip_value("a negative number"); }
-  bool number_float(double, const std::string&) { return skip_value("a number that is no plain integer below 2^63"); }
-  bool boolean(bool) { return skip_value("a boolean"); }
-  bool null() {
+  bool number_integer(std::int64_t) override { return skip_value("a negative number"); }
+  bool number_float(double, const std::string&) override {
+    return skip_value("a number that is no plain integer below 2^63");
+  }
+  bool boolean(bool) override { return skip_value("a boolean"); }
+  bool null() override {
     if (place_ == Place::metadata_value) return move_to(Place::top);  // as some writers say that there are none
     return skip_value("null");
   }
-  bool binary(nlohmann::json::binary_t&) { unexpected("binary data"); }
+  bool binary(binary_t&) override { unexpected("binary data"); }
 
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) {
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) override {
     fail(where(), ": the header is no valid JSON at its byte ", position);
   }
 
@@ -326,7 +327,7 @@ inline void take_quantised(TensorView& tensor, std::string_view type, std::strin
 RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::string_view file) {
   const auto [json, data] = split_safetensors(bytes, file);
   SafetensorsHeader header(file);
-  const bool complete = nlohmann::json::sax_parse(json.begin(), json.end(), &header);
+  const bool complete = parse_json(json, header);
   expects(complete, file, ": the safetensors header is no valid JSON");
   std::vector<std::string_view> names;
   for (const auto& entry : header.entries) names.push_back(entry.tensor.name);
@@ -344,7 +345,7 @@ RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::st
     const auto is_named = [&](const SafetensorsHeader::Entry& each) {
       return each.unreadable.empty() && each.tensor.name == key.substr(quantised_prefix.size());
     };
-    const auto found = std::ranges::find_if(header.entries, is_named);
+    const auto found = std::find_if(header.entries.begin(), header.entries.end(), is_named);
     if (found != header.entries.end()) take_quantised(found->tensor, entry->second, file);
     entry = table.metadata.erase(entry);
   }

@@ -1,8 +1,6 @@
 #pragma once
 /// The JSON files beside models: the index of one that is stored in several shards, and config.json.
 #include <filesystem>
-#include <functional>
-#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,9 +18,6 @@ using WeightMap = std::vector<std::pair<std::string, std::string>>;
 /// The weight map of an index, model.safetensors.index.json; `file` starts every error. Shards are files beside the
 /// index: one with a folder in its name is an error, as are a name that occurs twice and too many of either.
 WeightMap read_weight_map(std::string_view json, std::string_view file);
-
-/// The numbers at the top of a JSON object; `file` starts every error.
-std::map<std::string, double, std::less<>> read_numbers(std::string_view json, std::string_view file);
 
 /// Whether the name of the file is that of a part, such as model-00001-of-00002.safetensors.
 bool is_shard(const std::filesystem::path& path);

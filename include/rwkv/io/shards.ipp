@@ -4,9 +4,8 @@
 #include <cstdint>
 #include <set>
 
-#include <nlohmann/json.hpp>
-
 #include "rwkv/core/error.hpp"
+#include "rwkv/io/json.hpp"
 #include "rwkv/io/shards.hpp"
 #include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
@@ -16,101 +15,7 @@ namespace rwkv {
 inline namespace RWKV_ABI {
 namespace detail {
 
-inline constexpr std::size_t max_small_json = std::size_t{32} << 20;  // bytes of an index or config.json
 inline constexpr std::size_t max_shards = 1000;
-
-/// Receives a JSON text as a stream of events, and keeps the numbers of the outer object and the texts of the one object
-/// in it that has the name `map`. Everything else is skipped.
-class SmallJson {
- public:
-  SmallJson(std::string_view file, std::string_view map) : file_(file), map_(map) {}
-
-  std::map<std::string, double, std::less<>> numbers;
-  WeightMap texts;
-
-  bool has_map() const { return has_map_; }
-
-  bool start_object(std::size_t) {
-    if (opens_map()) {
-      if (has_map_) fail(file_, ": it holds ", in_quotes(map_), " twice");
-      has_map_ = in_map_ = true;
-    } else {
-      expects_text("an object");
-    }
-    return enter();
-  }
-  bool start_array(std::size_t) {
-    if (depth_ == 0) fail(file_, ": the JSON text is no object");
-    if (opens_map()) fail(file_, ": ", in_quotes(map_), " is no object");
-    expects_text("an array");
-    return enter();
-  }
-  bool end_object() { return leave(); }
-  bool end_array() { return leave(); }
-  bool key(std::string& name) {
-    if (depth_ == 1) key_ = name;
-    else if (in_map_) inner_ = name;
-    return true;
-  }
-  bool string(std::string& text) {
-    if (!in_map_) return skip();
-    if (!is_clean_name(inner_)) fail(file_, ": the tensor name ", in_quotes(inner_), not_clean);
-    expects(texts.size() < max_tensors, file_, ": the index names more than ", max_tensors, " tensors");
-    texts.emplace_back(inner_, text);
-    return true;
-  }
-  bool number_unsigned(std::uint64_t number) { return keep(static_cast<double>(number)); }
-  bool number_integer(std::int64_t number) { return keep(static_cast<double>(number)); }
-  bool number_float(double number, const std::string&) { return keep(number); }
-  bool boolean(bool) { return skip("a boolean"); }
-  bool null() { return skip("null"); }
-  bool binary(nlohmann::json::binary_t&) { return skip("binary data"); }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) {
-    fail(file_, ": this is no valid JSON at its byte ", position);
-  }
-
- private:
-  static constexpr int max_depth = 64;
-  static constexpr std::size_t max_numbers = 1000;
-
-  bool opens_map() const { return depth_ == 1 && !map_.empty() && key_ == map_; }
-  bool enter() {
-    ++depth_;
-    expects(depth_ <= max_depth, file_, ": the JSON text is nested more than ", max_depth, " deep");
-    return true;
-  }
-  bool leave() {
-    --depth_;
-    if (depth_ == 1) in_map_ = false;
-    return true;
-  }
-  bool keep(double number) {
-    skip("a number");
-    if (depth_ == 1 && numbers.size() < max_numbers) numbers.insert_or_assign(key_, number);
-    return true;
-  }
-  bool skip(std::string_view what = "a text") const {
-    if (depth_ == 0) fail(file_, ": the JSON text is no object");
-    if (opens_map()) fail(file_, ": ", in_quotes(map_), " is no object");
-    expects_text(what);
-    return true;
-  }
-  void expects_text(std::string_view what) const {
-    if (in_map_) fail(file_, ": the tensor ", in_quotes(inner_), " has ", what, " in the place of the name of a shard");
-  }
-
-  std::string_view file_, map_;
-  int depth_ = 0;
-  bool has_map_ = false, in_map_ = false;
-  std::string key_, inner_;
-};
-
-inline void parse_small_json(std::string_view json, std::string_view file, SmallJson& into) {
-  expects(json.size() <= max_small_json, file, ": ", json.size(), " bytes exceed the limit of ", max_small_json);
-  expects(json.find('\0') == std::string_view::npos, file, ": the JSON text contains a NUL byte");
-  const bool complete = nlohmann::json::sax_parse(json.begin(), json.end(), &into);
-  expects(complete, file, ": this is no valid JSON");
-}
 
 /// Whether a name leads to a file in the same folder, on every system.
 inline bool is_plain_file_name(std::string_view name) {
@@ -118,13 +23,14 @@ inline bool is_plain_file_name(std::string_view name) {
 }
 
 RWKV_BODY WeightMap read_weight_map(std::string_view json, std::string_view file) {
-  SmallJson parsed(file, "weight_map");
-  parse_small_json(json, file, parsed);
-  expects(parsed.has_map(), file, ": the index has no weight_map");
-  WeightMap& map = parsed.texts;
+  SmallJson index(file, "weight_map");
+  index.read(json);
+  expects(index.has_map(), file, ": the index has no weight_map");
+  WeightMap& map = index.texts;
   expects(!map.empty(), file, ": the index names no tensors");
-  std::ranges::stable_sort(map, {}, &WeightMap::value_type::first);
-  const auto twice = std::ranges::adjacent_find(map, {}, &WeightMap::value_type::first);
+  std::sort(map.begin(), map.end());
+  const auto twice =
+      std::adjacent_find(map.begin(), map.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
   if (twice != map.end()) fail(file, ": the index names the tensor ", in_quotes(twice->first), " twice");
   std::set<std::string_view> shards;
   for (const auto& [tensor, shard] : map) {
@@ -135,12 +41,6 @@ RWKV_BODY WeightMap read_weight_map(std::string_view json, std::string_view file
     expects(shards.size() <= max_shards, file, ": the index leads to more than ", max_shards, " shards");
   }
   return std::move(map);
-}
-
-RWKV_BODY std::map<std::string, double, std::less<>> read_numbers(std::string_view json, std::string_view file) {
-  SmallJson parsed(file, "");
-  parse_small_json(json, file, parsed);
-  return std::move(parsed.numbers);
 }
 
 /// Where "-00001-of-00002" stands in the name of a shard, and its length; 0 and 0 in other names.

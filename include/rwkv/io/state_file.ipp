@@ -97,7 +97,7 @@ RWKV_BODY SavedState read_state(const TensorFile& file, const StateLayout& layou
     const TensorView* const found = file.find(tensor.name);
     expects(found != nullptr, name, ": ", tensor.name, " is missing from the file");
     const Index shape[] = {tensor.numbers};
-    expects(std::ranges::equal(found->shape, shape), name, ": ", tensor.name, ": file has ", std::span(found->shape),
+    expects(same_sizes(found->shape, shape), name, ": ", tensor.name, ": file has ", std::span(found->shape),
             ", the model expects ", std::span<const Index>(shape));
     expects(found->dtype == layout.type, name, ": ", tensor.name, ": file has ", name_of(found->dtype),
             " numbers, the model computes in ", name_of(layout.type));
@@ -109,8 +109,10 @@ RWKV_BODY SavedState read_state(const TensorFile& file, const StateLayout& layou
     saved.numbers.insert(saved.numbers.end(), found->bytes.begin(), found->bytes.end());
   }
   const auto of_state = [](const auto& tensor) { return !tensor.name.starts_with(sampler_prefix); };
-  const Index tensors =
-      std::ranges::count_if(file.tensors(), of_state) + std::ranges::count_if(file.unreadable(), of_state);
+  const auto readable = file.tensors();
+  const auto unreadable = file.unreadable();
+  const Index tensors = std::count_if(readable.begin(), readable.end(), of_state) +
+                        std::count_if(unreadable.begin(), unreadable.end(), of_state);
   expects(tensors == std::ssize(layout.tensors), name, ": the file holds ", tensors, " tensors, the state has ",
           layout.tensors.size());
 
@@ -134,8 +136,10 @@ RWKV_BODY SavedState read_initial_state(const std::filesystem::path& path, const
     }
     return nullptr;
   };
-  expects(std::ranges::any_of(file.tensors(), [](const auto& t) { return t.name.ends_with(".att.time_state"); }), name,
-          ": this is no file of a state: it has neither the metadata of one nor a blocks.0.att.time_state");
+  const auto tensors = file.tensors();
+  expects(
+      std::any_of(tensors.begin(), tensors.end(), [](const auto& t) { return t.name.ends_with(".att.time_state"); }),
+      name, ": this is no file of a state: it has neither the metadata of one nor a blocks.0.att.time_state");
   expects(layout.version == nullptr || layout.version->state != OfficialState::components, name,
           ": the file holds the matrices of heads, which the state of RWKV-4 does not have");
   SavedState saved;
@@ -148,7 +152,7 @@ RWKV_BODY SavedState read_initial_state(const std::filesystem::path& path, const
       expects(found != nullptr, name, ": ", wanted, " is missing from the file");
       const Index size = tensor.numbers / layout.sizes.width;
       const Index shape[] = {layout.sizes.width / size, size, size};
-      expects(std::ranges::equal(found->shape, shape), name, ": ", wanted, ": file has ", std::span(found->shape),
+      expects(same_sizes(found->shape, shape), name, ": ", wanted, ": file has ", std::span(found->shape),
               ", the model expects ", std::span<const Index>(shape));
       expects(is_floating(found->dtype), name, ": ", wanted, ": file has ", name_of(found->dtype), " numbers");
       const std::size_t wrong = first_not_finite(found->dtype, found->bytes);

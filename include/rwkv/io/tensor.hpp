@@ -64,6 +64,8 @@ Checked count_elements(std::span<const Index> shape);
 /// Whether the elements of that shape can be counted in an Index. One that fails is a lie, readable or not.
 bool is_possible(std::span<const Index> shape);
 
+bool same_sizes(std::span<const Index> a, std::span<const Index> b);
+
 /// Bytes of a tensor of that shape; invalid when they do not fit into an Index, or when its rows are no whole blocks of
 /// a quantised type.
 Checked count_bytes(std::span<const Index> shape, DType dtype);

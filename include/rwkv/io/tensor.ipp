@@ -31,6 +31,10 @@ RWKV_BODY Checked count_elements(std::span<const Index> shape) {
   return empty && fits ? Checked(0) : product;
 }
 
+RWKV_BODY bool same_sizes(std::span<const Index> a, std::span<const Index> b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
 RWKV_BODY bool is_possible(std::span<const Index> shape) {
   return count_elements(shape).at_most(static_cast<std::uint64_t>(std::numeric_limits<Index>::max()));
 }

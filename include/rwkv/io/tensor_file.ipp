@@ -17,6 +17,7 @@
 #include "rwkv/core/error.hpp"
 #include "rwkv/io/dialects.hpp"
 #include "rwkv/io/gguf.hpp"
+#include "rwkv/io/json.hpp"
 #include "rwkv/io/pth.hpp"
 #include "rwkv/io/safetensors.hpp"
 #include "rwkv/io/shards.hpp"
@@ -33,13 +34,13 @@ RWKV_BODY TensorFile::TensorFile(std::vector<Bytes> parts, std::filesystem::path
     : parts_(std::move(parts)), surroundings_(std::move(surroundings)), path_(std::move(path)),
       tensors_(std::move(table.tensors)), unreadable_(std::move(table.unreadable)),
       metadata_(std::move(table.metadata)), by_name_(detail::order_by_name(tensors_)) {
-  std::ranges::sort(unreadable_, {}, &UnreadableTensor::name);
+  std::sort(unreadable_.begin(), unreadable_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   if (parts_.size() == 1) keep_alive_ = parts_[0].keep_alive();
   else keep_alive_ = std::make_shared<const std::vector<Bytes>>(parts_);
 }
 
 RWKV_BODY bool TensorFile::is_mapped() const {
-  return std::ranges::any_of(parts_, [](const Bytes& part) { return part.is_mapped(); });
+  return std::any_of(parts_.begin(), parts_.end(), [](const Bytes& part) { return part.is_mapped(); });
 }
 
 RWKV_BODY void TensorFile::check_unchanged() const {
@@ -58,8 +59,8 @@ RWKV_BODY const TensorView* TensorFile::find(std::string_view name) const {
 }
 
 RWKV_BODY const UnreadableTensor* TensorFile::find_unreadable(std::string_view name) const {
-  const auto found =
-      std::ranges::lower_bound(unreadable_, name, {}, [](const auto& t) -> std::string_view { return t.name; });
+  const auto found = std::lower_bound(unreadable_.begin(), unreadable_.end(), name,
+                                      [](const auto& tensor, std::string_view wanted) { return tensor.name < wanted; });
   return found != unreadable_.end() && found->name == name ? &*found : nullptr;
 }
 
@@ -68,7 +69,7 @@ namespace detail {
 /// Whether this start of a file is UTF-8, up to a last character that may be cut, without control characters.
 inline bool is_plain_text(std::string_view start) {
   const auto is_control = [](unsigned char c) { return (c < ' ' && (c < '\t' || c > '\r')) || c == 0x7f; };
-  if (std::ranges::any_of(start, is_control)) return false;
+  if (std::any_of(start.begin(), start.end(), is_control)) return false;
   for (int cut = 0; cut < 4 && !start.empty(); ++cut, start.remove_suffix(1)) {
     if (is_utf8(start)) return true;
   }
@@ -142,7 +143,11 @@ inline void read_config(const std::filesystem::path& path, const TensorTable& ta
   const std::filesystem::path config = path.parent_path() / "config.json";
   if (kind_of_path(config, files) != FileStatus::Kind::regular) return;
   const Bytes bytes = read_file(config, Access::loaded, files);
-  surroundings.config = read_numbers(as_text(bytes.view()), bytes.name());
+  SmallJson json(bytes.name());
+  json.read(as_text(bytes.view()));
+  for (const auto& [key, value] : json.values) {
+    if (value.kind == JsonValue::Kind::number) surroundings.config.emplace(key, value.number);
+  }
 }
 
 /// All shards of an index as one file. A shard holds the tensors that the index has in it and no others.
@@ -164,7 +169,8 @@ inline TensorFile open_shards(const std::filesystem::path& path, const Bytes& in
     TensorTable table = read_tensors(part, options.verify_checksums);
     for (const std::string_view tensor : names_of(table.tensors, table.unreadable)) {
       const auto known =
-          std::ranges::lower_bound(map, tensor, {}, [](const auto& entry) -> std::string_view { return entry.first; });
+          std::lower_bound(map.begin(), map.end(), tensor,
+                           [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
       if (known == map.end() || known->first != tensor) {
         fail(name, ": the shard ", in_quotes(shard), " holds ", in_quotes(tensor), ", which the index does not name");
       }
@@ -174,13 +180,13 @@ inline TensorFile open_shards(const std::filesystem::path& path, const Bytes& in
       }
       found[static_cast<std::size_t>(known - map.begin())] = true;
     }
-    std::ranges::move(table.tensors, std::back_inserter(all.tensors));
-    std::ranges::move(table.unreadable, std::back_inserter(all.unreadable));
+    std::move(table.tensors.begin(), table.tensors.end(), std::back_inserter(all.tensors));
+    std::move(table.unreadable.begin(), table.unreadable.end(), std::back_inserter(all.unreadable));
     for (auto& [key, text] : table.metadata) {
       if (all.metadata.size() < max_metadata) all.metadata.emplace(key, std::move(text));
     }
   }
-  const auto lost = std::ranges::find(found, false);
+  const auto lost = std::find(found.begin(), found.end(), false);
   if (lost != found.end()) {
     const auto& [tensor, shard] = map[static_cast<std::size_t>(lost - found.begin())];
     fail(name, ": the shard ", in_quotes(shard), " lacks ", in_quotes(tensor), ", which the index has in it");

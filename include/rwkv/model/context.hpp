@@ -105,7 +105,7 @@ class Context {
   /// Sets every sequence to the state before its first token.
   void reset() {
     parts_.body.reset(backend_, state_.views);
-    std::ranges::fill(positions_, 0);
+    std::fill(positions_.begin(), positions_.end(), 0);
     has_logits_ = false;
   }
 
@@ -317,7 +317,7 @@ class Context {
     check_numbers(numbers, capacity());
     backend_.copy(matrix(numbers.data(), 1, std::ssize(numbers)), state);
     backend_.sync();
-    std::ranges::fill(positions_, 0);
+    std::fill(positions_.begin(), positions_.end(), 0);
     has_logits_ = false;
   }
 
@@ -453,7 +453,7 @@ class Context {
   }
   /// Refuses NaN in a state of so many sequences. An infinity may be what a cell keeps.
   void check_numbers(std::span<const compute> numbers, Index sequences) const {
-    const auto found = std::ranges::find_if(numbers, [](compute number) { return is_nan(number); });
+    const auto found = std::find_if(numbers.begin(), numbers.end(), [](compute number) { return is_nan(number); });
     if (found == numbers.end()) return;
     Index at = found - numbers.begin();
     for (const StateTensor& tensor : state_layout().tensors) {

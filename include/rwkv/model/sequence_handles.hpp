@@ -44,7 +44,7 @@ class SequenceHandles {
 
   /// The present number of a sequence. Errors: there is none of that handle
   Index operator[](Index handle) const {
-    const auto found = std::ranges::find(handles_, handle);
+    const auto found = std::find(handles_.begin(), handles_.end(), handle);
     expects(found != handles_.end(), "rwkv: there is no sequence with the handle ", handle);
     return found - handles_.begin();
   }

@@ -48,7 +48,7 @@ class StateRing {
     newest_ = (newest_ + 1) % slots_;
     count_ = std::min(count_ + 1, slots_);
     context_->backend_.copy(Mat<const compute>(context_->state_.numbers()), slot());
-    std::ranges::copy(context_->positions_, positions());
+    std::copy(context_->positions_.begin(), context_->positions_.end(), positions());
   }
 
   /// Sets every sequence to the state and position it had `pushes` pushes before the latest one, which is then the

@@ -76,7 +76,8 @@ Token Sampler::pick(std::span<const T> logits) {
   const auto most_likely = std::max_element(x.begin(), x.end());
   const bool greedy = temperature == 0 || top_p == 0 || top_k == 1;
   const Token token = greedy ? static_cast<Token>(most_likely - x.begin()) : draw(*most_likely);
-  memory.count(token, penalty_decay, std::ranges::find(exempt, token) == exempt.end() ? 1 : 0);
+  const bool is_exempt = std::find(exempt.begin(), exempt.end(), token) != exempt.end();
+  memory.count(token, penalty_decay, is_exempt ? 0 : 1);
   ++memory.draws;
   return token;
 }

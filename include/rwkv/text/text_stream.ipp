@@ -35,7 +35,7 @@ RWKV_BODY std::string TextStream::push(std::string_view bytes) {
     }
     const auto begins_a_stop = [&](std::size_t from) {
       const std::string_view end = std::string_view(held_).substr(from);
-      return std::ranges::any_of(stops_, [&](const std::string& stop) { return stop.starts_with(end); });
+      return std::any_of(stops_.begin(), stops_.end(), [&](const std::string& stop) { return stop.starts_with(end); });
     };
     std::size_t free = 0;
     while (free < held_.size() && !begins_a_stop(free)) ++free;

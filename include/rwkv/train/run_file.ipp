@@ -88,8 +88,8 @@ RWKV_BODY const std::string* OpenRun::text(const std::string& key) const {
 RWKV_BODY void OpenRun::check(const TensorView& tensor) const {
   const TensorView* found = file_.find(tensor.name);
   expects(found != nullptr, name_, ": ", tensor.name, " is missing from the file");
-  expects(std::ranges::equal(found->shape, tensor.shape), name_, ": ", tensor.name, ": file has ",
-          std::span(found->shape), ", the run expects ", std::span(tensor.shape));
+  expects(same_sizes(found->shape, tensor.shape), name_, ": ", tensor.name, ": file has ", std::span(found->shape),
+          ", the run expects ", std::span(tensor.shape));
   expects(found->dtype == tensor.dtype, name_, ": ", tensor.name, ": file has ", name_of(found->dtype),
           " numbers, the run computes in ", name_of(tensor.dtype));
 }
