@@ -1,6 +1,8 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -67,7 +69,7 @@ class CellMix {
     Weights<S, Width> receptance, output;            ///< [width, width]
   };
   struct State {
-    Mat<compute> shift;  // [batch, width], the last x
+    Mat<compute> shift;  ///< [batch, width], the last x
     Mat<compute> cell;   ///< [batch, state_size * width], of a row cell [batch, head_size * width]
   };
   /// Intermediate results of forward that backward reads.

@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
+#include "rwkv/cell/trial_number.hpp"
 #include "rwkv/core/extent.hpp"
 #include "rwkv/core/math.hpp"
 
@@ -73,10 +75,14 @@ concept Initialises = requires(R (&state)[C::state_size]) {
   C::init(state);
 };
 
-template <class C, class R>
-concept ChannelSteps = Initialises<C, R> && requires(R (&state)[C::state_size], const R (&x)[C::inputs.size()]) {
+/// `C::step` takes so many numbers of state and so many inputs.
+template <class C, class R, std::size_t States, std::size_t Inputs>
+concept StepsWith = requires(R (&state)[States], const R (&x)[Inputs]) {
   { C::step(state, x) } -> std::same_as<R>;
 };
+
+template <class C, class R>
+concept ChannelSteps = Initialises<C, R> && StepsWith<C, R, C::state_size, C::inputs.size()>;
 
 template <class C, class R>
 concept RowSteps = requires(LaneState<R> state, const R (&x)[C::inputs.size()], HeadArchetype<R> head) {
@@ -173,6 +179,36 @@ concept Recurrence = detail::NamesInputs<C> &&
 template <class C>
 concept Scannable = Recurrence<C> && !RowCell<C> && detail::Composes<C, One<double>>;
 
+namespace detail {
+
+/// Whether only the number of inputs that `C::step` takes is wrong, or that of the state.
+template <class C, std::size_t... I>
+consteval bool takes_other_inputs(std::index_sequence<I...>) {
+  return (StepsWith<C, One<double>, C::state_size, I + 1> || ...);
+}
+template <class C, std::size_t... I>
+consteval bool takes_other_state(std::index_sequence<I...>) {
+  return (StepsWith<C, One<double>, I + 1, C::inputs.size()> || ...);
+}
+
+/// Has the bodies of C compiled with a trial number.
+template <class C>
+constexpr void try_out() {
+  using R = TrialNumber<double>;
+  if constexpr (RowCell<C>) {
+    [[maybe_unused]] const auto step = [](LaneState<R> state, const R(&x)[C::inputs.size()], HeadArchetype<R> head) {
+      C::step(state, x, head);
+    };
+  } else {
+    [[maybe_unused]] const auto step = [](R(&state)[C::state_size], const R(&x)[C::inputs.size()]) {
+      C::init(state);
+      C::step(state, x);
+    };
+  }
+}
+
+}  // namespace detail
+
 /// Fails to compile with a sentence that says why C is not a recurrence.
 template <class C>
 consteval bool explain_recurrence() {
@@ -192,12 +228,22 @@ consteval bool explain_recurrence() {
         static_assert(detail::Initialises<C, One<double>>,
                       "rwkv: a channel cell must set its state before the first token: template <class R> static void "
                       "init(R (&state)[state_size])");
+        if constexpr (!detail::StepsWith<C, One<double>, C::state_size, C::inputs.size()>) {
+          constexpr std::make_index_sequence<16> lengths;
+          static_assert(!detail::takes_other_inputs<C>(lengths),
+                        "rwkv: the step of a channel cell must take as many inputs as it names, const R "
+                        "(&x)[inputs.size()]");
+          static_assert(!detail::takes_other_state<C>(lengths),
+                        "rwkv: the step of a channel cell must take as many numbers of state as state_size says, R "
+                        "(&state)[state_size]");
+        }
         static_assert(detail::ChannelSteps<C, One<double>>,
                       "rwkv: a channel cell must have template <class R> static R step(R (&state)[state_size], const R "
                       "(&x)[inputs])");
       }
     }
   }
+  if constexpr (Recurrence<C>) detail::try_out<C>();
   return Recurrence<C>;
 }
 

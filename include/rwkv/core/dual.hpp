@@ -36,6 +36,9 @@ struct Dual {
       : value(static_cast<R>(constant)) {
     RWKV_UNROLL for (int k = 0; k < K; ++k) direction[k] = R(0);
   }
+  /// To a constant.
+  template <class U>
+  requires std::is_arithmetic_v<U> RWKV_HD constexpr Dual& operator=(U constant) { return *this = Dual(constant); }
   /// The variable of direction k at a value.
   RWKV_HD static Dual variable(R value, int k) {
     Dual x;

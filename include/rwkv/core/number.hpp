@@ -189,6 +189,9 @@ struct One {
   /// From a plain constant.
   template <class U>
   requires std::convertible_to<U, T> RWKV_HD constexpr explicit One(U value) : v(static_cast<T>(value)) {}
+  /// To a plain constant.
+  template <class U>
+  requires std::is_arithmetic_v<U> RWKV_HD constexpr One& operator=(U value) { return *this = One(value); }
 
   /// A number from memory, converted.
   template <class U>

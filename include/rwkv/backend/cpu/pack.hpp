@@ -91,6 +91,8 @@ struct Pack {
   /// The same number in all lanes: x - 0 keeps -0.0; x + 0 would not.
   template <class U>
   requires std::is_arithmetic_v<U> RWKV_INLINE explicit Pack(U all) : v(static_cast<T>(all) - native{}) {}
+  template <class U>
+  requires std::is_arithmetic_v<U> RWKV_INLINE Pack& operator=(U all) { return *this = Pack(all); }
 
   /// Loads N consecutive numbers, widened; they need not be aligned.
   template <class U>

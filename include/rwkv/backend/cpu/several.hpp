@@ -25,6 +25,8 @@ struct Several {
   requires std::is_constructible_v<R, U> RWKV_HD explicit Several(U all) {
     RWKV_UNROLL for (int i = 0; i < K; ++i) parts[i] = R(all);
   }
+  template <class U>
+  requires std::is_arithmetic_v<U> RWKV_HD Several& operator=(U all) { return *this = Several(all); }
 
   template <class U>
   RWKV_HD static Several load(const U* from) {

@@ -1,0 +1,67 @@
+#pragma once
+/// The number that every recurrence is compiled with first. It does what the numbers of the backends do, and meets with a
+/// sentence what they cannot do; their own errors are pages of overloads.
+#include <concepts>
+#include <type_traits>
+
+#include "rwkv/config.hpp"
+
+namespace rwkv {
+inline namespace RWKV_ABI {
+
+/// The result of a comparison.
+struct TrialFlag {
+  /// Fails to compile.
+  template <std::same_as<bool> B>
+  RWKV_HD explicit operator B() const {
+    static_assert(!std::same_as<B, bool>,
+                  "rwkv: a recurrence must not branch on its numbers, since R may hold several at once: instead of if, "
+                  "?:, && and std::max there are select(x > 0, yes, no), max and min");
+    return false;
+  }
+};
+
+/// A number that is never computed with. T is double; as a parameter it delays the sentence until a conversion is used.
+/// In this namespace, where the operators for constants beside a number are looked for.
+template <class T>
+struct TrialNumber {
+  /// Of one lane.
+  using scalar = T;
+  /// Lanes.
+  static constexpr int size = 1;
+
+  TrialNumber() = default;
+  /// From a plain constant.
+  template <class U>
+  requires std::is_arithmetic_v<U> RWKV_HD explicit TrialNumber(U) {}
+  /// To a plain constant.
+  template <class U>
+  requires std::is_arithmetic_v<U> RWKV_HD TrialNumber& operator=(U) { return *this; }
+
+  /// Fails to compile.
+  RWKV_HD operator T() const {
+    static_assert(
+        !std::same_as<T, double>,
+        "rwkv: a recurrence computes with R, which is no float and no double: its variables are R or auto, and "
+        "it calls exp(x), not std::exp(x), and no function of the standard library");
+    return T();
+  }
+
+  RWKV_HD friend TrialNumber operator+(TrialNumber, TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber operator-(TrialNumber, TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber operator*(TrialNumber, TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber operator/(TrialNumber, TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber operator-(TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber& operator+=(TrialNumber& a, TrialNumber) { return a; }
+  RWKV_HD friend TrialNumber& operator-=(TrialNumber& a, TrialNumber) { return a; }
+  RWKV_HD friend TrialNumber& operator*=(TrialNumber& a, TrialNumber) { return a; }
+  RWKV_HD friend TrialFlag operator<(TrialNumber, TrialNumber) { return {}; }
+  RWKV_HD friend TrialFlag operator>(TrialNumber, TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber select(TrialFlag, TrialNumber, TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber detach(TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber exp(TrialNumber) { return {}; }
+  RWKV_HD friend TrialNumber sqrt(TrialNumber) { return {}; }
+};
+
+}  // namespace RWKV_ABI
+}  // namespace rwkv

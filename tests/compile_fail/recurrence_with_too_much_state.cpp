@@ -1,0 +1,16 @@
+// error: rwkv: the step of a channel cell must take as many numbers of state as state_size says
+#include <rwkv/blocks.hpp>
+
+struct Leaky {
+  static constexpr auto inputs = rwkv::Inputs{"gate", "value"};
+  static constexpr int state_size = 1;
+  template <class R>
+  static void init(R (&h)[1]) {
+    h[0] = 0;
+  }
+  template <class R>
+  static R step(R (&h)[2], const R (&x)[2]) {
+    return h[0] = h[0] + x[0];
+  }
+};
+template class rwkv::CellMix<Leaky, float, rwkv::Cpu>;
