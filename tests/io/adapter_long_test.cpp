@@ -83,7 +83,25 @@ TEST_CASE("the files of RWKV-PEFT, PEFT and rwkv_lightning_cuda are read") {
     with(R"({"lora_alpha": 3, "use_dora": true})");
     CHECK(sentence_of(folder.path) == config + ": DoRA changes the lengths of rows, which is no low-rank change");
     with(R"({"lora_alpha": 3, "init_lora_weights": "pissa_niter_4"})");
-    CHECK(sentence_of(folder.path).starts_with(config + ": factors that started by pissa_niter_4 belong to weights"));
+    CHECK(sentence_of(folder.path)
+              .starts_with(config + ": factors that started by 'pissa_niter_4' may belong to weights"));
+    with(R"({"lora_alpha": 3, "init_lora_weights": "PiSSA"})");
+    CHECK(sentence_of(folder.path).starts_with(config + ": factors that started by 'PiSSA' may belong to weights"));
+    with(R"({"lora_alpha": 3, "init_lora_weights": "gaussian", "rank_pattern": {}, "r": 2, "use_dora": null})");
+    check(load_adapter(folder.path), false, 1.5);
+    with(R"({"lora_alpha": 3, "r": 64})");
+    CHECK(sentence_of(folder.path) ==
+          config + ": r is 64, the factors have a rank of 2; is it that of another adapter?");
+    with(R"({"lora_alpha": "3"})");
+    CHECK(sentence_of(folder.path) == config + ": lora_alpha is not a number");
+    with(R"({"lora_alpha": 3, "use_dora": 1})");
+    CHECK(sentence_of(folder.path) == config + ": use_dora is not true or false");
+    with(R"({"lora_alpha": 3, "alpha": [5, 6], "lora_alpha": 4})");
+    CHECK(sentence_of(folder.path) == config + ": it holds 'lora_alpha' twice");
+    std::string many = R"({"lora_alpha": 3)";
+    for (int i = 0; i < 1000; ++i) many += join(", \"", i, "\": 0");
+    with((many + "}").c_str());
+    CHECK(sentence_of(folder.path) == config + ": it holds more than 1000 values");
     with(R"({"lora_alpha": 3, "alpha_pattern": {"key": 4}})");
     CHECK(sentence_of(folder.path) == config + ": alpha_pattern is not read");
     with(R"({"lora_alpha": -1})");
@@ -103,6 +121,9 @@ TEST_CASE("the files of RWKV-PEFT, PEFT and rwkv_lightning_cuda are read") {
     folder.write("adapter.json",
                  R"({"method": "miss", "rank": 2, "alpha": 8, "scale": 4.0, "targets": [{"layer": 0}]})");
     check(load_adapter(path), true, 4);
+    folder.write("adapter_config.json", R"({"lora_alpha": 8})");
+    CHECK(sentence_of(path) == path.string() + ": both " + (folder.path / "adapter_config.json").string() +
+                                   " and adapter.json lie beside it; which of them is its own?");
   }
 }
 
@@ -123,7 +144,12 @@ TEST_CASE("files that are no adapter, or hold what does not fit, are one sentenc
   CHECK(said({{key + ".lora_B", {{4, 2}, b}}}) == key + ".weight has no factor lora_A to the other");
   CHECK(said({{key + ".lora_A", {{3, 2}, a}}, {key + ".lora_B", {{4, 2}, b}}}) ==
         key + ".weight: lora_A has [3, 2] and lora_B [4, 2], of different ranks");
-  CHECK(said({{key + ".disha", {{2, 2, 2}, b}}}) == key + ".disha: file has [2, 2, 2], a factor has two axes");
+  CHECK(said({{key + ".disha", {{2, 2, 2}, b}}}) ==
+        key + ".disha: file has [2, 2, 2], a factor has two axes, neither of them empty");
+  CHECK(said({{key + ".lora_A", {{2, 3}, a}}, {key + ".weight.D", {{4, 2}, b}}}) ==
+        key + ".weight has factors of low rank and of MiSS");
+  CHECK(said({{"overhead.lora_B", {{4, 2}, b}}}).starts_with("'overhead.lora_B' is no factor of an adapter"));
+  CHECK(said({{"model.lm_head.lora_B", {{4, 2}, b}}}) == "head.weight has no factor lora_A to the other");
   CHECK(said({{key + ".disha", {{2, 4}, b}}, {key + ".bone", {{2, 4}, b}}}) ==
         key + ".weight has two factors of one kind, the second of them '" + key + ".bone'");
   CHECK(said({{key + ".weight.D", {{4, 2}, b}}}, {.alpha = -1.0}) == "alpha must be above zero, not -1");
@@ -142,6 +168,12 @@ TEST_CASE("an adapter made by hand is held to its sizes, and to what its file ca
   save_adapter(adapter, path);
   folder.write("adapter.json", "not JSON, and not asked for");  // the file tells its alpha
   CHECK(load_adapter(path).matrices[0].b == b);
+  adapter.matrices[0].scale = -1;
+  CHECK_THROWS_WITH_AS(
+      save_adapter(adapter, path),
+      (path.string() + ": the change of blocks.0.att.key.weight has the scale -1, which must be above zero").c_str(),
+      Error);
+  adapter.matrices[0].scale = 1;
   adapter.matrices[0].matrix = "blocks.0.att.w1";
   CHECK_THROWS_WITH_AS(
       save_adapter(adapter, path),

@@ -336,7 +336,7 @@ TEST_CASE("what norms add to variances comes from the config.json beside the fil
       {R"({"hidden_size": 64})",
        "config.json: this is the configuration of a model of width 64, the model beside it has 32"},
       {R"({"norm_eps": 0})", "config.json: norm_eps is not between 0 and 1"},
-      {R"({"norm_eps": 1e999})", "config.json: this is no valid JSON"},
+      {R"({"norm_eps": 1e999})", "config.json: this has a number that is too large at its byte"},
       {R"({"norm_eps": 1e-5)", "config.json: this is no valid JSON at its byte"},
       {"[1]", "config.json: the JSON text is no object"}};
   for (const auto& [config, words] : wrong) {

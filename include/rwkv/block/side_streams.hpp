@@ -1,6 +1,7 @@
 #pragma once
 /// What crosses the layers of a model beside the residual stream.
 #include <span>
+#include <type_traits>
 
 #include "rwkv/backend/operand.hpp"
 #include "rwkv/core/arena.hpp"

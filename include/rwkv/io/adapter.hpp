@@ -40,15 +40,16 @@ struct Adapter {
 
 /// What the file of an adapter may leave open.
 struct AdapterOptions {
-  std::optional<double> alpha{};  ///< for files that do not tell theirs; low-rank .pth files of RWKV-PEFT do not
-  bool other_base = false;        ///< whether it may change another model than the one that it was made for
+  /// The scale is alpha / rank, whatever the file tells. Low-rank .pth files of RWKV-PEFT tell none.
+  std::optional<double> alpha{};
+  bool other_base = false;  ///< whether it may change another model than the one that it was made for
 };
 
 /// An adapter from a file, or from the folder that holds it. What it holds for a matrix, such as blocks.0.att.key, stands
 /// behind the name of that, which may have a prefix: low rank as `.lora_A` [rank, in] and `.lora_B` [out, rank] (this library,
 /// RWKV-PEFT), or with `.weight` behind these (PEFT; alpha is in adapter_config.json beside the file); MiSS as `.weight.D`
-/// [out, rank] (this library, and rwkv_lightning_cuda, whose adapter.json tells the scale), or as `.miss_block`, `.miss`,
-/// `.disha` or `.bone` [rank, out] of scale 1 (PEFT, RWKV-PEFT).
+/// [out, rank] (this library, and rwkv_lightning_cuda, whose adapter.json tells the scale), or as `.miss_block`, `.bone_block`,
+/// `.miss`, `.disha` or `.bone` [rank, out] of scale 1 (PEFT, RWKV-PEFT).
 ///
 /// Numbers may be of any floating type.
 /// Errors    a file without factors or with anything else; factors that do not fit each other, are not finite, or are of a kind
@@ -58,7 +59,7 @@ Adapter load_adapter(const std::filesystem::path& path, const AdapterOptions& op
 
 /// Writes an adapter as .safetensors in F32, in one step, under the first names above; alpha and the fingerprint of its base
 /// are in the metadata.
-/// Errors    changes of different scales
+/// Errors    changes of different alphas, or of a scale that is not above zero
 void save_adapter(const Adapter& adapter, const std::filesystem::path& path,
                   const std::map<std::string, std::string>& metadata = {}, FileSystem& files = system_files());
 

@@ -35,15 +35,16 @@ struct FactorName {
   std::string_view ending;
   FactorKind kind;
 };
-inline constexpr std::array<FactorName, 9> factor_names{{{".lora_A.weight", FactorKind::a},
-                                                         {".lora_B.weight", FactorKind::b},
-                                                         {".lora_A", FactorKind::a},
-                                                         {".lora_B", FactorKind::b},
-                                                         {".weight.D", FactorKind::d},
-                                                         {".miss_block", FactorKind::turned_d},
-                                                         {".miss", FactorKind::turned_d},
-                                                         {".disha", FactorKind::turned_d},
-                                                         {".bone", FactorKind::turned_d}}};
+inline constexpr std::array<FactorName, 10> factor_names{{{".lora_A.weight", FactorKind::a},
+                                                          {".lora_B.weight", FactorKind::b},
+                                                          {".lora_A", FactorKind::a},
+                                                          {".lora_B", FactorKind::b},
+                                                          {".weight.D", FactorKind::d},
+                                                          {".miss_block", FactorKind::turned_d},
+                                                          {".bone_block", FactorKind::turned_d},
+                                                          {".miss", FactorKind::turned_d},
+                                                          {".disha", FactorKind::turned_d},
+                                                          {".bone", FactorKind::turned_d}}};
 
 /// The file that a folder holds an adapter in; the path itself if it is none.
 inline std::filesystem::path adapter_in(const std::filesystem::path& path, FileSystem& files) {
@@ -66,23 +67,25 @@ class ScaleBeside {
     for (const char* name : {"adapter_config.json", "adapter.json"}) {
       const std::filesystem::path beside = path.parent_path() / name;
       if (files.status(beside, found) || found.kind != FileStatus::Kind::regular) continue;
-      const Bytes bytes = read_file(beside, Access::loaded, files);
+      expects(!json_, path_text(path), ": both ", name_, " and ", name, " lie beside it; which of them is its own?");
+      const Bytes bytes = read_small_json(beside, files);
       name_ = bytes.name();
-      SmallJson json(name_);
-      json.read(as_text(bytes.view()));
-      values_ = std::move(json.values);
-      check();
-      return;
+      json_.emplace(name_).read(as_text(bytes.view()));
     }
+    if (json_) check();
   }
 
   std::optional<double> scale(Index rank) const {
+    if (!json_) return std::nullopt;
+    const auto size_there = json_->is_filled("rank_pattern") ? std::nullopt : json_->number("r");
+    expects(!size_there || *size_there == static_cast<double>(rank), name_, ": r is ", size_there.value_or(0),
+            ", the factors have a rank of ", rank, "; is it that of another adapter?");
     if (const auto scale = number("scale")) return scale;
     for (const char* key : {"lora_alpha", "alpha"}) {
       const auto alpha = number(key);
       if (!alpha) continue;
       const auto size = static_cast<double>(rank);
-      return *alpha / (is_true("use_rslora") ? std::sqrt(size) : size);
+      return *alpha / (json_->is_true("use_rslora") ? std::sqrt(size) : size);
     }
     return std::nullopt;
   }
@@ -90,36 +93,38 @@ class ScaleBeside {
  private:
   /// Throws where an adapter is no sum with the model's own weights.
   void check() const {
-    expects(!is_true("use_dora"), name_, ": DoRA changes the lengths of rows, which is no low-rank change");
-    if (const JsonValue* start = find("init_lora_weights", JsonValue::Kind::text)) {
-      for (const char* other : {"pissa", "olora", "corda", "loftq"}) {
-        expects(!start->text.starts_with(other), name_, ": factors that started by ", start->text,
-                " belong to weights that were changed as well; convert the adapter to LoRA");
+    expects(!json_->is_true("use_dora"), name_, ": DoRA changes the lengths of rows, which is no low-rank change");
+    if (const auto text = json_->text("init_lora_weights")) {
+      std::string start(*text);
+      for (char& letter : start) letter = static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter + 32 : letter);
+      if (start != "gaussian" && start != "eva" && start != "orthogonal") {
+        fail(name_, ": factors that started by ", in_quotes(*text),
+             " may belong to weights that were changed as well; convert the adapter to LoRA");
       }
     }
-    const JsonValue* by_module = find("alpha_pattern", JsonValue::Kind::nested);
-    expects(by_module == nullptr || by_module->number == 0, name_, ": alpha_pattern is not read");
-  }
-  /// Null where the key is missing or its value is of another kind.
-  const JsonValue* find(std::string_view key, JsonValue::Kind kind) const {
-    const auto found = values_.find(key);
-    return found == values_.end() || found->second.kind != kind ? nullptr : &found->second;
-  }
-  bool is_true(std::string_view key) const {
-    const JsonValue* found = find(key, JsonValue::Kind::boolean);
-    return found != nullptr && found->number != 0;
+    expects(!json_->is_filled("alpha_pattern"), name_, ": alpha_pattern is not read");
   }
   std::optional<double> number(std::string_view key) const {
-    const JsonValue* found = find(key, JsonValue::Kind::number);
-    if (found == nullptr) return std::nullopt;
-    expects(is_finite(found->number) && found->number > 0, name_, ": ", key, " must be above zero, not ",
-            found->number);
-    return found->number;
+    const auto value = json_->number(key);
+    expects(!value || (is_finite(*value) && *value > 0), name_, ": ", key, " must be above zero, not ",
+            value.value_or(0));
+    return value;
   }
 
   std::string name_;
-  JsonValues values_;
+  std::optional<SmallJson> json_;
 };
+
+/// Where the name of a model's matrix begins in that of a factor, behind any prefix.
+inline std::size_t begin_of_matrix(std::string_view name) {
+  for (const std::string_view start : {"blocks.", "head."}) {
+    if (name.starts_with(start)) return 0;
+    const std::size_t dot = name.find("." + std::string(start));
+    if (dot != std::string_view::npos) return dot + 1;
+  }
+  const std::size_t lm_head = name.find("lm_head.");
+  return lm_head == std::string_view::npos ? lm_head : lm_head + 3;
+}
 
 /// The numbers of a factor, which are finite.
 inline std::vector<float> read_factor(const TensorView& tensor, std::string_view file) {
@@ -166,12 +171,12 @@ RWKV_BODY Adapter load_adapter(const std::filesystem::path& path, const AdapterO
   for (const TensorView& tensor : file.tensors()) {
     const auto known = std::find_if(detail::factor_names.begin(), detail::factor_names.end(),
                                     [&](const auto& factor) { return tensor.name.ends_with(factor.ending); });
-    const std::size_t begin = std::min(tensor.name.find("blocks."), tensor.name.find("head."));
+    const std::size_t begin = detail::begin_of_matrix(tensor.name);
     expects(known != detail::factor_names.end() && begin != std::string::npos, name, ": ",
             detail::in_quotes(tensor.name),
             " is no factor of an adapter, as blocks.0.att.key.lora_A and lora_B or blocks.0.att.key.weight.D are");
     expects(tensor.shape.size() == 2 && tensor.shape[0] > 0 && tensor.shape[1] > 0, name, ": ", tensor.name,
-            ": file has ", std::span(tensor.shape), ", a factor has two axes");
+            ": file has ", std::span(tensor.shape), ", a factor has two axes, neither of them empty");
     const std::string matrix = tensor.name.substr(begin, tensor.name.size() - known->ending.size() - begin) + ".weight";
     Found& entry = found[matrix];
     const TensorView*& place = known->kind == FactorKind::a ? entry.a : entry.b;
@@ -191,7 +196,8 @@ RWKV_BODY Adapter load_adapter(const std::filesystem::path& path, const AdapterO
   expects(!alpha || (is_finite(*alpha) && *alpha > 0), name, ": alpha must be above zero, not ", alpha.value_or(0));
   for (const auto& [matrix, factors] : found) {
     const bool low_rank = factors.kind == FactorKind::b;
-    expects(factors.b != nullptr && low_rank == (factors.a != nullptr), name, ": ", matrix, " has no factor ",
+    expects(low_rank || factors.a == nullptr, name, ": ", matrix, " has factors of low rank and of MiSS");
+    expects(factors.b != nullptr && (!low_rank || factors.a != nullptr), name, ": ", matrix, " has no factor ",
             factors.b == nullptr ? "lora_B" : "lora_A", " to the other");
     const TensorView& b = *factors.b;
     const bool turned = factors.kind == FactorKind::turned_d;
@@ -232,6 +238,8 @@ RWKV_BODY void save_adapter(const Adapter& adapter, const std::filesystem::path&
   const MatrixChange& first = adapter.matrices[0];
   texts.insert_or_assign(std::string(detail::adapter_key), first.is_miss() ? "MiSS" : "low rank");
   const double alpha = first.scale * static_cast<double>(first.rank);
+  expects(is_finite(alpha) && alpha > 0, detail::path_text(path), ": the change of ", first.matrix, " has the scale ",
+          first.scale, ", which must be above zero");
   texts.insert_or_assign(std::string(detail::adapter_alpha_key), join(alpha));
   if (adapter.base) texts.insert_or_assign(std::string(detail::adapter_base_key), join(*adapter.base));
   for (const MatrixChange& change : adapter.matrices) {
@@ -356,8 +364,11 @@ RWKV_BODY std::shared_ptr<const void> bind_adapted(std::span<StoredParameter> pa
               numbers.data() + bytes_of(type, at * in), in);
     }
     const std::size_t wrong = first_not_finite(type, numbers);
-    expects(wrong == static_cast<std::size_t>(out) * in, parameter.name, ": with ", adapters.back().name, " element ",
-            wrong, " is not a finite number");
+    if (wrong != static_cast<std::size_t>(out) * in) {
+      std::string names;
+      for (const Adapter& adapter : adapters) names += (names.empty() ? "" : ", ") + adapter.name;
+      fail(parameter.name, ": with ", names, " element ", wrong, " is not a finite number");
+    }
     if (memory.host_reaches) std::memcpy(next, numbers.data(), numbers.size());
     else memory.upload(numbers, next);
     parameter.bind(next, type);

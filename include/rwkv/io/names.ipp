@@ -63,13 +63,14 @@ RWKV_BODY std::string kind_by_names(const OfficialNames& names) {
   static constexpr std::string_view run = "this is the run file of a training; use the model beside it";
   // A name may have parts of several, so the first rule that any name fits decides. Those behind the adapters are only
   // for files without an embedding, and those behind the states for names of no dialect that is read.
-  static constexpr std::size_t adapters = 10, states = 11;
-  static constexpr std::array<Rule, 22> rules{{{".adamw_m", run},
+  static constexpr std::size_t adapters = 11, states = 12;
+  static constexpr std::array<Rule, 23> rules{{{".adamw_m", run},
                                                {".adamw_v", run},
                                                {"base_model.model.", adapter},
                                                {"lora_A", adapter},
                                                {"lora_B", adapter},
                                                {".bone", adapter},
+                                               {".bone_block", adapter},
                                                {".miss", adapter},
                                                {".disha", adapter},
                                                {".miss_block", adapter},
@@ -156,28 +157,27 @@ inline void read_epsilons(const TensorFile& file, ModelSizes& sizes) {
 inline void apply_config(const OfficialNames& names, ModelSizes& sizes) {
   const TensorFile& file = names.file();
   const std::string where = path_text(file.path().parent_path() / "config.json");
-  const auto number = [&](std::initializer_list<std::string_view> keys) -> std::optional<double> {
-    for (const std::string_view key : keys) {
-      const auto found = file.config().find(key);
-      if (found != file.config().end()) return found->second;
-    }
-    return std::nullopt;
+  const auto number = [&](std::string_view key) -> std::optional<double> {
+    const auto found = file.config().find(key);
+    return found == file.config().end() ? std::nullopt : std::optional(found->second);
   };
-  const auto width = number({"hidden_size"});
+  const auto width = number("hidden_size");
   expects(!width || *width == static_cast<double>(sizes.width), where,
           ": this is the configuration of a model of width ", width.value_or(0), ", the model beside it has ",
           sizes.width);
   constexpr double usual = 1e-5, usual_head_size = 64, usual_divisor = 8;
-  const double norm =
-      checked_epsilon(number({"norm_eps", "layer_norm_epsilon", "layer_norm_eps"}).value_or(usual), where, "norm_eps");
+  double norm = usual;
+  for (const char* key : {"layer_norm_eps", "layer_norm_epsilon", "norm_eps"}) {
+    if (const auto epsilon = number(key)) norm = checked_epsilon(*epsilon, where, key);
+  }
   if (norm != usual) sizes.norm_epsilon = norm;
   // How much larger that of a head's norm is, and how much larger in official files.
-  const double divisor = number({"head_size_divisor"}).value_or(usual_divisor);
+  const double divisor = number("head_size_divisor").value_or(usual_divisor);
   const double head_size = sizes.head_size > 0 ? static_cast<double>(sizes.head_size) : usual_head_size;
   const bool scales = names.dialect().dialect->scales_norms;
   const double factor = scales ? head_size : divisor * divisor;
   const double norm_of_heads = scales ? norm : usual;
-  const double head_norm = checked_epsilon(number({"group_norm_epsilon"}).value_or(factor * norm_of_heads), where,
+  const double head_norm = checked_epsilon(number("group_norm_epsilon").value_or(factor * norm_of_heads), where,
                                            "what ln_x adds to a variance");
   const bool is_usual = head_norm == usual_head_size * usual || head_norm == 64e-5;
   if (!is_usual) sizes.head_norm_epsilon = head_norm;

@@ -1,13 +1,11 @@
 #pragma once
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <set>
 
 #include "rwkv/core/error.hpp"
 #include "rwkv/io/json.hpp"
 #include "rwkv/io/shards.hpp"
-#include "rwkv/io/tensor.hpp"
 #include "rwkv/system/byte_reader.hpp"
 #include "rwkv/system/file.hpp"
 
@@ -46,7 +44,7 @@ RWKV_BODY WeightMap read_weight_map(std::string_view json, std::string_view file
 /// Where "-00001-of-00002" stands in the name of a shard, and its length; 0 and 0 in other names.
 inline std::pair<std::size_t, std::size_t> shard_number(std::string_view name) {
   constexpr std::string_view middle = "-of-", digits = "0123456789";
-  const std::size_t of = name.find(middle);
+  const std::size_t of = name.rfind(middle);
   if (of == std::string_view::npos || of == 0) return {};
   const std::size_t before = name.find_last_not_of(digits, of - 1);
   const std::size_t begin = before == std::string_view::npos ? 0 : before + 1;

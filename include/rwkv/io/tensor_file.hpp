@@ -78,7 +78,7 @@ class TensorFile {
   /// See Bytes::check_unchanged; to be called before each load from a mapped file.
   void check_unchanged() const;
 
-  /// The numbers at the top of the config.json beside a file whose names are not official; empty if there is none.
+  /// The numbers of a model in the config.json beside a file whose names are not official; empty if there is none.
   const std::map<std::string, double, std::less<>>& config() const { return surroundings_.config; }
   /// The name of the index beside a file that is a shard of it; empty for all others.
   const std::string& index_beside() const { return surroundings_.index; }

@@ -142,11 +142,12 @@ inline void read_config(const std::filesystem::path& path, const TensorTable& ta
   if (found.dialect == nullptr || !found.dialect->has_config) return;
   const std::filesystem::path config = path.parent_path() / "config.json";
   if (kind_of_path(config, files) != FileStatus::Kind::regular) return;
-  const Bytes bytes = read_file(config, Access::loaded, files);
+  const Bytes bytes = read_small_json(config, files);
   SmallJson json(bytes.name());
   json.read(as_text(bytes.view()));
-  for (const auto& [key, value] : json.values) {
-    if (value.kind == JsonValue::Kind::number) surroundings.config.emplace(key, value.number);
+  for (const char* key :
+       {"hidden_size", "norm_eps", "layer_norm_epsilon", "layer_norm_eps", "group_norm_epsilon", "head_size_divisor"}) {
+    if (const auto number = json.number(key)) surroundings.config.emplace(key, *number);
   }
 }
 
@@ -183,7 +184,9 @@ inline TensorFile open_shards(const std::filesystem::path& path, const Bytes& in
     std::move(table.tensors.begin(), table.tensors.end(), std::back_inserter(all.tensors));
     std::move(table.unreadable.begin(), table.unreadable.end(), std::back_inserter(all.unreadable));
     for (auto& [key, text] : table.metadata) {
-      if (all.metadata.size() < max_metadata) all.metadata.emplace(key, std::move(text));
+      if (all.metadata.size() < max_metadata || key.starts_with(quantised_prefix)) {
+        all.metadata.emplace(key, std::move(text));
+      }
     }
   }
   const auto lost = std::find(found.begin(), found.end(), false);

@@ -120,7 +120,12 @@ class ThreadComm {
   /// Offers memory, reads what others offer, and waits until others have read this rank's.
   template <class Read>
   void share(const Offer& offer, const Read& read) {
-    world_->offers[index()] = offer;
+    {
+      // Where a verb has failed, others may still read what this rank offered in it.
+      const std::lock_guard lock(world_->mutex);
+      expects(world_->ended.empty(), world_->ended);
+      world_->offers[index()] = offer;
+    }
     meet();
     read(world_->offers);
     meet();
