@@ -31,7 +31,7 @@ void forward(benchmark::State& state, Index width, Index time, int threads) {
   bench::measure(state, work, [&] { call(scratch.arena()); });
 }
 
-/// The way back alone, from what the way forwards kept.
+/// The backward pass alone, from what the forward pass kept.
 template <class K>
 void backward(benchmark::State& state, Index width, Index time, int threads) {
   rwkv::BlockRun<K> run({.vocab = 1, .width = width, .depth = 1}, 1, time, Cpu(threads));

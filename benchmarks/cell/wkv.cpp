@@ -464,7 +464,7 @@ void add_wkv4(Index width, Index time) {
   }
 }
 
-/// At fixed sizes: the way back, narrow models on a long text, and row cells.
+/// At fixed sizes: the backward pass, narrow models on a long text, and row cells.
 void add_others() {
   for (const Index time : {64, 512, 4096}) {
     const std::string suffix = rwkv::join("/768/T", time);

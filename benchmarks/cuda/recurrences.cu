@@ -212,7 +212,7 @@ void heads(Suite& suite, const Shape& shape, const char* name, double goal) {
   });
 }
 
-/// The way back, from the states in front and their cotangents behind.
+/// The backward pass, from the states in front and their cotangents behind.
 template <class Cell, class T, class Schedule>
 void heads_back(Suite& suite, const Shape& shape, const char* name, double goal) {
   using Inputs = RowInputs<Cell, T>;

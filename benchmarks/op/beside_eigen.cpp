@@ -1,5 +1,5 @@
 /// The products of official models and of small ones on one thread beside Eigen's: y = x w^T with w [outputs, inputs], at T
-/// rows of x, and the two products of its way back, dx = dy w and dw = dy^T x. Medians of interleaved rounds, as Markdown
+/// rows of x, and the two products of its backward pass, dx = dy w and dw = dy^T x. Medians of interleaved rounds, as Markdown
 /// tables.
 ///
 ///     bench_beside_eigen [ROUNDS] [MOST ROWS] [OUTPUTSxINPUTS]

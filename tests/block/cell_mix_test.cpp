@@ -1,4 +1,4 @@
-/// Oracle: the block's formula as plain loops in double; for the way back of a row cell, the reference backend.
+/// Oracle: the block's formula as plain loops in double; for the backward pass of a row cell, the reference backend.
 #include <doctest/doctest.h>
 
 #include <rwkv/blocks.hpp>
@@ -169,7 +169,7 @@ using Double = CellMix<Cell, double, B>;
 
 }  // namespace
 
-TEST_CASE("a row cell's way back is that of the reference, also with an adjoint by hand and with static sizes") {
+TEST_CASE("a row cell's backward pass is that of the reference, also with an adjoint by hand and with static sizes") {
   const auto check = [](const auto& got, const auto& want) {
     for (std::size_t i = 0; i < want.size(); ++i) {
       CAPTURE(i);

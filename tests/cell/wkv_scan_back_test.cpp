@@ -43,7 +43,7 @@ ChannelBack<T> made_up(Index batch, Index time, Index width, double key_size) {
 }  // namespace
 
 #ifndef RWKV_TEST_CUDA
-TEST_CASE_TEMPLATE("the way back as a scan equals the way back in sequence", T, float, double) {
+TEST_CASE_TEMPLATE("the backward pass as a scan equals the backward pass in sequence", T, float, double) {
   const double limit = std::is_same_v<T, double> ? 1e-12 : 2e-5;
   for (const Index width : {1, 7, 19, 70}) {
     for (const Index time : {64, 65, 128, 400}) {
@@ -69,7 +69,7 @@ TEST_CASE_TEMPLATE("the way back as a scan equals the way back in sequence", T, 
   }
 }
 
-TEST_CASE_TEMPLATE("the way back has the same bits on any number of threads", T, float, double) {
+TEST_CASE_TEMPLATE("the backward pass has the same bits on any number of threads", T, float, double) {
   for (const Index width : {3, 45, 130}) {
     const auto one = made_up<T>(2, 300, width, 3).run(Cpu(1), Sequential{});
     const auto one_scan = made_up<T>(2, 300, width, 3).run(Cpu(1), Scan{64});

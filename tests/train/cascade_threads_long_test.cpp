@@ -11,7 +11,7 @@
 using namespace rwkv;
 using config::gradients_in_order;
 
-TEST_CASE("on threads, a cascade of layers passes the bits of one layer after the other to the way back") {
+TEST_CASE("on threads, a cascade of layers passes the bits of one layer after the other to the backward pass") {
   config::each_version([&]<class V>() {
     using Net = LanguageModel<V, float, Cpu>;
     for (const Index depth : {1, 5}) {
@@ -35,7 +35,7 @@ TEST_CASE("on threads, a cascade of layers passes the bits of one layer after th
   });
 }
 
-TEST_CASE("a cascade is what was asked for, and keeps hardly more for the way back") {
+TEST_CASE("a cascade is what was asked for, and keeps hardly more for the backward pass") {
   using Net = LanguageModel<config::AnyVersion, float, Cpu>;
   const ModelSizes sizes{.vocab = 37, .width = 24, .depth = 5, .head_size = 8};
   auto net = config::live<Net>(sizes, Cpu(3));

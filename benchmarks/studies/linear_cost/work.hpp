@@ -29,7 +29,7 @@ class Work {
   Index stride = 1;  ///< tokens of a call
   Index parameters = 0;
   Index state_bytes = 0;    ///< that remember the past
-  Index scratch_bytes = 0;  ///< of a call; in training what is kept for the way back is in there
+  Index scratch_bytes = 0;  ///< of a call; in training what is kept for the backward pass is in there
 
   virtual ~Work() = default;
   /// Forgets the past.

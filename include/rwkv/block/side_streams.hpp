@@ -24,9 +24,9 @@ template <class T>
 struct SideStreams {
   std::span<const Token> tokens{};  ///< [batch * time], those of the model
   Seq<const T> embedding{};         ///< [batch, time, width]: their embedding, with which the first layer starts
-  Seq<T> dembedding{};              ///< its cotangent on the way back: readers add to it, the first layer takes it
+  Seq<T> dembedding{};              ///< its cotangent in the backward pass: readers add to it, the first layer takes it
   Seq<T> first_value{};             ///< [batch, time, width]
-  Seq<T> dfirst_value{};            ///< its cotangent on the way back: readers add to it, the provider takes it
+  Seq<T> dfirst_value{};            ///< its cotangent in the backward pass: readers add to it, the provider takes it
   bool provided = false;            ///< whether a layer has written first_value
 };
 
@@ -60,7 +60,7 @@ SideStreams<std::remove_const_t<T>> start_side_streams(Arena& ws, Seq<T, W> x) {
                 "rwkv: this block reads tokens: run it by forward_of_tokens(block, be, ws, tokens, x, state, y)");
   return start_side_streams<K...>(ws, x, {});
 }
-/// The side streams on the way back: those of the forward pass, and cotangents that are zero.
+/// The side streams in the backward pass: those of the forward pass, and cotangents that are zero.
 template <class... K, class B, class T>
 SideStreams<T> start_side_streams_back(B& be, Arena& ws, SideStreams<T> side) {
   if constexpr ((uses_side_streams<K> || ...)) {
@@ -99,7 +99,7 @@ void forward_of_tokens(const K& block, B& be, Arena& ws, [[maybe_unused]] std::s
     block.forward(be, ws, x, rest...);
   }
 }
-/// The way back with the side streams if the block uses them, without otherwise.
+/// The backward pass with the side streams if the block uses them, without otherwise.
 template <class K, class B, class T, class... Rest>
 void backward_beside(const K& block, B& be, Arena& ws, [[maybe_unused]] SideStreams<T>& side, Rest&&... rest) {
   if constexpr (uses_side_streams<K>) block.backward(be, ws, side, rest...);

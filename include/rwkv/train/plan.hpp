@@ -145,7 +145,7 @@ struct RankPlan {
   Index gradients = 0;   ///< of one pass
   Index sums = 0;        ///< gradients of more passes until they are added, and those that come from other ranks
   Index moments = 0;     ///< and averages, of the part that this rank updates
-  Index tape = 0;        ///< activations from the way forwards to the way back
+  Index tape = 0;        ///< activations from the forward pass to the backward pass
   Index scratch = 0;     ///< of both ways, beside the tape
   Index states = 0;      ///< of recurrences and shifts, with their gradients
 
@@ -155,7 +155,7 @@ struct RankPlan {
   Index updated = 0;          ///< numbers that this rank updates
   double flops =
       0;  ///< of its products, each once: 6 for each token and each number in a matrix or the head; 8 by Recompute,
-          ///< which takes the way forwards twice
+          ///< which takes the forward pass twice
 
   /// All that it holds.
   Index held() const { return weights + gradients + sums + moments + tape + scratch + states; }

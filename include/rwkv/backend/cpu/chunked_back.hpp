@@ -100,7 +100,7 @@ class HeadBackInChunks {
     pairs_ = memory.take<T>(rows_ * rows_);
   }
 
-  /// The way forwards keeps for each chunk the state in front of it, transposed, and the rows that its tokens remove.
+  /// The forward pass keeps for each chunk the state in front of it, transposed, and the rows that its tokens remove.
   /// load(part, position, to, next, ahead) copies a vector, and has that of position `next` prefetched.
   template <class Load>
   void go_forwards(const T* first, const Load& load) {
@@ -125,7 +125,7 @@ class HeadBackInChunks {
     }
   }
 
-  /// The way back, behind the way forwards. store(part, position, from) stores the gradient of a vector.
+  /// The backward pass, behind the forward pass. store(part, position, from) stores the gradient of a vector.
   template <class Load, class Store>
   void go_back(const T* dlast, T* dfirst, const Load& load, const Store& store) {
     State cotangent(state_, size_, chunk_, has_bonus_);
@@ -422,7 +422,7 @@ class HeadBackInChunks {
   bool has_bonus_;
   Index length_ = 0;               ///< tokens of this chunk, in whole blocks
   Ahead ahead_;                    ///< the vectors of the next tokens
-  T* kept_;                        ///< what the way forwards keeps
+  T* kept_;                        ///< what the forward pass keeps
   T* state_;                       ///< the memory of S, then of C
   T* end_;                         ///< C_L, transposed
   T *x_, *f_, *g_, *e_;            ///< what tokens write to S and to C

@@ -190,7 +190,7 @@ void recur_back_lanes(const Run& run, Arena scratch, bool dry, [[maybe_unused]] 
   if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, chunks * batch, ops...);
 }
 
-/// Tokens between two states that the adjoint of a row cell keeps from its way forwards.
+/// Tokens between two states that the adjoint of a row cell keeps from its forward pass.
 inline constexpr Index head_stretch = 32;
 /// Heads whose scratch exists at the same time.
 inline constexpr Index heads_together = 64;
@@ -221,8 +221,8 @@ void run_heads_back(const Run& run, Arena scratch, bool dry, Index size, Index b
   if constexpr (detail::sum_count < Op... >> 0) partial_sums::add(partial, batch, ops...);
 }
 
-/// Runs the adjoint of a row cell. On the way forwards it keeps the state in front of every stretch of tokens; on the way
-/// backwards it recomputes the states inside a stretch.
+/// Runs the adjoint of a row cell. In the forward pass it keeps the state in front of every stretch of tokens; in the
+/// backward pass it recomputes the states inside a stretch.
 template <class Run, class C, Index N, class T, Index F, Index L, Index M, class... Op>
 void recur_back_heads(const Run& run, Arena scratch, bool dry, C, Extent<N> length, Mat<const T, F> first,
                       Mat<const T, L> dlast, Mat<T, M> dfirst, const Op&... ops) {
