@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 
 #include "rwkv/core/error.hpp"
@@ -35,7 +36,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     rwkv::detail::SmallJson config("fuzzed");
     config.read(text);
-    demand(config.values.size() <= 1000);
+    const auto number = config.number("norm_eps");
+    demand(!number || config.text("norm_eps") == std::nullopt);
+    demand(!(config.is_true("use_dora") && config.is_filled("alpha_pattern") && config.number("use_dora")));
   } catch (const rwkv::Error& error) {
     demand(std::string_view(error.what()).starts_with("fuzzed"));
   }

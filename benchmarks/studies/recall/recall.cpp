@@ -138,18 +138,6 @@ struct Run {
   Task made_by() const { return task == "recall" ? recall : copy; }
 };
 
-std::vector<Run> all_runs(const Scale& scale) {
-  std::vector<Run> runs;
-  for (const char* task : {"recall", "copy"}) {
-    for (const Index length : scale.lengths) {
-      for (const std::string& model : models) {
-        for (const double rate : scale.rates) runs.push_back({task, model, length, rate});
-      }
-    }
-  }
-  return runs;
-}
-
 /// Which of the answers are right, by token.
 template <class N>
 std::vector<bool> answers(const N& net, const Batch& batch) {
@@ -241,20 +229,33 @@ void train_and_judge(Study& study, const Run& run, const Scale& scale) {
   study.forget_run();
 }
 
-/// The row of the rate that is best in all, at `x`.
-double best(const Study& study, const std::string& task, const std::string& model, Index length, const std::string& x) {
+/// The rows of a task and model at a length.
+std::vector<std::vector<std::string>> rows_of(const Study& study, const std::string& task, const std::string& model,
+                                              Index length) {
+  auto rows = study.table.rows();
+  std::erase_if(rows, [&](const auto& row) {
+    return row[0] != task || row[1] != model || row[2] != join(length) || row[3] == "best";
+  });
+  return rows;
+}
+
+/// The learning rate that is best in all; empty before any is tried.
+std::string best_rate(const Study& study, const std::string& task, const std::string& model, Index length) {
   std::string rate;
-  double most = -1, there = 0;
-  const auto rows = study.table.rows();
-  for (const auto& row : rows) {
-    if (row[0] != task || row[1] != model || row[2] != join(length) || row[3] == "best" || row[4] != "all") continue;
-    if (std::stod(row[5]) > most) most = std::stod(row[5]), rate = row[3];
+  double most = -1;
+  for (const auto& row : rows_of(study, task, model, length)) {
+    if (row[4] == "all" && std::stod(row[5]) > most) most = std::stod(row[5]), rate = row[3];
   }
-  for (const auto& row : rows) {
-    if (row[0] == task && row[1] == model && row[2] == join(length) && row[3] == rate && row[4] == x)
-      there = std::stod(row[5]);
+  return rate;
+}
+
+/// The accuracy at that rate, at `x`.
+double best(const Study& study, const std::string& task, const std::string& model, Index length, const std::string& x) {
+  const std::string rate = best_rate(study, task, model, length);
+  for (const auto& row : rows_of(study, task, model, length)) {
+    if (row[3] == rate && row[4] == x) return std::stod(row[5]);
   }
-  return there;
+  return 0;
 }
 
 std::string tables(const Study& study, const Scale& scale) {
@@ -278,36 +279,46 @@ std::string tables(const Study& study, const Scale& scale) {
       prompts += line_of(cells);
     }
   }
-  return join("Right answers in percent, at the best of the learning rates ", scale.rates.front(), " to ",
-              scale.rates.back(), "; in recall a quarter of the length are pairs:\n\n", all,
+  return join("Right answers in percent, at that of the learning rates ", scale.rates.front(), " to ",
+              scale.rates.back(), " which is best at length ", scale.lengths.front(),
+              "; in recall a quarter of the length are pairs:\n\n", all,
               "\nOne question about the pairs, in percent:\n\n", prompts);
+}
+
+void run_one(Study& study, const Run& run, const Scale& scale) {
+  if (run.model == "RWKV-4") train_and_judge<LayerOf<V4>>(study, run, scale);
+  else if (run.model == "RWKV-5.2") train_and_judge<LayerOf<V5>>(study, run, scale);
+  else if (run.model == "RWKV-6") train_and_judge<LayerOf<V6>>(study, run, scale);
+  else if (run.model == "RWKV-7") train_and_judge<LayerOf<V7>>(study, run, scale);
+  else train_and_judge<AttentionLayer>(study, run, scale);
 }
 
 void run_all(const Settings& settings) {
   const Scale scale = settings.smoke ? Scale::smoke() : Scale();
-  const auto runs = all_runs(scale);
   const double work = static_cast<double>(scale.steps) * static_cast<double>(scale.tokens_of_a_step);
+  const std::size_t of_a_model = scale.rates.size() + scale.lengths.size() - 1;
   Study study(settings,
               join(scale.sizes.depth, " layers of width ", scale.sizes.width, ", ", scale.steps, " steps of ",
                    scale.tokens_of_a_step, " tokens"),
-              "task,model,length,rate,x,accuracy", work * static_cast<double>(runs.size()));
-  for (const Run& run : runs) {
-    if (study.table.has(run.fields())) study.course.skip(work);
-    else if (run.model == "RWKV-4") train_and_judge<LayerOf<V4>>(study, run, scale);
-    else if (run.model == "RWKV-5.2") train_and_judge<LayerOf<V5>>(study, run, scale);
-    else if (run.model == "RWKV-6") train_and_judge<LayerOf<V6>>(study, run, scale);
-    else if (run.model == "RWKV-7") train_and_judge<LayerOf<V7>>(study, run, scale);
-    else train_and_judge<AttentionLayer>(study, run, scale);
-    if (stopped != 0) return;
+              "task,model,length,rate,x,accuracy", work * static_cast<double>(2 * models.size() * of_a_model));
+  for (const std::string task : {"recall", "copy"}) {
+    for (const std::string& model : models) {
+      for (const Index length : scale.lengths) {
+        auto rates = scale.rates;
+        if (length != scale.lengths.front()) rates = {std::stod(best_rate(study, task, model, scale.lengths.front()))};
+        for (const double rate : rates) {
+          const Run run{task, model, length, rate};
+          if (study.table.has(run.fields())) study.course.skip(work);
+          else run_one(study, run, scale);
+          if (stopped != 0) return;
+        }
+        // The row that is drawn.
+        const std::string drawn = join(task, ",", model, ",", length, ",best");
+        if (study.table.has(drawn)) continue;
+        study.table.add(join(drawn, ",all,", best(study, task, model, length, "all"), "\n"));
+      }
+    }
   }
-  // The rows that are drawn.
-  std::string rows;
-  for (const Run& run : runs) {
-    const std::string fields = join(run.task, ",", run.model, ",", run.length, ",best");
-    if (run.rate != scale.rates.front() || study.table.has(fields)) continue;
-    rows += join(fields, ",all,", best(study, run.task, run.model, run.length, "all"), "\n");
-  }
-  if (!rows.empty()) study.table.add(rows);
   study.report("Recall", tables(study, scale));
 }
 
