@@ -257,6 +257,20 @@ elseif(WAY STREQUAL "single_header")
   file(WRITE "${WORK}/other.cpp" "#include <rwkv/rwkv.hpp>\nrwkv::Tokenizer words() { return rwkv::Tokenizer::bytes(); }\n")
   run("${COMPILER}" -std=c++20 -Wall -Werror "-I${WORK}" ${INCLUDES} "${here}/whole.cpp" other.cpp -O1 -o whole -pthread)
   run("${WORK}/whole")
+  # The suite, in a copy of the repository where every header that the single one holds leads to it.
+  file(COPY "${SOURCE}/CMakeLists.txt" "${SOURCE}/LICENSE" "${SOURCE}/README.md" "${SOURCE}/include" "${SOURCE}/tests"
+    DESTINATION "${WORK}/suite")
+  file(COPY_FILE "${WORK}/rwkv/rwkv.hpp" "${WORK}/suite/include/rwkv/single.hpp")
+  file(STRINGS "${WORK}/rwkv/rwkv.hpp" held REGEX "^// rwkv/.*\\.hpp$")
+  list(REMOVE_ITEM held "// rwkv/rwkv.hpp")
+  foreach(header IN LISTS held)
+    string(REPLACE "// " "" header "${header}")
+    file(WRITE "${WORK}/suite/include/${header}" "#pragma once\n#include <rwkv/single.hpp>\n")
+  endforeach()
+  run("${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${WORK}/suite" -B "${WORK}/suite/build" "-DCMAKE_CXX_COMPILER=${COMPILER}"
+    -DRWKV_BUILD_EXAMPLES=OFF -DRWKV_BUILD_BENCHMARKS=OFF -DRWKV_CUDA=OFF)
+  run("${CMAKE_COMMAND}" --build "${WORK}/suite/build" --target rwkv_tests)
+  run("${WORK}/suite/build/tests/rwkv_tests")
 elseif(WAY STREQUAL "conan")
   # Conan of the system, or that of PyPI in a folder of its own; without a network the two packages that the library needs
   # are made of the headers of this machine.

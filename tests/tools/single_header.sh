@@ -13,6 +13,7 @@ awk -v include="$include" -v left_out="$left_out" '
   function expand(name,    file, line, parts) {
     if (name in done || index(name, left_out) == 1) return
     done[name] = 1
+    print "// " name
     file = include "/" name
     while ((found = (getline line < file)) > 0) {
       if (line ~ /^[ \t]*#[ \t]*include[ \t]+"rwkv\//) {

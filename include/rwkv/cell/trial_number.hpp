@@ -57,9 +57,13 @@ struct TrialNumber {
   RWKV_HD friend TrialNumber& operator*=(TrialNumber& a, TrialNumber) { return a; }
   RWKV_HD friend TrialFlag operator<(TrialNumber, TrialNumber) { return {}; }
   RWKV_HD friend TrialFlag operator>(TrialNumber, TrialNumber) { return {}; }
+  /// As of the numbers of a backend.
   RWKV_HD friend TrialNumber select(TrialFlag, TrialNumber, TrialNumber) { return {}; }
+  /// As of the numbers of a backend.
   RWKV_HD friend TrialNumber detach(TrialNumber) { return {}; }
+  /// As of the numbers of a backend.
   RWKV_HD friend TrialNumber exp(TrialNumber) { return {}; }
+  /// As of the numbers of a backend.
   RWKV_HD friend TrialNumber sqrt(TrialNumber) { return {}; }
 };
 
