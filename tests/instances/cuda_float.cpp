@@ -2,5 +2,3 @@
 
 RWKV_TEST_MODEL(, rwkv::V4, float, rwkv::Cuda)
 RWKV_TEST_MODEL(, rwkv::V5, float, rwkv::Cuda)
-RWKV_TEST_MODEL(, rwkv::V6, float, rwkv::Cuda)
-RWKV_TEST_MODEL(, rwkv::V7, float, rwkv::Cuda)

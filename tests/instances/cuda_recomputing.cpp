@@ -2,5 +2,3 @@
 
 RWKV_TEST_RECOMPUTING(, rwkv::V4, float, rwkv::Cuda)
 RWKV_TEST_RECOMPUTING(, rwkv::V5, float, rwkv::Cuda)
-RWKV_TEST_RECOMPUTING(, rwkv::V6, float, rwkv::Cuda)
-RWKV_TEST_RECOMPUTING(, rwkv::V7, float, rwkv::Cuda)

@@ -1,0 +1,3 @@
+#include "../instances.hpp"
+
+RWKV_TEST_MODEL(, rwkv::V7, float, rwkv::Cuda)
