@@ -216,7 +216,7 @@ target_include_directories(eigen INTERFACE "@eigen@")
   execute_process(COMMAND "${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${here}/blocks" -B "${WORK}/never"
     "-DCMAKE_CXX_COMPILER=${COMPILER}" "-DLIBRARY=${SOURCE}" -DRWKV_BLOCKS_ONLY=ON -DFETCHCONTENT_FULLY_DISCONNECTED=ON
     -DFETCHCONTENT_TRY_FIND_PACKAGE_MODE=NEVER RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
-  if(status EQUAL 0 OR NOT text MATCHES "has no[ \n]+Eigen/Core")
+  if(status EQUAL 0 OR NOT text MATCHES "has[ \n]+no[ \n]+Eigen/Core")
     message(FATAL_ERROR "where no package is to be looked for, CMake says ${text}")
   endif()
   # Headers that are too old, as where a host sets its own include folders.
@@ -262,7 +262,8 @@ elseif(WAY STREQUAL "single_header")
     DESTINATION "${WORK}/suite")
   file(COPY_FILE "${WORK}/rwkv/rwkv.hpp" "${WORK}/suite/include/rwkv/single.hpp")
   file(STRINGS "${WORK}/rwkv/rwkv.hpp" held REGEX "^// rwkv/.*\\.hpp$")
-  list(REMOVE_ITEM held "// rwkv/rwkv.hpp")
+  # But for the one that CMake reads the version from, which holds macros alone.
+  list(REMOVE_ITEM held "// rwkv/rwkv.hpp" "// rwkv/config.hpp")
   foreach(header IN LISTS held)
     string(REPLACE "// " "" header "${header}")
     file(WRITE "${WORK}/suite/include/${header}" "#pragma once\n#include <rwkv/single.hpp>\n")
