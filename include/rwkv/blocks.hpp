@@ -1,5 +1,8 @@
 #pragma once
 /// The building blocks: number types, recurrences, backends, blocks and models. Needs nothing but Eigen.
+// First, so that an error in it, which is a sentence about a user's cell, comes without a list of headers.
+#include "rwkv/cell/trial_number.hpp"
+
 #include "rwkv/backend/cpu.hpp"
 #include "rwkv/backend/reference.hpp"
 #include "rwkv/backend/scratch.hpp"
