@@ -315,6 +315,24 @@ TEST_CASE("safetensors: writing and reading is the identity") {
   CHECK(build::get(path) == first);
 }
 
+TEST_CASE("safetensors: what says that tensors are quantised leaves room for all metadata") {
+  const build::Folder folder;
+  const auto path = folder / "model.safetensors";
+  const std::string block(rwkv::size_of(DType::q8_0), '\0');
+  std::vector<TensorView> tensors;
+  for (int i = 0; i < 3000; ++i) tensors.push_back({rwkv::join("w", i), DType::q8_0, {1, 32}, bytes(block)});
+  std::map<std::string, std::string> metadata;
+  for (int i = 0; i < 1000; ++i) metadata.emplace(rwkv::join("zz", i), "a note");
+  rwkv::save_safetensors(path, tensors, metadata);
+  const rwkv::TensorFile opened = rwkv::open_tensors(path);
+  CHECK(opened.metadata() == metadata);
+  REQUIRE(opened.tensors().size() == tensors.size());
+  for (const TensorView& tensor : opened.tensors()) {
+    REQUIRE(tensor.dtype == DType::q8_0);
+    REQUIRE(tensor.shape == std::vector<Index>{1, 32});
+  }
+}
+
 TEST_CASE("safetensors: what cannot be read back is not written") {
   const build::Folder folder;
   const auto path = folder / "model.safetensors";

@@ -27,8 +27,6 @@ template <class T>
 struct TrialNumber {
   /// Of one lane.
   using scalar = T;
-  /// Lanes.
-  static constexpr int size = 1;
 
   TrialNumber() = default;
   /// From a plain constant.

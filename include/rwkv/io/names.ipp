@@ -61,9 +61,7 @@ RWKV_BODY std::string kind_by_names(const OfficialNames& names) {
   static constexpr std::string_view state =
       "this holds an initial state, not a model; load_initial_state() reads it for the model that it was made for";
   static constexpr std::string_view run = "this is the run file of a training; use the model beside it";
-  // A name may have parts of several, so the first rule that any name fits decides. Those behind the adapters are only
-  // for files without an embedding, and those behind the states for names of no dialect that is read.
-  static constexpr std::size_t adapters = 11, states = 12;
+  // A name may have parts of several, so the first rule that any name fits decides.
   static constexpr std::array<Rule, 23> rules{{{".adamw_m", run},
                                                {".adamw_v", run},
                                                {"base_model.model.", adapter},
@@ -94,8 +92,14 @@ RWKV_BODY std::string kind_by_names(const OfficialNames& names) {
     return rest.empty() || rest[0] == '.' || part.ends_with('.') || part.ends_with('_');
   };
   if (file.metadata().contains("crc32.texts")) return std::string(run);  // which nothing but a run file has
-  const std::size_t used = names.find("emb.weight") != nullptr ? adapters
-                           : names.dialect().is_foreign()      ? states
+  const auto first_of = [](std::string_view kind) {
+    return static_cast<std::size_t>(
+        std::find_if(rules.begin(), rules.end(), [&](const Rule& rule) { return rule.kind == kind; }) - rules.begin());
+  };
+  // The rules from the states on are only for files without an embedding, those behind them for names of no dialect that
+  // is read.
+  const std::size_t used = names.find("emb.weight") != nullptr ? first_of(state)
+                           : names.dialect().is_foreign()      ? first_of(fla)
                                                                : rules.size();
   std::size_t first = used;
   std::string_view example;

@@ -336,6 +336,10 @@ RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::st
   check_names_differ(std::move(names), file);  // before their places, which two of one name may well share
   place_tensors(header.entries, data, file);
 
+  std::vector<SafetensorsHeader::Entry*> by_name;
+  for (auto& entry : header.entries) by_name.push_back(&entry);
+  std::sort(by_name.begin(), by_name.end(), [](auto* a, auto* b) { return a->tensor.name < b->tensor.name; });
+
   TensorTable table;
   table.metadata = std::move(header.metadata);
   for (auto entry = table.metadata.begin(); entry != table.metadata.end();) {
@@ -344,11 +348,11 @@ RWKV_BODY TensorTable read_safetensors(std::span<const std::byte> bytes, std::st
       ++entry;
       continue;
     }
-    const auto is_named = [&](const SafetensorsHeader::Entry& each) {
-      return each.unreadable.empty() && each.tensor.name == key.substr(quantised_prefix.size());
-    };
-    const auto found = std::find_if(header.entries.begin(), header.entries.end(), is_named);
-    if (found != header.entries.end()) take_quantised(found->tensor, entry->second, file);
+    const std::string_view name = key.substr(quantised_prefix.size());
+    const auto found = std::lower_bound(by_name.begin(), by_name.end(), name,
+                                        [](auto* each, std::string_view wanted) { return each->tensor.name < wanted; });
+    const bool is_there = found != by_name.end() && (*found)->tensor.name == name;
+    if (is_there && (*found)->unreadable.empty()) take_quantised((*found)->tensor, entry->second, file);
     entry = table.metadata.erase(entry);
   }
   table.tensors.reserve(header.entries.size());

@@ -184,9 +184,7 @@ inline TensorFile open_shards(const std::filesystem::path& path, const Bytes& in
     std::move(table.tensors.begin(), table.tensors.end(), std::back_inserter(all.tensors));
     std::move(table.unreadable.begin(), table.unreadable.end(), std::back_inserter(all.unreadable));
     for (auto& [key, text] : table.metadata) {
-      if (all.metadata.size() < max_metadata || key.starts_with(quantised_prefix)) {
-        all.metadata.emplace(key, std::move(text));
-      }
+      if (all.metadata.size() < max_metadata) all.metadata.emplace(key, std::move(text));
     }
   }
   const auto lost = std::find(found.begin(), found.end(), false);

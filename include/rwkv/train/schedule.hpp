@@ -22,8 +22,8 @@ inline namespace RWKV_ABI {
 ///     cosine        final + (peak - final) (1 + cos(pi p)) / 2
 ///     exponential   peak (final / peak)^p
 ///
-/// So the last of the `steps` steps has the rate `final`, unless it warms up, and so has every later step. This is the schedule of
-/// BlinkDL/RWKV-LM (exponential; RWKV-4 warms up from start = 0.2, later versions from 0.01).
+/// So the last of the `steps` steps has the rate `final`, unless it belongs to the warm-up, and so has every later step.
+/// This is the schedule of BlinkDL/RWKV-LM (exponential; RWKV-4 warms up from start = 0.2, later versions from 0.01).
 struct LearningRate {
   /// The curve from `peak` to `final`.
   enum class Decay : unsigned char { constant, linear, cosine, exponential };
