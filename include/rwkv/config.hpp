@@ -60,9 +60,10 @@
 #define RWKV_CPU_ABI RWKV_CPU_ABI_NAME(RWKV_SIMD_BYTES)
 
 /// Marks a function for the host only, RWKV_HD for host and device. Both force inlining: a functor that is
-/// called instead of inlined costs an order of magnitude. The emulator of tests/simt (RWKV_SIMT) checks kernels and
-/// need not be fast: without forced inlining and unrolling it compiles four times as fast.
-#if defined(__GNUC__) && !defined(RWKV_SIMT)
+/// called instead of inlined costs an order of magnitude. Without optimisation that would only make the code larger, and
+/// the emulator of tests/simt (RWKV_SIMT), which checks kernels, need not be fast: without forced inlining and unrolling
+/// it compiles four times as fast.
+#if defined(__OPTIMIZE__) && !defined(RWKV_SIMT)
 #define RWKV_INLINE [[gnu::always_inline]] inline
 #else
 #define RWKV_INLINE inline

@@ -34,7 +34,7 @@
 #define __shared__ static
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __forceinline__ inline __attribute__((always_inline))
+#define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __align__(bytes) alignas(bytes)
 

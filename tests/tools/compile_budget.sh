@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Holds what the library costs to compile, in user CPU seconds at -O2, to budgets with half as much again of slack, so that
-# it cannot creep up; and the slowest unit of the tests, which it finds in ninja's log and compiles again where it took longer
-# than its budget there.
+# it cannot creep up; the slowest unit of the tests, which it finds in ninja's log and compiles again where it took longer
+# than its budget there; and the memory of the one with the largest object, which it compiles again.
 #
 #   compile_budget.sh SOURCE BUILD COMPILER INCLUDE...
 set -euo pipefail
@@ -48,16 +48,30 @@ hold "a forward pass, above its headers" "$(above "$forward" "$blocks")" 5
 hold "forward and backward, above the headers" "$(above "$backward" "$blocks")" 10
 hold "the recurrence of a row cell, above the headers" "$(above "$recurrence" "$blocks")" 1
 
+# again OBJECT: the command that compiles it, with its results elsewhere.
+again() {
+  ninja -C "$build" -t commands "$1" | tail -n 1 | sed "s#-o $1#-o $work/object#; s#-MF [^ ]*#-MF $work/depends#"
+}
+
 log=$build/.ninja_log
 if [ -e "$log" ] && command -v ninja > /dev/null; then
-  slowest=$(awk -F'\t' '/^[0-9]/ && $4 ~ /^tests\/.*\.cpp\.o$/ && $4 !~ /simt|odr/ { print $2 - $1, $4 }' "$log" | sort -g | tail -n 1 | cut -d' ' -f2)
+  slowest=$(awk -F'\t' '/^[0-9]/ && $4 ~ /^tests\/.*\.cpp\.o$/ && $4 !~ /odr/ { print $2 - $1, $4 }' "$log" | sort -g | tail -n 1 | cut -d' ' -f2)
   seconds=$(awk -F'\t' -v unit="$slowest" '$4 == unit { seconds = ($2 - $1) / 1000 } END { print seconds }' "$log")
   if awk -v seconds="$seconds" 'BEGIN { exit !(seconds > 1.5 * 15) }'; then  # on the clock, perhaps of a busy machine
-    ninja -C "$build" -t commands "$slowest" | tail -n 1 > "$work/unit.sh"
-    sed -i "s#-o $slowest#-o $work/object#; s#-MF [^ ]*#-MF $work/depends#" "$work/unit.sh"
+    again "$slowest" > "$work/unit.sh"
     seconds=$(cd "$build" && user_seconds sh "$work/unit.sh")
   fi
   hold "$(basename "$slowest" .o), the slowest unit" "$seconds" 15
+
+  largest=$(cd "$build" && find tests -name '*.cpp.o' ! -path '*odr*' -printf '%s %p\n' | sort -g | tail -n 1 | cut -d' ' -f2)
+  again "$largest" > "$work/unit.sh"
+  if (cd "$build" && ulimit -v $((1536 * 1024)) && sh "$work/unit.sh") > "$work/log" 2>&1; then
+    echo "$(basename "$largest" .o), the largest object: its compiler ends within 1.5 GB, budget 1.0 GB: ok"
+  else
+    cat "$work/log"
+    echo "$(basename "$largest" .o), the largest object: its compiler needs more than 1.5 GB: ABOVE THE BUDGET"
+    failed=1
+  fi
 else
   echo "skipped: the units of the tests (no log of ninja)"
 fi

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -596,11 +595,10 @@ template <class... Params, class... Args>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...), Args&&... args) {
   static_assert((std::size_t{0} + ... + sizeof(Params)) <= 32764, "CUDA passes no more than 32764 bytes to a kernel");
   static_assert((!std::is_reference_v<Params> && ...), "a kernel takes its parameters by value");
-  return simt::detail::call("cudaLaunchKernelEx", [&] {
+  const auto enqueue = [&](const Params&... params) {
     return simt::detail::cuda().launch(
         *config, simt::detail::address(kernel),
-        [kernel, params = std::tuple<Params...>(std::forward<Args>(args)...)](const simt::Launch& how) {
-          std::apply([&](const Params&... p) { simt::launch(how, kernel, p...); }, params);
-        });
-  });
+        [kernel, params...](const simt::Launch& how) { simt::launch(how, kernel, params...); });
+  };
+  return simt::detail::call("cudaLaunchKernelEx", [&] { return enqueue(std::forward<Args>(args)...); });
 }
