@@ -237,7 +237,8 @@ std::string report(const Rows& rows, const Settings& settings) {
     return "\n## " + title + "\n\n" + table_line(first, [](Kind kind) { return std::string(name_of(kind)); }) +
            table_line("---", [](Kind) { return std::string("---"); });
   };
-  std::string text = join("# Cost by length\n\n", setup_of(settings), "; medians of ", settings.repetitions, "\n");
+  std::string text = join("# Cost by length\n\n- ", setup_of(settings), "; medians of ", settings.repetitions, "\n");
+  if (!settings.out.empty()) text += join("- `study_linear_cost ", settings.out, "`\n");
   text += heading("Parameters of a layer", "");
   const auto parameters = [](const Row& row) { return row.parameters; };
   text += table_line(

@@ -2,11 +2,13 @@
 // of attention, whose cache grows. And what it does to a question when it is asked before its context as well.
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../../../examples/draws.hpp"
 #include "../linear_cost/attention.hpp"
 #include "../study.hpp"
+#include "shifted.hpp"
 
 namespace {
 
@@ -17,7 +19,7 @@ struct Scale {
   std::vector<Index> lengths{64, 128, 256, 512};
   std::vector<double> rates{1e-3, 3e-3, 1e-2};
   ModelSizes sizes{.vocab = 256, .width = 64, .depth = 2, .head_size = 32};
-  Index tokens_of_a_step = 4096, steps = 300;
+  Index tokens_of_a_step = 1024, steps = 6000;
   Index judged = 64;  ///< sequences
 
   static Scale smoke() { return {{16}, {3e-3}, {.vocab = 256, .width = 16, .depth = 1, .head_size = 8}, 64, 6, 4}; }
@@ -44,13 +46,14 @@ std::vector<Token> draw_keys(Draws& draws, Index count) {
   return all;
 }
 
-/// Pairs of a key and a value, then the keys in another order; behind each stands its value, which is to be told.
-Sequence recall(Draws& draws, Index length) {
-  const Index pairs = length / 4;
+/// Pairs of a key and a value, then the keys in random order, each at least once; behind each stands its value, which is to
+/// be told.
+Sequence recall(Draws& draws, Index length, Index pairs) {
   const auto asked = draw_keys(draws, pairs);
   auto order = asked;
-  for (Index i = 0; i + 1 < pairs; ++i) {
-    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(i + draws.below(pairs - i))]);
+  while (std::ssize(order) < length / 2 - pairs) order.push_back(asked[static_cast<std::size_t>(draws.below(pairs))]);
+  for (std::size_t i = 0; i + 1 < order.size(); ++i) {
+    std::swap(order[i], order[i + static_cast<std::size_t>(draws.below(std::ssize(order) - static_cast<Index>(i)))]);
   }
   std::vector<Token> value_of(static_cast<std::size_t>(keys));
   std::vector<Index> place_of(static_cast<std::size_t>(keys));
@@ -75,51 +78,70 @@ Sequence recall(Draws& draws, Index length) {
   return sequence;
 }
 
-/// Random tokens, a sign, and the same tokens again.
-Sequence copy(Draws& draws, Index length) {
-  const Index count = length / 2;
+/// Random tokens, a sign, and the same tokens again: of `tokens` tokens, and so on until the sequence is full.
+Sequence copy(Draws& draws, Index length, Index tokens) {
   Sequence sequence;
-  for (Index i = 0; i + 1 < count; ++i) sequence.tokens.push_back(draws.below(keys));
-  sequence.targets.assign(sequence.tokens.size(), no_target);
-  const auto source = sequence.tokens;
-  sequence.tokens.push_back(copy_sign);
-  for (const Token token : source) {
-    sequence.targets.push_back(token);
+  const auto add = [&](Token token, Token target) {
     sequence.tokens.push_back(token);
+    sequence.targets.push_back(target);
+    sequence.distances.push_back(target == no_target ? 0 : tokens + 1);
+  };
+  while (std::ssize(sequence.tokens) + 2 * (tokens + 1) <= length) {
+    std::vector<Token> source;
+    for (Index i = 0; i < tokens; ++i) source.push_back(draws.below(keys));
+    for (const Token token : source) add(token, no_target);
+    Token before = copy_sign;
+    for (const Token token : source) add(std::exchange(before, token), token);
+    add(before, no_target);
+    add(copy_sign, no_target);
   }
-  sequence.tokens.push_back(copy_sign);
-  sequence.targets.resize(sequence.tokens.size(), no_target);
-  for (const Token target : sequence.targets) sequence.distances.push_back(target == no_target ? 0 : count);
+  while (std::ssize(sequence.tokens) < length) add(copy_sign, no_target);
   return sequence;
 }
 
-using Task = Sequence (*)(Draws&, Index length);
+/// A task: its sequences by their size, and the largest that fits into a length, which is the one that is checked.
+struct Task {
+  Sequence (*make)(Draws&, Index length, Index size);
+  Index (*largest)(Index length);
+};
+const Task recall_task{recall, [](Index length) { return length / 4; }};
+const Task copy_task{copy, [](Index length) { return length / 2 - 1; }};
 
-/// The batches of a task; each depends on the seed and its number alone.
-struct Sequences {
+/// Batches of sequences; each depends on the seed and its number alone.
+template <class Make>
+Batch batch_of(const Make& make, BatchShape shape, Seed seed, const char* purpose, Index number,
+               std::vector<Index>* distances = nullptr) {
+  Batch batch;
+  batch.shape = shape;
+  for (Index b = 0; b < shape.batch; ++b) {
+    Draws draws(seed, purpose, number * shape.batch + b);
+    const Sequence one = make(draws);
+    batch.tokens.insert(batch.tokens.end(), one.tokens.begin(), one.tokens.end());
+    batch.targets.insert(batch.targets.end(), one.targets.begin(), one.targets.end());
+    if (distances != nullptr) distances->insert(distances->end(), one.distances.begin(), one.distances.end());
+  }
+  return batch;
+}
+
+/// What a model is trained on: sequences of any size up to one that grows over the first half of the steps to the largest.
+/// So what the task is can be learned before how much can be held.
+struct Curriculum {
   Task task;
   BatchShape shape;
   Seed seed;
-  const char* purpose = "training";
+  Index steps;
 
-  Batch at(Index number, std::vector<Index>* distances = nullptr) const {
-    Batch batch;
-    batch.shape = shape;
-    for (Index b = 0; b < shape.batch; ++b) {
-      Draws draws(seed, purpose, number * shape.batch + b);
-      const Sequence one = task(draws, shape.length);
-      batch.tokens.insert(batch.tokens.end(), one.tokens.begin(), one.tokens.end());
-      batch.targets.insert(batch.targets.end(), one.targets.begin(), one.targets.end());
-      if (distances != nullptr) distances->insert(distances->end(), one.distances.begin(), one.distances.end());
-    }
-    return batch;
+  void fill(Index step, Batch& batch) const {
+    const Index largest = task.largest(shape.length);
+    const Index most = std::clamp<Index>(2 * step * largest / steps, 1, largest);
+    batch = batch_of([&](Draws& draws) { return task.make(draws, shape.length, 1 + draws.below(most)); }, shape, seed,
+                     "training", step);
   }
-  void fill(Index step, Batch& batch) const { batch = at(step); }
 };
 
 template <class V>
 using LayerOf = Layer<TimeMix<V, float, Cpu>, ChannelMix<V, float, Cpu>>;
-using AttentionLayer = Layer<linear_cost::Attention<float, Cpu>, ChannelMix<V7, float, Cpu>>;
+using AttentionLayer = Layer<recall_study::Shifted<linear_cost::Attention<float, Cpu>>, ChannelMix<V7, float, Cpu>>;
 template <class L>
 using Net = Model<Embedding<float, Cpu>, Stack<L>, Head<float, Cpu>>;
 
@@ -135,7 +157,7 @@ struct Run {
   BatchShape shape(const Scale& scale) const {
     return {.batch = std::max<Index>(1, scale.tokens_of_a_step / length), .length = length};
   }
-  Task made_by() const { return task == "recall" ? recall : copy; }
+  Task made_by() const { return task == "recall" ? recall_task : copy_task; }
 };
 
 /// Which of the answers are right, by token.
@@ -163,11 +185,13 @@ struct Count {
 /// Accuracy by eighths of the length that an answer lies back, and in all.
 template <class N>
 std::string judge(const N& net, const Run& run, const Scale& scale, Seed seed) {
-  const Sequences sequences{run.made_by(), run.shape(scale), seed, "checking"};
+  const Task task = run.made_by();
+  const BatchShape shape = run.shape(scale);
+  const auto make = [&](Draws& draws) { return task.make(draws, run.length, task.largest(run.length)); };
   Count all, by_distance[8];
-  for (Index done = 0; done < scale.judged; done += sequences.shape.batch) {
+  for (Index done = 0; done < scale.judged; done += shape.batch) {
     std::vector<Index> distances;
-    const Batch batch = sequences.at(done / sequences.shape.batch, &distances);
+    const Batch batch = batch_of(make, shape, seed, "checking", done / shape.batch, &distances);
     const auto right = answers(net, batch);
     for (std::size_t i = 0; i < right.size(); ++i) {
       if (distances[i] == 0) continue;
@@ -193,7 +217,7 @@ std::string judge_prompts(const N& net, const Run& run, const Scale& scale, Seed
     Count count;
     for (Index number = 0; number < 8 * scale.judged; ++number) {
       Draws draws(seed, "prompts", number);
-      const Sequence whole = recall(draws, run.length);
+      const Sequence whole = recall(draws, run.length, run.length / 4);
       const auto middle = whole.tokens.begin() + run.length / 2;
       const std::vector<Token> pairs(whole.tokens.begin(), middle);
       const Token key = *middle, value = *(middle + 1);
@@ -221,8 +245,8 @@ void train_and_judge(Study& study, const Run& run, const Scale& scale) {
                   {.shape = run.shape(scale),
                    .rate = {.peak = run.rate, .final = run.rate / 10, .steps = scale.steps, .warmup = scale.steps / 10},
                    .l2_wrap = false});
-  const Sequences sequences{run.made_by(), run.shape(scale), study.settings.seed};
-  study.train(trainer, sequences, scale.steps, run.fields(), static_cast<double>(scale.tokens_of_a_step));
+  const Curriculum curriculum{run.made_by(), run.shape(scale), study.settings.seed, scale.steps};
+  study.train(trainer, curriculum, scale.steps, run.fields(), static_cast<double>(scale.tokens_of_a_step));
   if (stopped != 0) return;
   study.table.add(judge(net, run, scale, study.settings.seed) +
                   (run.task == "recall" ? judge_prompts(net, run, scale, study.settings.seed) : ""));
