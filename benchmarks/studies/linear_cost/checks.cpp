@@ -9,6 +9,7 @@
 #include "attention.hpp"
 #include "lstm.hpp"
 #include "rwkv/check/adjoint.hpp"
+#include "shifted.hpp"
 
 namespace linear_cost {
 namespace {
@@ -17,6 +18,8 @@ using Numbers = std::vector<double>;
 
 template <class S>
 using CheckedAttention = Attention<S, rwkv::Cpu>;
+template <class S>
+using CheckedShifted = Shifted<CheckedAttention<S>>;
 template <class S>
 using CheckedLstm = Lstm<S, rwkv::Cpu>;
 
@@ -185,6 +188,8 @@ void check_blocks() {
   expect_below("LSTM, gradient against finite differences", difference_defect<CheckedLstm<double>>(), 1e-9);
   expect_below("attention, adjoint against the derivative by dual numbers",
                rwkv::adjoint_defect<CheckedAttention>(sizes, trial, rwkv::Cpu(2)), 1e-12);
+  expect_below("attention behind a token shift, the same",
+               rwkv::adjoint_defect<CheckedShifted>(sizes, trial, rwkv::Cpu(2)), 1e-12);
   expect_below("LSTM, adjoint against the derivative by dual numbers",
                rwkv::adjoint_defect<CheckedLstm>(sizes, trial, rwkv::Cpu(2)), 1e-12);
 }

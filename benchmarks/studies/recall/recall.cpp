@@ -7,8 +7,8 @@
 
 #include "../../../examples/draws.hpp"
 #include "../linear_cost/attention.hpp"
+#include "../linear_cost/shifted.hpp"
 #include "../study.hpp"
-#include "shifted.hpp"
 
 namespace {
 
@@ -141,7 +141,7 @@ struct Curriculum {
 
 template <class V>
 using LayerOf = Layer<TimeMix<V, float, Cpu>, ChannelMix<V, float, Cpu>>;
-using AttentionLayer = Layer<recall_study::Shifted<linear_cost::Attention<float, Cpu>>, ChannelMix<V7, float, Cpu>>;
+using AttentionLayer = Layer<linear_cost::Shifted<linear_cost::Attention<float, Cpu>>, ChannelMix<V7, float, Cpu>>;
 template <class L>
 using Net = Model<Embedding<float, Cpu>, Stack<L>, Head<float, Cpu>>;
 

@@ -1,5 +1,5 @@
 #pragma once
-/// A block behind a token shift, which all versions of RWKV have.
+/// A block behind a token shift, as all versions of RWKV have it; for `../recall`.
 #include <string>
 
 #include "rwkv/backend/rows_back.hpp"
@@ -7,7 +7,7 @@
 #include "rwkv/block/start.hpp"
 #include "rwkv/op/mix.hpp"
 
-namespace recall_study {
+namespace linear_cost {
 
 using rwkv::Arena;
 using rwkv::Index;
@@ -98,4 +98,4 @@ class Shifted {
   }
 };
 
-}  // namespace recall_study
+}  // namespace linear_cost
