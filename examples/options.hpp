@@ -180,10 +180,11 @@ class Options {
     if constexpr (std::is_integral_v<T>) good = good && written(value) == text;  // no leading zero, no -0
     else good = good && std::isfinite(value);
     if (good && least <= value && value <= most) return value;
-    const bool any = least == std::numeric_limits<T>::lowest() && most == std::numeric_limits<T>::max();
-    refuse(name, text,
-           std::string(std::is_integral_v<T> ? "no whole number" : "no finite decimal number") +
-               (any && std::is_floating_point_v<T> ? "" : " from " + written(least) + " to " + written(most)));
+    std::string range = " from " + written(least) + " to " + written(most);
+    if (std::is_floating_point_v<T> && most == std::numeric_limits<T>::max()) {
+      range = least == std::numeric_limits<T>::lowest() ? "" : " of at least " + written(least);
+    }
+    refuse(name, text, std::string(std::is_integral_v<T> ? "no whole number" : "no finite decimal number") + range);
   }
 
   template <class T>

@@ -106,12 +106,12 @@ int generate(int argc, char** argv) {
   rwkv::Sampler& sampler = settings.sampler;
   options.add("--preset", preset, "options of the sampler that the makers of the models recommend",
               {"open-think", "fake-think", "tools"});
-  options.add("--temperature", sampler.temperature, "0 takes the most likely token");
-  options.add("--top-p", sampler.top_p, "draw from the most likely tokens that together have this probability");
-  options.add("--top-k", sampler.top_k, "draw from this many tokens at most; 0: all");
+  options.add("--temperature", sampler.temperature, "0 takes the most likely token", 0);
+  options.add("--top-p", sampler.top_p, "draw from the most likely tokens that together have this probability", 0, 1);
+  options.add("--top-k", sampler.top_k, "draw from this many tokens at most; 0: all", 0);
   options.add("--presence", sampler.presence_penalty, "penalty for tokens that occurred");
   options.add("--frequency", sampler.frequency_penalty, "penalty for each time a token occurred");
-  options.add("--decay", sampler.penalty_decay, "what is left of these times after one more token");
+  options.add("--decay", sampler.penalty_decay, "what is left of these times after one more token", 0, 1);
   options.add("--seed", sampler.seed, "equal seeds give equal text");
   options.add("--chat", settings.chat, "converse instead: each line of the input is a turn of the user",
               {"world", "g1", "g1-think", "g1-fake-think"});
@@ -119,7 +119,7 @@ int generate(int argc, char** argv) {
   if constexpr (Threaded<Backend>) options.add("--threads", settings.threads, "threads", 1, 1024);
   options.add("--adapter", settings.adapter, "changes of the model's matrices, from a file or folder (LoRA, MiSS)");
   double alpha = 0;
-  options.add("--alpha", alpha, "scale of --adapter times its rank, where its file tells none");
+  options.add("--alpha", alpha, "scale of --adapter times its rank, in place of its file's");
   options.add("--state", settings.state, "initial state, from a file");
   options.add("--ignore", settings.ignore, "pattern for names of tensors in the file that the model has no place for");
   options.add("--vocab", settings.vocabulary, "vocabulary file of a World model; without it a token is a byte");
@@ -136,6 +136,9 @@ int generate(int argc, char** argv) {
       if (options.given("--frequency")) sampler.frequency_penalty = typed.frequency_penalty;
       if (options.given("--decay")) sampler.penalty_decay = typed.penalty_decay;
     }
+    rwkv::expects(!options.given("--system") || options.given("--chat"), "--system: this is for --chat");
+    rwkv::expects(!options.given("--prompt") || !options.given("--chat"),
+                  "--prompt: --chat reads its turns from the input");
     rwkv::expects(!options.given("--alpha") || options.given("--adapter"),
                   "--alpha: there is no --adapter that it belongs to");
     if (options.given("--alpha")) settings.alpha = alpha;

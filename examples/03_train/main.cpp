@@ -1,11 +1,9 @@
 // Trains on the CPU. The program is train.hpp; ../06_cuda runs the same on a GPU. With RWKV_WITH_MPI it is a rank of MPI.
-#include "train.hpp"
+#include "versions.hpp"
 
 #ifndef RWKV_WITH_MPI
 int main(int argc, char** argv) { return example::train<rwkv::Cpu>(argc, argv); }
 #else
-#include <rwkv/train/mpi.hpp>
-
 #include <chrono>
 #include <cstdio>
 

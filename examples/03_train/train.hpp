@@ -433,8 +433,9 @@ Prepared<Net> prepare(const Settings& settings) {
   return {std::move(net), tokens.slice(0, tokens.size() - kept), std::move(held_out)};
 }
 
+/// Trains a model of the version V.
 template <class V, class Backend, class Comm>
-int train(const Settings& settings, Comm comm) {
+int train_version(const Settings& settings, Comm comm) {
   using Net = LanguageModel<V, float, Backend>;
   std::optional<Prepared<Net>> run;
   together(comm, "text", [&] {
@@ -536,7 +537,7 @@ void describe(Options& options, Settings& settings) {
     options.add("--any-order", settings.any_order, "add the gradients of ranks in MPI's order, with bits of its own");
   }
   options.add("--evaluate", settings.evaluate, "train nothing: print the loss of this model on the text");
-  options.add("--adapter", settings.adapter, "factors to evaluate it with; --alpha where their file tells none");
+  options.add("--adapter", settings.adapter, "factors to evaluate it with; --alpha in place of their file's");
   options.add("--state", settings.state, "initial state to evaluate it with, at the start of each window");
 }
 
@@ -581,7 +582,7 @@ int train(int argc, char** argv, Comm comm = {}) {
     if (settings.any_order) settings.sharing.sum = GradientSum::any_order;
     stop_when_asked();
     if (!settings.evaluate.empty()) return evaluate<Backend>(settings);
-    const auto run = [&]<class V>(V) { return train<V, Backend>(settings, comm); };
+    const auto run = [&]<class V>(V) { return train_version<V, Backend>(settings, comm); };
     if (settings.from.empty()) return with_version("RWKV-" + settings.version, run);
     return with_version_of(open_tensors(settings.from, {.verify_checksums = false}), run);
   });

@@ -288,6 +288,19 @@ TEST_CASE("initial states: matrices [head, value, key] of RWKV-PEFT, and states 
   auto wrong = numbers;
   wrong[3] = std::numeric_limits<float>::quiet_NaN();
   refuses({{name, {{2, 2, 2}, wrong}}}, name + ": element 3 is not a finite number");
+  refuses({{name, {{2, 2, 2}, numbers}}, {"blocks.1.att.time_state", {{2, 2, 2}, numbers}}},
+          "it holds the states of 2 layers, the model has 1");
+  refuses({{name, {{2, 2, 2}, numbers}}, {"x." + name, {{2, 2, 2}, numbers}}},
+          "it holds " + name + " twice, as " + name + " and as x." + name);
+  const std::vector<double> large{1, 2, 1e300, 4, 5, 6, 7, 8};
+  const std::vector<Index> shape{2, 2, 2};
+  const std::vector<TensorView> views{{name, DType::f64, shape, std::as_bytes(std::span(large))}};
+  save_safetensors(folder.path / "large.safetensors", views, {});
+  CHECK_THROWS_WITH_AS(
+      load_initial_state(other, 0, folder.path / "large.safetensors"),
+      ((folder.path / "large.safetensors").string() + ": " + name + ": element 2 is too large for a float").c_str(),
+      Error);
+  CHECK(other.state(0) == state);
   LanguageModel<V4, float, Cpu> old({.vocab = 5, .width = 4, .depth = 1});
   auto scalar = old.context();
   const auto path = save(folder, {{name, {{2, 2, 2}, numbers}}});

@@ -35,7 +35,7 @@ for wrong in -1 18446744073709551616 010 1e3 ' 5' '5 ' 5x '' +5 0x10 5.0 -0 1,00
 done
 refuses "--tokens: '-1' is no whole number $indices" "$generate" --tokens -1
 refuses "--tokens: '9223372036854775808' is no whole number $indices" "$generate" --tokens 9223372036854775808
-refuses "--top-k: '2147483648' is no whole number from -2147483648 to 2147483647" "$generate" --top-k 2147483648
+refuses "--top-k: '2147483648' is no whole number from 0 to 2147483647" "$generate" --top-k 2147483648
 refuses "--depth: '0' is no whole number from 1 to 1024" "$train" --depth 0
 # Sizes that no memory holds.
 for size in depth:1:1024 width:1:65536 ffn:0:262144 batch:1:4096 length:1:65536 accumulate:1:65536 rank:1:65536; do
@@ -54,8 +54,11 @@ for program in "$generate" "$logits" "$train"; do
   done
 done
 for wrong in inf nan 1e999 0x1p3 ' 1' 1,5 1x '' +1; do
-  refuses "--temperature: '$wrong' is no finite decimal number" "$generate" --temperature "$wrong"
+  refuses "--temperature: '$wrong' is no finite decimal number of at least 0" "$generate" --temperature "$wrong"
 done
+refuses "--top-p: '7' is no finite decimal number from 0 to 1" "$generate" --top-p 7
+refuses '--system: this is for --chat' "$generate" --system Hello
+refuses '--prompt: --chat reads its turns from the input' "$generate" --chat world --prompt Hello
 refuses "--held-out: '1.5' is no finite decimal number from 0 to 1" "$train" --held-out 1.5
 for wrong in '' 1, ,1 1,,2 '1, 2' 1,-2 01; do
   part=$(echo "$wrong" | tr ',' '\n' | grep -vx '[12]' | head -n 1)
@@ -123,7 +126,7 @@ cd "$place" || exit 1
 
 refuses '--depth: the checkpoint of --from has its own' "$train" --from none --depth 2
 
-takes "$generate" model --ignore 'a.{b,**}' --prompt=--text --prompt '' --tokens 0 --seed 18446744073709551615 --top-k=-2147483648
+takes "$generate" model --ignore 'a.{b,**}' --prompt=--text --prompt '' --tokens 0 --seed 18446744073709551615 --top-k=2147483647
 takes "$train" --rate 1e-3 --rate .5 --held-out 1 --clip -2.5 --streams
 takes "$logits" --ids 0,2147483647 --scalar double
 refuses "'--second' belongs to no option" "$logits" --ids 1 -- --model --second

@@ -104,6 +104,16 @@ Numbers plain(const CheckedLstm<double>& block, const double* parameters, const 
   return all;
 }
 
+/// The same behind a token shift; the mix comes before the other parameters.
+Numbers plain(const CheckedShifted<double>& block, const double* parameters, Numbers x) {
+  const auto width = static_cast<std::size_t>(block.inner.dims.width);
+  for (std::size_t i = x.size(); i-- > 0;) {
+    const double mix = parameters[i % width], before = i < width ? 0 : x[i - width];
+    x[i] = x[i] * mix + before * (1 - mix);
+  }
+  return plain(block.inner, parameters + width, x);
+}
+
 /// Compares a sequence in two parts, and token by token, with the plain evaluation.
 template <class K>
 void check_forward(const char* in_parts, const char* in_steps) {
@@ -182,13 +192,15 @@ double difference_defect() {
 void check_blocks() {
   check_forward<CheckedAttention<double>>("attention in two parts, against its formula",
                                           "attention step by step, against its formula");
+  check_forward<CheckedShifted<double>>("attention behind a token shift in two parts, against its formula",
+                                        "attention behind a token shift step by step, against its formula");
   check_forward<CheckedLstm<double>>("LSTM in two parts, against its formula",
                                      "LSTM step by step, against its formula");
   expect_below("attention, gradient against finite differences", difference_defect<CheckedAttention<double>>(), 1e-9);
   expect_below("LSTM, gradient against finite differences", difference_defect<CheckedLstm<double>>(), 1e-9);
   expect_below("attention, adjoint against the derivative by dual numbers",
                rwkv::adjoint_defect<CheckedAttention>(sizes, trial, rwkv::Cpu(2)), 1e-12);
-  expect_below("attention behind a token shift, the same",
+  expect_below("attention behind a token shift, adjoint by dual numbers",
                rwkv::adjoint_defect<CheckedShifted>(sizes, trial, rwkv::Cpu(2)), 1e-12);
   expect_below("LSTM, adjoint against the derivative by dual numbers",
                rwkv::adjoint_defect<CheckedLstm>(sizes, trial, rwkv::Cpu(2)), 1e-12);

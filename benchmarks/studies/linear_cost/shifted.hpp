@@ -54,12 +54,14 @@ class Shifted {
   /// Aliasing  y must not overlap x
   /// Cost      that of K, and scratch of one sequence
   void forward(backend& be, Arena ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y) const {
-    inner.forward(be, ws, mixed(be, ws, x, state), state.inner, y);
+    const auto shifted = mixed(be, ws, x, state);
+    inner.forward(be, ws, shifted, state.inner, y);
   }
   void forward(backend& be, Arena& ws, Seq<const compute, Width> x, State& state, Seq<compute, Width> y,
                Tape& tape) const {
     tape.x = x;
-    inner.forward(be, ws, mixed(be, ws, x, state), state.inner, y, tape.inner);
+    const auto shifted = mixed(be, ws, x, state);
+    inner.forward(be, ws, shifted, state.inner, y, tape.inner);
   }
 
   /// The adjoint, see rwkv::Block; scratch of one sequence beside that of K.

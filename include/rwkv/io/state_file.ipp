@@ -1,8 +1,10 @@
 #pragma once
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -131,10 +133,14 @@ RWKV_BODY SavedState read_initial_state(const std::filesystem::path& path, const
   if (file.metadata().contains(std::string(state_key))) return read_state(file, layout);
   const std::string name = path_text(file.path());
   const auto tensor_of = [&](const std::string& ending) -> const TensorView* {
+    const TensorView* found = nullptr;
     for (const TensorView& tensor : file.tensors()) {
-      if (tensor.name == ending || tensor.name.ends_with("." + ending)) return &tensor;
+      if (tensor.name != ending && !tensor.name.ends_with("." + ending)) continue;
+      expects(found == nullptr, name, ": it holds ", ending, " twice, as ", found == nullptr ? "" : found->name,
+              " and as ", tensor.name);
+      found = &tensor;
     }
-    return nullptr;
+    return found;
   };
   const auto tensors = file.tensors();
   expects(
@@ -142,6 +148,10 @@ RWKV_BODY SavedState read_initial_state(const std::filesystem::path& path, const
       name, ": this is no file of a state: it has neither the metadata of one nor a blocks.0.att.time_state");
   expects(layout.version == nullptr || layout.version->state != OfficialState::components, name,
           ": the file holds the matrices of heads, which the state of RWKV-4 does not have");
+  const auto layers =
+      std::count_if(tensors.begin(), tensors.end(), [](const auto& t) { return t.name.ends_with(".att.time_state"); });
+  const auto wanted_layers = std::count_if(layout.tensors.begin(), layout.tensors.end(),
+                                           [](const auto& t) { return t.name.ends_with(".wkv"); });
   SavedState saved;
   for (const StateTensor& tensor : layout.tensors) {
     const auto count = static_cast<std::size_t>(tensor.numbers);
@@ -159,6 +169,11 @@ RWKV_BODY SavedState read_initial_state(const std::filesystem::path& path, const
       expects(wrong == count, name, ": ", wanted, ": element ", wrong, " is not a finite number");
       std::vector<double> turned(count);
       convert(found->dtype, found->bytes.data(), DType::f64, reinterpret_cast<std::byte*>(turned.data()), count);
+      const double largest =
+          layout.type == DType::f32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+      const auto large = std::find_if(turned.begin(), turned.end(), [&](double x) { return std::abs(x) > largest; });
+      expects(large == turned.end(), name, ": ", wanted, ": element ", large - turned.begin(),
+              " is too large for a float");
       for (Index head = 0; head < shape[0]; ++head) {
         for (Index i = 0; i < size; ++i) {
           for (Index j = 0; j < size; ++j) {
@@ -173,6 +188,7 @@ RWKV_BODY SavedState read_initial_state(const std::filesystem::path& path, const
     convert(DType::f64, reinterpret_cast<const std::byte*>(numbers.data()), layout.type, saved.numbers.data() + before,
             count);
   }
+  expects(layers == wanted_layers, name, ": it holds the states of ", layers, " layers, the model has ", wanted_layers);
   return saved;
 }
 

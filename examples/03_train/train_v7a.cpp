@@ -1,0 +1,3 @@
+#include "versions.hpp"
+
+template int example::train_version<rwkv::V7a, rwkv::Cpu>(const Settings&, Ranks);
