@@ -1,5 +1,5 @@
 #pragma once
-// Every version is a file of its own, train_v4.cpp to train_v7a.cpp: they are compiled side by side, each in little memory.
+// Every version is a file of its own, train_v4.cpp to train_v7a.cpp: they are compiled side by side, each in less memory.
 #include "train.hpp"
 #ifdef RWKV_WITH_MPI
 #include <rwkv/train/mpi.hpp>
