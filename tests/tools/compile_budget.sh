@@ -64,7 +64,8 @@ if [ -e "$log" ] && command -v ninja > /dev/null; then
   fi
   hold "$(basename "$slowest" .o), the slowest unit" "$seconds" 15
 
-  largest=$(cd "$build" && find tests -name '*.cpp.o' ! -path '*odr*' -printf '%s %p\n' | sort -g | tail -n 1 | cut -d' ' -f2)
+  units=$(awk -F'\t' '/^[0-9]/ && $4 ~ /^tests\/.*\.cpp\.o$/ && $4 !~ /odr/ { print $4 }' "$log" | sort -u)
+  largest=$(cd "$build" && { ls -S $units 2> /dev/null || true; } | head -n 1)  # without those of targets not built yet
   again "$largest" > "$work/unit.sh"
   if (cd "$build" && ulimit -v $((1536 * 1024)) && sh "$work/unit.sh") > "$work/log" 2>&1; then
     echo "$(basename "$largest" .o), the largest object: its compiler ends within 1.5 GB, budget 1.0 GB: ok"

@@ -233,22 +233,30 @@ constexpr void set_sizes(ModelSizes& sizes, const TensorSpec& spec, std::span<co
   }
 }
 
-/// A struct with a static `fields()` table.
+/// A struct with a static constexpr `fields()` table.
 template <class P>
 concept Fields = requires {
   P::fields();
 };
 
+namespace detail {
+/// A function of its own, because it is needed once for every row.
+template <class Sizes>
+[[gnu::noinline]] TensorSpec spec_of(const ParameterTraits& traits, const std::string& prefix, std::string_view name,
+                                     const Axes& axes, const Sizes& dims) {
+  return {traits, prefix + std::string(name), axes, dims};
+}
+}  // namespace detail
+
 /// Calls visitor(spec, view) for every row of the table of `params`; names begin with `prefix`.
 template <Fields Params, class Sizes, class Visitor>
 void visit_fields(Params& params, const Sizes& dims, const std::string& prefix, Visitor&& visitor) {
+  static constexpr auto rows = Params::fields();
   std::apply(
       [&](const auto&... row) {
-        (visitor(TensorSpec(row.traits, prefix + std::string(row.name), row.axes, dims),
-                 std::invoke(row.access, params)),
-         ...);
+        (visitor(detail::spec_of(row.traits, prefix, row.name, row.axes, dims), std::invoke(row.access, params)), ...);
       },
-      Params::fields());
+      rows);
 }
 
 /// Points a view at `count()` elements laid out as the shape says; a matrix takes the last axis as its columns.

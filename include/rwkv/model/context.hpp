@@ -212,13 +212,7 @@ class Context {
   /// numbers of tokens: reset or restore the context.
   template <class Tap>
   std::span<const compute> prefill(std::span<const Token> tokens, Tap&& tap) & {
-    const auto head = [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
-      if (begin + x.time == time) {
-        head_of_last(ws, x);
-        fetch_logits();
-      }
-    };
-    run(tokens, head, tap);
+    run(tokens, LogitsOfLast{*this}, tap);
     has_logits_ = true;
     return logits();
   }
@@ -231,13 +225,7 @@ class Context {
     check_sequence(sequence);
     const Alone alone(*this, sequence);
     const bool had_logits = has_logits_;
-    const auto head = [&](Arena ws, Seq<compute, Width> x, Index begin, Index time) {
-      if (begin + x.time == time) {
-        head_of_last(ws, x);
-        fetch_logits();
-      }
-    };
-    run(tokens, head);
+    run(tokens, LogitsOfLast{*this});
     has_logits_ = had_logits;
     return logits();
   }
@@ -379,6 +367,15 @@ class Context {
   }
 
   struct NoTap {};
+  /// Writes the logits after the last token.
+  struct LogitsOfLast {
+    Context& context;
+    void operator()(Arena ws, Seq<compute, Width> x, Index begin, Index time) const {
+      if (begin + x.time != time) return;
+      context.head_of_last(ws, x);
+      context.fetch_logits();
+    }
+  };
   /// While it lives, a sequence is the whole batch.
   struct Alone {
     Context& context;
