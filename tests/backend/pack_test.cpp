@@ -85,6 +85,16 @@ void check_constants(R x) {
     same(y -= c, (x + R(c)) - R(c));
     same(y *= c, ((x + R(c)) - R(c)) * R(c));
     same(y, ((x + R(c)) - R(c)) * R(c));
+    same(y /= c, ((x + R(c)) - R(c)) * R(c) / R(c));
+    const R begun = c;
+    same(begun, R(c));
+    same(y = c, R(c));
+    same(max(x, c), max(x, R(c)));
+    same(max(c, x), max(R(c), x));
+    same(min(x, c), min(x, R(c)));
+    same(min(c, x), min(R(c), x));
+    same(select(x < c, x, c), select(x < R(c), x, R(c)));
+    same(select(x < c, c, x), select(x < R(c), R(c), x));
     const R yes = R(1), no = R(2);
     same(select(x < c, yes, no), select(x < R(c), yes, no));
     same(select(c < x, yes, no), select(R(c) < x, yes, no));

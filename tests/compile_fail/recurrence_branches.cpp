@@ -1,4 +1,4 @@
-// error: rwkv: a recurrence must not branch on its numbers, since R may hold several at once
+// first error: rwkv: a recurrence must not branch on its numbers, since R may hold several at once
 #include <rwkv/blocks.hpp>
 
 struct Leaky {

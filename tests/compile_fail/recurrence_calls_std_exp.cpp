@@ -1,4 +1,4 @@
-// error: rwkv: a recurrence computes with R, which is no float and no double
+// first error: rwkv: a recurrence computes with R, which is no float and no double
 #include <rwkv/blocks.hpp>
 
 struct Leaky {

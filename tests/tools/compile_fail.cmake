@@ -1,6 +1,7 @@
 # Compiles a program that must not compile, and holds the compiler to the sentences that the program names:
 #
 #   // error: the sentence                on a line with "error:", from every compiler
+#   // first error: the sentence          on the first such line
 #   // error (GNU): its words             from one compiler only
 #   // errors (GNU): 2                    there are no others
 #
@@ -38,7 +39,7 @@ endfunction()
 
 file(READ "${SOURCE}" text)
 plain(text)
-string(REGEX MATCHALL "// error( \\(${ID}\\))?: [^\n]+" sentences "${text}")
+string(REGEX MATCHALL "// (first )?error( \\(${ID}\\))?: [^\n]+" sentences "${text}")
 if(NOT sentences)
   message(FATAL_ERROR "${SOURCE} names no sentence for ${ID}")
 endif()
@@ -54,10 +55,15 @@ list(LENGTH errors number)
 if(text MATCHES "// errors \\(${ID}\\): ([0-9]+)" AND NOT number EQUAL CMAKE_MATCH_1)
   message(FATAL_ERROR "${SOURCE} should lead to ${CMAKE_MATCH_1} errors, but the compiler printed\n${printed}")
 endif()
+list(GET errors 0 first)
 foreach(sentence IN LISTS sentences)
-  string(REGEX REPLACE "^// error[^:]*: " "" sentence "${sentence}")
-  string(FIND "${errors}" "${sentence}" place)
+  set(where "${errors}")
+  if(sentence MATCHES "^// first")
+    set(where "${first}")
+  endif()
+  string(REGEX REPLACE "^// [^:]*: " "" sentence "${sentence}")
+  string(FIND "${where}" "${sentence}" place)
   if(place EQUAL -1)
-    message(FATAL_ERROR "no error of ${SOURCE} says\n  ${sentence}\nbut the compiler printed\n${printed}")
+    message(FATAL_ERROR "no error of ${SOURCE}, or not the first, says\n  ${sentence}\nbut the compiler printed\n${printed}")
   endif()
 endforeach()

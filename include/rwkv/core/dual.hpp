@@ -32,13 +32,9 @@ struct Dual {
   Dual() = default;
   /// A constant: every derivative is zero.
   template <class U>
-  requires std::is_arithmetic_v<U> RWKV_HD constexpr explicit(!std::is_arithmetic_v<R>) Dual(U constant)
-      : value(static_cast<R>(constant)) {
+  requires std::is_arithmetic_v<U> RWKV_HD constexpr Dual(U constant) : value(static_cast<R>(constant)) {
     RWKV_UNROLL for (int k = 0; k < K; ++k) direction[k] = R(0);
   }
-  /// To a constant.
-  template <class U>
-  requires std::is_arithmetic_v<U> RWKV_HD constexpr Dual& operator=(U constant) { return *this = Dual(constant); }
   /// The variable of direction k at a value.
   RWKV_HD static Dual variable(R value, int k) {
     Dual x;
@@ -77,6 +73,7 @@ struct Dual {
   RWKV_HD friend Dual& operator+=(Dual& a, const Dual& b) { return a = a + b; }
   RWKV_HD friend Dual& operator-=(Dual& a, const Dual& b) { return a = a - b; }
   RWKV_HD friend Dual& operator*=(Dual& a, const Dual& b) { return a = a * b; }
+  RWKV_HD friend Dual& operator/=(Dual& a, const Dual& b) { return a = a / b; }
   RWKV_HD friend auto operator<(const Dual& a, const Dual& b) { return a.value < b.value; }
   RWKV_HD friend auto operator>(const Dual& a, const Dual& b) { return a.value > b.value; }
 };

@@ -98,6 +98,10 @@ RWKV_HD R& operator*=(R& a, U b) {
   return a *= R(b);
 }
 template <class R, ConstantBeside<R> U>
+RWKV_HD R& operator/=(R& a, U b) {
+  return a /= R(b);
+}
+template <class R, ConstantBeside<R> U>
 RWKV_HD auto operator<(const R& a, U b) {
   return a < R(b);
 }
@@ -114,16 +118,47 @@ RWKV_HD auto operator>(U a, const R& b) {
   return R(a) > b;
 }
 
+/// The same beside a constant.
+template <class Which, class R, ConstantBeside<R> U>
+RWKV_HD R select(Which which, const R& yes, U no) {
+  return select(which, yes, R(no));
+}
+/// The same beside a constant.
+template <class Which, class R, ConstantBeside<R> U>
+RWKV_HD R select(Which which, U yes, const R& no) {
+  return select(which, R(yes), no);
+}
+
 /// The larger of two numbers; the second when they do not compare (a NaN).
 template <FunctorNumber R>
 RWKV_HD R max(R a, R b) {
   return select(a > b, a, b);
+}
+/// The same beside a constant.
+template <class R, ConstantBeside<R> U>
+RWKV_HD R max(const R& a, U b) {
+  return max(a, R(b));
+}
+/// The same beside a constant.
+template <class R, ConstantBeside<R> U>
+RWKV_HD R max(U a, const R& b) {
+  return max(R(a), b);
 }
 
 /// The smaller of two numbers; the second when they do not compare (a NaN).
 template <FunctorNumber R>
 RWKV_HD R min(R a, R b) {
   return select(a < b, a, b);
+}
+/// The same beside a constant.
+template <class R, ConstantBeside<R> U>
+RWKV_HD R min(const R& a, U b) {
+  return min(a, R(b));
+}
+/// The same beside a constant.
+template <class R, ConstantBeside<R> U>
+RWKV_HD R min(U a, const R& b) {
+  return min(R(a), b);
 }
 
 /// The logistic function 1 / (1 + exp(-x)); saturates at both ends without a NaN.

@@ -188,10 +188,8 @@ struct One {
   One() = default;
   /// From a plain constant.
   template <class U>
-  requires std::convertible_to<U, T> RWKV_HD constexpr explicit One(U value) : v(static_cast<T>(value)) {}
-  /// To a plain constant.
-  template <class U>
-  requires std::is_arithmetic_v<U> RWKV_HD constexpr One& operator=(U value) { return *this = One(value); }
+  requires std::convertible_to<U, T> RWKV_HD constexpr explicit(!std::is_arithmetic_v<U>) One(U value)
+      : v(static_cast<T>(value)) {}
 
   /// A number from memory, converted.
   template <class U>
@@ -222,6 +220,7 @@ struct One {
   RWKV_HD friend One& operator+=(One& a, One b) { return a = a + b; }
   RWKV_HD friend One& operator-=(One& a, One b) { return a = a - b; }
   RWKV_HD friend One& operator*=(One& a, One b) { return a = a * b; }
+  RWKV_HD friend One& operator/=(One& a, One b) { return a = a / b; }
   RWKV_HD friend Flag operator<(One a, One b) { return Flag{a.v < b.v}; }
   RWKV_HD friend Flag operator>(One a, One b) { return Flag{a.v > b.v}; }
 };

@@ -90,9 +90,7 @@ struct Pack {
   RWKV_INLINE explicit Pack(native lanes) : v(lanes) {}
   /// The same number in all lanes: x - 0 keeps -0.0; x + 0 would not.
   template <class U>
-  requires std::is_arithmetic_v<U> RWKV_INLINE explicit Pack(U all) : v(static_cast<T>(all) - native{}) {}
-  template <class U>
-  requires std::is_arithmetic_v<U> RWKV_INLINE Pack& operator=(U all) { return *this = Pack(all); }
+  requires std::is_arithmetic_v<U> RWKV_INLINE Pack(U all) : v(static_cast<T>(all) - native{}) {}
 
   /// Loads N consecutive numbers, widened; they need not be aligned.
   template <class U>
@@ -194,6 +192,7 @@ struct Pack {
   RWKV_INLINE friend Pack& operator+=(Pack& a, Pack b) { return a = a + b; }
   RWKV_INLINE friend Pack& operator-=(Pack& a, Pack b) { return a = a - b; }
   RWKV_INLINE friend Pack& operator*=(Pack& a, Pack b) { return a = a * b; }
+  RWKV_INLINE friend Pack& operator/=(Pack& a, Pack b) { return a = a / b; }
   RWKV_INLINE friend auto operator<(Pack a, Pack b) { return a.v < b.v; }
   RWKV_INLINE friend auto operator>(Pack a, Pack b) { return a.v > b.v; }
 
