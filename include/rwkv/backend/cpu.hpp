@@ -22,6 +22,7 @@
 #include "rwkv/backend/recur_back.hpp"
 #include "rwkv/backend/rows.hpp"
 #include "rwkv/core/arena.hpp"
+#include "rwkv/core/progress.hpp"
 #include "rwkv/core/token.hpp"
 
 #if !defined(__OPTIMIZE__) && !defined(RWKV_NO_OPTIMIZE_WARNING) && !defined(__CUDACC__)
@@ -163,7 +164,7 @@ class Cpu {
     if (dry) return;
     const Index tiles = (tile_count(product) + ... + tile_count(products));
     const Index work = (multiplications(product) + ... + multiplications(products));
-    over(tiles, work, multiplications_worth_a_fork, [&](Index tile) {
+    over_watched(tiles, work, multiplications_worth_a_fork, [&](Index tile) {
       // The tiles of all products form one list, numbered product after product.
       static_cast<void>(multiply_tile(product, tile) || (multiply_tile(products, tile) || ...));
     });
@@ -221,14 +222,15 @@ class Cpu {
     constexpr int groups = 4;
     const LaneTiles tiles{head_lanes, groups * R::size};
     const Index heads = y.width / head_lanes;
-    over(y.batch * heads * tiles.count(), y.batch * y.time * y.width * numbers, state_updates_worth_a_fork,
-         [&](Index tile) {
-           const Index lane = tile % tiles.count() * tiles.per_tile;
-           const Index head = tile / tiles.count() % heads;
-           const Index b = tile / tiles.count() / heads;
-           T* head_state = state.row(b) + head * numbers * head_lanes;
-           advance_tile<R, groups>(cell, length, head_state, LanePlace{b, head, head_lanes, lane}, 0, y.time, ops...);
-         });
+    over_watched(
+        y.batch * heads * tiles.count(), y.batch * y.time * y.width * numbers, state_updates_worth_a_fork,
+        [&](Index tile) {
+          const Index lane = tile % tiles.count() * tiles.per_tile;
+          const Index head = tile / tiles.count() % heads;
+          const Index b = tile / tiles.count() / heads;
+          T* head_state = state.row(b) + head * numbers * head_lanes;
+          advance_tile<R, groups>(cell, length, head_state, LanePlace{b, head, head_lanes, lane}, 0, y.time, ops...);
+        });
   }
 
   template <class Schedule, class C, Index N, class T, Index F, Index L, Index M, class... Op>
@@ -237,7 +239,7 @@ class Cpu {
     static_assert(detail::explain_recur_back<Schedule, C, Op...>());
     if (!dry) detail::check_recur_back<C>(length, first, dlast, dfirst, ops...);
     const auto run = [this](Index tiles, Index work, TileBody body) {
-      over(tiles, work, state_updates_worth_a_fork, body);
+      over_watched(tiles, work, state_updates_worth_a_fork, body);
     };
     if constexpr (std::is_same_v<Schedule, Auto> && detail::in_chunks<Chunked, C>()) {
       if (length >= head_worth_chunks_back) {
@@ -278,6 +280,18 @@ class Cpu {
       for (Index tile = 0; tile < tiles; ++tile) body(tile, 0);
     } else {
       threads_.run(tiles, body);
+    }
+  }
+
+  /// The same for what takes long: a watched operation may stop between stretches of tiles, some hundredths of a second each.
+  void over_watched(Index tiles, Index work, Index worth_a_fork, TileBody body) const {
+    if (!detail::is_watched()) return over(tiles, work, worth_a_fork, body);
+    constexpr Index forks = 2000;
+    const Index stretches = std::min(tiles, 1 + work / (forks * worth_a_fork));
+    for (Index nth = 0; nth < stretches; ++nth) {
+      detail::advance(detail::Unit::layers, 0);
+      const Index begin = tiles * nth / stretches, end = tiles * (nth + 1) / stretches;
+      over(end - begin, work / stretches, worth_a_fork, [&](Index tile, int thread) { body(begin + tile, thread); });
     }
   }
 
@@ -405,7 +419,7 @@ class Cpu {
     const Index heads = y.width / size, numbers = chunked::HeadOf<C, T>::memory(size, chunk);
     T* memory = scratch.take<T>(y.batch * heads * numbers);
     if (dry) return;
-    over(y.batch * heads, y.batch * y.time * y.width * size, state_updates_worth_a_fork, [&](Index tile) {
+    over_watched(y.batch * heads, y.batch * y.time * y.width * size, state_updates_worth_a_fork, [&](Index tile) {
       const Index head = tile % heads, b = tile / heads;
       chunked::run_head<C>(memory + tile * numbers, chunk, size, state.row(b) + head * size * size, b, head, y.time,
                            ops...);

@@ -68,9 +68,10 @@ class Reporting {
 
   /// Counts, and reports now and then; false if the watch says so.
   bool advance(Index count);
-  /// Counts what is left.
+  /// Counts what is left; what follows can no longer be stopped.
   void finish() {
     if (!advance(std::max<Index>(0, units_ - counted_))) cancel();
+    watch_ = nullptr;
   }
   Unit unit() const { return unit_of(phase_); }
   [[noreturn]] void cancel() const {
@@ -108,8 +109,9 @@ inline void advance(Unit unit, Index count) {
 ///     const rwkv::Watch watch([&](const rwkv::Progress& at) { return show(at.done, at.total), !stopped; });
 ///     auto net = rwkv::load_checkpoint<Net>(path);
 ///
-/// Between two calls at most a layer of a few tokens runs, of a training step a layer of its tokens. Of several, the watch
-/// made last counts. It is destroyed on the thread that made it. What `call` itself runs is not watched.
+/// Between two calls the CPU computes for some hundredths of a second; of other backends at most a layer of a few tokens runs,
+/// of a training step a layer of its tokens. Of several, the watch made last counts. It is destroyed on the thread that made
+/// it. What `call` itself runs is not watched.
 class [[nodiscard]] Watch {
  public:
   /// Errors    those of `call` leave the operation, which then is as if stopped
