@@ -52,6 +52,8 @@ TEST_CASE("a bare recurrence runs on any backend from the same numbers, and goes
       Error);
   CHECK_THROWS_AS(Channels({.width = Index{1} << 62, .batch = 4}), Error);
   CHECK(run.work(34).bytes == (5 + 2 * 3) * 5 * 4);  // states are read and written
+  CHECK(run.work(34).threads == 1);
+  CHECK(CellRun<WKV4, Cpu>({.width = 8}, Cpu(3)).work(34).threads == 3);
   Rows rows({.width = 64, .time = 16});
   for (int pass = 0; pass < 50; ++pass) rows.forward();
   CHECK(std::ranges::all_of(rows.state(), [](float number) { return std::abs(number) < 1; }));

@@ -4,8 +4,8 @@
 #   cmake -DWAY=add_subdirectory -DWORK=build/consume -DSOURCE=. -DBUILD=build -DCOMPILER=g++ -DGENERATOR=Ninja
 #         -DINCLUDES=include;/usr/include/eigen3 -P consume.cmake
 #
-# WAY      add_subdirectory, fetch_content, install, build_tree, sources, blocks, eigen, bare, single_header,
-#          conan, vcpkg or cuda
+# WAY      add_subdirectory, fetch_content, install, pkg_config, build_tree, sources, blocks, eigen, bare,
+#          single_header, conan, vcpkg or cuda
 # SOURCE   the library; BUILD: a build tree of it
 # INCLUDES where the library, Eigen and nlohmann/json are: for the ways that use no CMake package
 cmake_minimum_required(VERSION 3.24)
@@ -19,6 +19,15 @@ function(run)
   if(NOT status EQUAL 0)
     message(FATAL_ERROR "${ARGN}\n${text}")
   endif()
+endfunction()
+
+function(install_elsewhere)
+  run("${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${SOURCE}" -B "${WORK}/library" "-DCMAKE_CXX_COMPILER=${COMPILER}"
+      -DRWKV_BUILD_TESTS=OFF -DRWKV_BUILD_EXAMPLES=OFF -DRWKV_BUILD_BENCHMARKS=OFF)
+  run("${CMAKE_COMMAND}" --build "${WORK}/library")
+  run("${CMAKE_COMMAND}" --install "${WORK}/library" --prefix "${WORK}/installed")
+  # Moved, because an installed package knows no absolute paths.
+  file(RENAME "${WORK}/installed" "${WORK}/elsewhere")
 endfunction()
 
 function(configure project tree)
@@ -79,12 +88,7 @@ elseif(WAY STREQUAL "fetch_content")
   build_and_run("${WORK}/host")
   expect_installed("${WORK}/host" ".*" "bin/blocks;bin/whole")
 elseif(WAY STREQUAL "install")
-  run("${CMAKE_COMMAND}" -G "${GENERATOR}" -S "${SOURCE}" -B "${WORK}/library" "-DCMAKE_CXX_COMPILER=${COMPILER}"
-      -DRWKV_BUILD_TESTS=OFF -DRWKV_BUILD_EXAMPLES=OFF -DRWKV_BUILD_BENCHMARKS=OFF)
-  run("${CMAKE_COMMAND}" --build "${WORK}/library")
-  run("${CMAKE_COMMAND}" --install "${WORK}/library" --prefix "${WORK}/installed")
-  # Moved, because an installed package knows no absolute paths.
-  file(RENAME "${WORK}/installed" "${WORK}/elsewhere")
+  install_elsewhere()
   file(GLOB_RECURSE headers RELATIVE "${SOURCE}/include" "${SOURCE}/include/*")
   file(GLOB_RECURSE installed RELATIVE "${WORK}/elsewhere/include" "${WORK}/elsewhere/include/*")
   if(NOT "${headers}" STREQUAL "${installed}")
@@ -92,23 +96,26 @@ elseif(WAY STREQUAL "install")
   endif()
   configure(find_package "${WORK}/host" "-DCMAKE_PREFIX_PATH=${WORK}/elsewhere")
   build_and_run("${WORK}/host")
-  # Without CMake.
+elseif(WAY STREQUAL "pkg_config")
   find_program(pkg_config pkg-config)
-  if(pkg_config)
-    set(ENV{PKG_CONFIG_PATH} "${WORK}/elsewhere/share/pkgconfig")
-    set(programs whole blocks)
-    set(packages rwkv rwkv-blocks)
-    foreach(program package IN ZIP_LISTS programs packages)
-      execute_process(COMMAND "${pkg_config}" --cflags --libs ${package} RESULT_VARIABLE status OUTPUT_VARIABLE flags
-        ERROR_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE)
-      if(NOT status EQUAL 0 OR NOT flags MATCHES "elsewhere")
-        message(FATAL_ERROR "pkg-config ${package}: ${flags}")
-      endif()
-      separate_arguments(flags UNIX_COMMAND "${flags}")
-      run("${COMPILER}" -std=c++20 -O1 "${here}/${program}.cpp" ${flags} -o "${WORK}/${program}")
-      run("${WORK}/${program}")
-    endforeach()
+  if(NOT pkg_config)
+    message("skipped: there is no pkg-config")
+    return()
   endif()
+  install_elsewhere()
+  set(ENV{PKG_CONFIG_PATH} "${WORK}/elsewhere/share/pkgconfig")
+  set(programs whole blocks)
+  set(packages rwkv rwkv-blocks)
+  foreach(program package IN ZIP_LISTS programs packages)
+    execute_process(COMMAND "${pkg_config}" --cflags --libs ${package} RESULT_VARIABLE status OUTPUT_VARIABLE flags
+      ERROR_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE)
+    if(NOT status EQUAL 0 OR NOT flags MATCHES "elsewhere")
+      message(FATAL_ERROR "pkg-config ${package}: ${flags}")
+    endif()
+    separate_arguments(flags UNIX_COMMAND "${flags}")
+    run("${COMPILER}" -std=c++20 -O1 "${here}/${program}.cpp" ${flags} -o "${WORK}/${program}")
+    run("${WORK}/${program}")
+  endforeach()
 elseif(WAY STREQUAL "build_tree")
   configure(find_package "${WORK}/host" "-Drwkv_DIR=${BUILD}")
   build_and_run("${WORK}/host")

@@ -32,7 +32,7 @@ struct CellSizes {
 ///
 ///     CellRun<WKV4, Cpu> run({.width = 768, .time = 512}, Cpu(2));
 ///     run.fill("decay", -3, -0.01);
-///     const Timing timing = measure(run.work(34, 2), [&] { run.forward(); });
+///     const Timing timing = measure(run.work(34), [&] { run.forward(); });
 template <class Cell, class B, class T = float, class Schedule = Auto>
 class CellRun {
   static_assert(explain_recurrence<Cell>() && explain_backend<B>());
@@ -74,8 +74,10 @@ class CellRun {
     be_.sync();
   }
 
-  /// What a pass takes at least, with `flops` operations for each number of an input.
-  Work work(double flops, int threads = 1) const {
+  /// What a pass takes at least, with `flops` operations for each number of an input, on the threads of the backend.
+  Work work(double flops) const {
+    int threads = 1;
+    if constexpr (requires { be_.threads(); }) threads = be_.threads();
     const auto numbers = static_cast<double>(sizes_.batch * sizes_.time * sizes_.width);
     const auto of_states = static_cast<double>(2 * sizes_.batch * state_numbers());  // read and written
     return {.bytes = (static_cast<double>(operands + 1) * numbers + of_states) * sizeof(T),

@@ -13,6 +13,7 @@ inline namespace RWKV_CUDA_ABI {
 /// A cell's `compose` as a binary operator.
 template <Scannable C>
 struct Compose {
+  /// Two stretches as one.
   template <class Stretch>
   RWKV_HD Stretch operator()(const Stretch& earlier, const Stretch& later) const {
     return C::compose(earlier, later);
@@ -29,10 +30,11 @@ struct Compose {
 template <Scannable C, class T, int Threads>
 class TimeScan {
  public:
-  using Number = One<T>;
-  using Stretch = gpu::stretch_t<C, Number>;
-  using Storage = typename cub::BlockScan<Stretch, Threads>::TempStorage;
+  using Number = One<T>;                                                   ///< what the cell computes in
+  using Stretch = gpu::stretch_t<C, Number>;                               ///< of the cell's `lift`
+  using Storage = typename cub::BlockScan<Stretch, Threads>::TempStorage;  ///< shared memory of the block
 
+  /// Over memory that all threads of the block share.
   __device__ explicit TimeScan(Storage& storage) : storage_(storage) {}
 
   /// Takes the state in front of the block's tokens to the one in front of the thread's token. Returns the stretch
@@ -50,8 +52,9 @@ class TimeScan {
 };
 
 /// scanned[i] = the composition of stretches[0] to stretches[i], all of one channel. CUB chooses the order of
-/// compositions: two runs may differ in their last bits, unlike with recur.
+/// compositions: two runs may differ in their last bits, unlike with recur. A dry call takes the scratch and does no more.
 /// Shapes    stretches, scanned: [count], contiguous memory of the device
+/// Errors    those of CUDA
 template <Scannable C, class Stretch>
 void scan_stretches(const CudaStream& stream, bool dry, Arena scratch, const Stretch* stretches, Stretch* scanned,
                     Index count) {

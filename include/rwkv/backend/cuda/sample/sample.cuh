@@ -24,7 +24,9 @@ inline namespace RWKV_CUDA_ABI {
 template <class B>
 class CudaSampler {
  public:
+  /// A sampler that was moved from can only be assigned to.
   CudaSampler(CudaSampler&&) = default;
+  /// As above.
   CudaSampler& operator=(CudaSampler&&) = default;
 
   /// For up to `rows` sequences, to be called with `be`.
@@ -180,6 +182,7 @@ class CudaSampler {
   std::vector<std::pair<Index, Index>> barred_;  // ranges [first, last)
 };
 
+/// Of the backend of a Context.
 template <class Sequences>
 CudaSampler(const Sequences& context) -> CudaSampler<std::remove_cvref_t<decltype(context.runs_on())>>;
 
